@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/postern-mail/postern/policy"
+)
+
+// EventType names a kind of event: "<subject>.<what happened>".
+type EventType string
+
+// The types of live traffic. Changes of state have the types
+// "<kind>.created", "<kind>.updated", "<kind>.deleted", "<kind>.revoked" and
+// "<kind>.removed", with StateChange as their data.
+const (
+	EventSessionOpen     EventType = "session.open"
+	EventSessionEnd      EventType = "session.end"
+	EventAuthFailed      EventType = "auth.failed"
+	EventSessionRefused  EventType = "session.refused"
+	EventDrift           EventType = "credential.drift"
+	EventCredentialSet   EventType = "credential.set"
+	EventCommandRefused  EventType = "command.refused"
+	EventMessageOpen     EventType = "message.open"
+	EventMessageIdentify EventType = "message.identify"
+	EventMessageFlag     EventType = "message.flag"
+	EventMessageCopy     EventType = "message.copy"
+	EventMessageMove     EventType = "message.move"
+	EventMessageExpunge  EventType = "message.expunge"
+	EventMessageAppend   EventType = "message.append"
+	EventFolderChange    EventType = "folder.change"
+	EventSendIntent      EventType = "send.intent"
+	EventSendResult      EventType = "send.result"
+	EventSendRefused     EventType = "send.refused"
+)
+
+// EventSpec documents one type.
+type EventSpec struct {
+	Type    EventType
+	Version int
+	// Data is a zero value of the data's struct.
+	Data any
+	// Meaning says when the event is written.
+	Meaning string
+	// Personal names the fields that hold personal data.
+	Personal string
+}
+
+// Catalogue returns every type of event, in a fixed order.
+func Catalogue() []EventSpec {
+	specs := []EventSpec{
+		{EventSessionOpen, 1, SessionOpen{}, "a session was let in; durable before the upstream is dialled", "remote_addr"},
+		{EventSessionEnd, 1, SessionEnd{}, "a session ended", ""},
+		{EventAuthFailed, 1, AuthFailed{}, "an unknown token, certificate or combination; the true cause, which the client is not told", "remote_addr, username"},
+		{EventSessionRefused, 1, SessionRefused{}, "a known agent was refused, or an outage kept him out", "remote_addr"},
+		{EventDrift, 1, Drift{}, "the upstream refused a credential that worked before", ""},
+		{EventCredentialSet, 1, CredentialSetData{}, "a mailbox's credential was stored", ""},
+		{EventCommandRefused, 1, CommandRefused{}, "an IMAP command was not allowed by the decision; the first of its kind in a session", ""},
+		{EventMessageOpen, 1, MessageOpen{}, "body octets of a message were relayed to the agent", "message_id, folder"},
+		{EventMessageIdentify, 1, MessageIdentify{}, "the Message-ID of a message that was opened without its header", "message_id, folder"},
+		{EventMessageFlag, 1, MessageChange{}, "flags were changed (STORE)", "folder"},
+		{EventMessageCopy, 1, MessageChange{}, "messages were copied", "folder, target"},
+		{EventMessageMove, 1, MessageChange{}, "messages were moved", "folder, target"},
+		{EventMessageExpunge, 1, MessageChange{}, "messages were expunged on the agent's command", "folder"},
+		{EventMessageAppend, 1, MessageAppend{}, "a message was appended to a folder", "folder, message_id"},
+		{EventFolderChange, 1, FolderChange{}, "a folder was created, renamed, deleted or (un)subscribed", "folder, target"},
+		{EventSendIntent, 1, SendIntent{}, "a message is about to be submitted; durable before the final dot goes upstream", "mail_from, header_from, recipients, message_id"},
+		{EventSendResult, 1, SendResult{}, "what the upstream answered to it", "message_id"},
+		{EventSendRefused, 1, SendRefused{}, "a rule refused a message or an address", "address"},
+	}
+	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock"} {
+		for _, verb := range changeVerbs[kind] {
+			specs = append(specs, EventSpec{
+				EventType(kind + "." + verb), 1, StateChange{},
+				"the " + kind + " was " + verb, "as the " + kind + "'s own fields",
+			})
+		}
+	}
+	return specs
+}
+
+var changeVerbs = map[string][]string{
+	"firm":         {"created"},
+	"mailbox":      {"created", "updated", "deleted"},
+	"agent":        {"created", "deleted"},
+	"workstation":  {"created", "updated", "deleted"},
+	"site":         {"created", "updated", "deleted"},
+	"delegation":   {"created", "updated", "revoked"},
+	"assignment":   {"created", "revoked"},
+	"app-password": {"created", "revoked"},
+	"lock":         {"created", "removed"},
+}
+
+// StateChange is the data of every change of state: the thing before and
+// after, as its JSON form, which holds no secret.
+type StateChange struct {
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+}
+
+// SessionOpen is the data of session.open.
+type SessionOpen struct {
+	Session  Session         `json:"session"`
+	Decision policy.Decision `json:"decision"`
+	Revision int64           `json:"policy_revision"`
+}
+
+// SessionEnd is the data of session.end.
+type SessionEnd struct {
+	// Reason is one of the EndReason constants.
+	Reason EndReason `json:"reason"`
+	Detail string    `json:"detail,omitempty"`
+	// OctetsDown and OctetsUp count what was relayed to and from the client.
+	OctetsDown int64 `json:"octets_down"`
+	OctetsUp   int64 `json:"octets_up"`
+	// BodyOctets counts message bodies relayed to the client.
+	BodyOctets int64     `json:"body_octets"`
+	Opened     int64     `json:"messages_opened"`
+	OpenedAt   time.Time `json:"opened_at"`
+}
+
+// AuthFailed is the data of auth.failed.
+type AuthFailed struct {
+	Protocol   Protocol `json:"protocol"`
+	RemoteAddr string   `json:"remote_addr"`
+	// Username is what the client gave, cut to 256 octets; never the token.
+	Username string `json:"username"`
+	// Cause is the true one: "unknown-token", "unknown-certificate",
+	// "no-certificate", "not-assigned", …
+	Cause string `json:"cause"`
+	// KeyPin is the presented certificate's, if any.
+	KeyPin string `json:"key_pin,omitempty"`
+}
+
+// SessionRefused is the data of session.refused.
+type SessionRefused struct {
+	Protocol   Protocol `json:"protocol"`
+	RemoteAddr string   `json:"remote_addr"`
+	Code       Code     `json:"code"`
+	Reason     string   `json:"reason"`
+	Text       string   `json:"text"`
+}
+
+// Drift is the data of credential.drift.
+type Drift struct {
+	Protocol Protocol `json:"protocol"`
+	// Answer is the upstream's text, with anything that could be the
+	// credential cut out.
+	Answer string `json:"answer"`
+}
+
+// CredentialSetData is the data of credential.set.
+type CredentialSetData struct {
+	Version int `json:"version"`
+}
+
+// CommandRefused is the data of command.refused.
+type CommandRefused struct {
+	Command string         `json:"command"`
+	Needs   policy.Actions `json:"needs"`
+	Folder  string         `json:"folder,omitempty"`
+}
+
+// MessageOpen is the data of message.open.
+type MessageOpen struct {
+	Folder      string `json:"folder"`
+	UIDValidity uint32 `json:"uid_validity"`
+	// UID is 0 when the upstream told it only after the octets: then a second
+	// event with the same Seq and Continues set tells it.
+	UID uint32 `json:"uid"`
+	// Seq is the message sequence number in the response.
+	Seq uint32 `json:"seq"`
+	// Section is the FETCH item's, such as "BODY[]" or "BODY[1.2]<0>".
+	Section string `json:"section"`
+	// Octets is the announced size of what was relayed.
+	Octets    int64  `json:"octets"`
+	MessageID string `json:"message_id,omitempty"`
+	Continues bool   `json:"continues,omitempty"`
+}
+
+// MessageIdentify is the data of message.identify.
+type MessageIdentify struct {
+	Folder      string `json:"folder"`
+	UIDValidity uint32 `json:"uid_validity"`
+	UID         uint32 `json:"uid"`
+	MessageID   string `json:"message_id"`
+}
+
+// MessageChange is the data of message.flag, copy, move and expunge: written
+// when the upstream's tagged OK has come.
+type MessageChange struct {
+	Folder      string `json:"folder"`
+	UIDValidity uint32 `json:"uid_validity"`
+	// Set is the client's message set; UIDs says whether it holds UIDs.
+	Set  string `json:"set"`
+	UIDs bool   `json:"uids"`
+	// Target is the other folder; Flags what STORE did, such as "+FLAGS (\Seen)".
+	Target string `json:"target,omitempty"`
+	Flags  string `json:"flags,omitempty"`
+	// CopyUID is the COPYUID or EXPUNGE answer where there is one.
+	CopyUID string `json:"copy_uid,omitempty"`
+}
+
+// MessageAppend is the data of message.append.
+type MessageAppend struct {
+	Folder    string `json:"folder"`
+	Octets    int64  `json:"octets"`
+	SHA256    string `json:"sha256"`
+	MessageID string `json:"message_id,omitempty"`
+	AppendUID string `json:"append_uid,omitempty"`
+}
+
+// FolderChange is the data of folder.change.
+type FolderChange struct {
+	Command string `json:"command"`
+	Folder  string `json:"folder"`
+	Target  string `json:"target,omitempty"`
+}
+
+// SendIntent is the data of send.intent.
+type SendIntent struct {
+	MailFrom   string   `json:"mail_from"`
+	HeaderFrom string   `json:"header_from"`
+	Recipients []string `json:"recipients"`
+	MessageID  string   `json:"message_id"`
+	Octets     int64    `json:"octets"`
+	SHA256     string   `json:"sha256"`
+}
+
+// SendResult is the data of send.result.
+type SendResult struct {
+	// Intent is the id of the send.intent event.
+	Intent    ID     `json:"intent"`
+	MessageID string `json:"message_id"`
+	// Outcome is "accepted", "refused", "not-sent" or "unknown".
+	Outcome string `json:"outcome"`
+	// Answer is the upstream's, code and text, on one line.
+	Answer string `json:"answer,omitempty"`
+	// FoundInSent says that an unknown outcome was settled by finding it.
+	FoundInSent bool `json:"found_in_sent,omitempty"`
+}
+
+// SendRefused is the data of send.refused.
+type SendRefused struct {
+	// Rule is the rule's name: "own-address", "header-from", "malformed-address", …
+	Rule    string `json:"rule"`
+	Address string `json:"address,omitempty"`
+	Text    string `json:"text"`
+}

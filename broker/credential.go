@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import "context"
+
+// CredentialKind is how a credential opens a mailbox upstream.
+type CredentialKind string
+
+// The kinds. Those that mint tokens (oauth2-client, oauth2-refresh,
+// google-service-account) come with broker/oauth.
+const (
+	// KindPassword logs in with SASL PLAIN or LOGIN, or IMAP LOGIN.
+	KindPassword CredentialKind = "password"
+	// KindAccessToken logs in with OAUTHBEARER (RFC 7628) or XOAUTH2, by what
+	// the upstream offers.
+	KindAccessToken CredentialKind = "access-token"
+)
+
+// Credential is what opens a mailbox upstream. It is never shown to anyone.
+type Credential struct {
+	Kind CredentialKind
+	// Username is the upstream's login name; empty: the mailbox's.
+	Username string
+	// Secret is the password or the access token.
+	Secret Secret
+	// Version is the storage's, for check-and-set; 0: not stored yet.
+	Version int
+}
+
+// Credentials keeps credentials: broker/vault and broker/sealed.
+//
+// Errors, for all methods: NotFound when there is none, Unavailable when the
+// storage is down, sealed, slow or refuses Postern's own identity, Invalid
+// when what is stored cannot be understood, Internal otherwise. No error
+// holds any part of a credential.
+type Credentials interface {
+	// Credential returns a fresh copy, which the caller wipes.
+	Credential(ctx context.Context, firm, mailbox ID) (*Credential, error)
+	// SetCredential stores c if the stored version is still c.Version (0:
+	// none is stored) and returns the new version; else the error is Conflict.
+	SetCredential(ctx context.Context, firm, mailbox ID, c *Credential) (int, error)
+	// CredentialVersion returns the version stored, 0 if none, without reading
+	// the credential.
+	CredentialVersion(ctx context.Context, firm, mailbox ID) (int, error)
+	// DeleteCredential removes every version; deleting nothing is no error.
+	DeleteCredential(ctx context.Context, firm, mailbox ID) error
+	// Ready reports whether a credential could be read now; for health checks.
+	Ready(ctx context.Context) error
+}

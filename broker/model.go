@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/policy"
+)
+
+// Firm is a client company that owns mailboxes: the tenant.
+type Firm struct {
+	ID   ID     `json:"id"`
+	Name string `json:"name"`
+	// Contact is whom a refused agent is told to ask.
+	Contact   string    `json:"contact,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// TLSMode is how an upstream connection is protected.
+type TLSMode string
+
+// The modes.
+const (
+	// TLSImplicit is TLS from the first octet: ports 993 and 465 (RFC 8314).
+	TLSImplicit TLSMode = "implicit"
+	// TLSStartTLS upgrades, and fails when the server does not offer it.
+	TLSStartTLS TLSMode = "starttls"
+	// TLSNone is plain text, accepted for loopback addresses only.
+	TLSNone TLSMode = "none"
+)
+
+// Endpoint is one upstream service.
+type Endpoint struct {
+	Host string  `json:"host"`
+	Port uint16  `json:"port"`
+	TLS  TLSMode `json:"tls"`
+	// CA is a PEM bundle that replaces the system's roots; empty: the roots
+	// that the server was configured with.
+	CA string `json:"ca,omitempty"`
+}
+
+// Mailbox is one upstream account.
+type Mailbox struct {
+	ID     ID `json:"id"`
+	FirmID ID `json:"firm_id"`
+	// Address is the mailbox's main address and its name in Postern: unique.
+	Address string `json:"address"`
+	// Aliases are further addresses that it may send from.
+	Aliases    []string `json:"aliases,omitempty"`
+	IMAP       Endpoint `json:"imap"`
+	Submission Endpoint `json:"submission"`
+	// Username is the upstream's login name; empty: Address.
+	Username string `json:"username,omitempty"`
+	// MaxConnections is the budget of upstream IMAP connections, 1 to 1000;
+	// 0: the server's default.
+	MaxConnections int       `json:"max_connections,omitempty"`
+	CreatedAt      time.Time `json:"created_at"`
+}
+
+// LoginName returns the upstream's login name for a credential.
+func (m *Mailbox) LoginName(c *Credential) string {
+	switch {
+	case c != nil && c.Username != "":
+		return c.Username
+	case m.Username != "":
+		return m.Username
+	}
+	return m.Address
+}
+
+// Addresses returns all own addresses in lower case, the main one first.
+func (m *Mailbox) Addresses() []string {
+	all := make([]string, 0, 1+len(m.Aliases))
+	all = append(all, strings.ToLower(m.Address))
+	for _, a := range m.Aliases {
+		all = append(all, strings.ToLower(a))
+	}
+	return all
+}
+
+// Agent is a person at the BPO who reads and writes mail.
+type Agent struct {
+	ID ID `json:"id"`
+	// Name is short, unique and stable: what `agent/mailbox` logs in with.
+	Name      string    `json:"name"`
+	FullName  string    `json:"full_name,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// WorkstationClass is how well a workstation's key is kept.
+type WorkstationClass string
+
+// The classes.
+const (
+	// ClassHardware: the key is in a TPM or the system's store, not exportable.
+	ClassHardware WorkstationClass = "hardware"
+	// ClassSoftware: the key is in a file.
+	ClassSoftware WorkstationClass = "software"
+)
+
+// Workstation is a sanctioned machine.
+type Workstation struct {
+	ID    ID               `json:"id"`
+	Name  string           `json:"name"`
+	Class WorkstationClass `json:"class"`
+	// SiteID binds it to a site's networks; empty: it may roam.
+	SiteID ID       `json:"site_id,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+	// KeyPins are SHA-256 hashes of certificates' SubjectPublicKeyInfo, in
+	// lower-case hex: any certificate of a trusted CA with that key is it.
+	KeyPins   []string  `json:"key_pins"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Site is a named set of networks.
+type Site struct {
+	ID       ID             `json:"id"`
+	Name     string         `json:"name"`
+	Networks []netip.Prefix `json:"networks"`
+	// NetworkOnly lets machines without a certificate in, from these networks.
+	NetworkOnly bool      `json:"network_only,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+// Contains reports whether addr is in one of the site's networks.
+func (s *Site) Contains(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return slices.ContainsFunc(s.Networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// Delegation is a firm's grant on one mailbox to the BPO.
+type Delegation struct {
+	ID        ID           `json:"id"`
+	FirmID    ID           `json:"firm_id"`
+	MailboxID ID           `json:"mailbox_id"`
+	Terms     policy.Terms `json:"terms"`
+	CreatedAt time.Time    `json:"created_at"`
+	RevokedAt time.Time    `json:"revoked_at,omitzero"`
+}
+
+// Assignment puts one agent on a delegation, with terms equal or narrower.
+type Assignment struct {
+	ID           ID           `json:"id"`
+	DelegationID ID           `json:"delegation_id"`
+	FirmID       ID           `json:"firm_id"`
+	MailboxID    ID           `json:"mailbox_id"`
+	AgentID      ID           `json:"agent_id"`
+	Terms        policy.Terms `json:"terms"`
+	CreatedAt    time.Time    `json:"created_at"`
+	RevokedAt    time.Time    `json:"revoked_at,omitzero"`
+}
+
+// AppPassword is a random token of 160 bits that names one agent.
+type AppPassword struct {
+	ID      ID     `json:"id"`
+	AgentID ID     `json:"agent_id"`
+	Label   string `json:"label,omitempty"`
+	// Hash is HMAC-SHA-256 of the token under the server's key.
+	Hash []byte `json:"-"`
+	// Groups are the workstation groups it is good on; empty: any workstation
+	// that is sanctioned, and network-only sites.
+	Groups    []string  `json:"groups,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
+}
+
+// LockTarget is what a lock is on.
+type LockTarget string
+
+// The targets.
+const (
+	LockAgent       LockTarget = "agent"
+	LockWorkstation LockTarget = "workstation"
+	LockMailbox     LockTarget = "mailbox"
+	LockFirm        LockTarget = "firm"
+	LockSite        LockTarget = "site"
+)
+
+// Lock is an instant refusal for whatever it is on.
+type Lock struct {
+	ID        ID         `json:"id"`
+	Target    LockTarget `json:"target"`
+	TargetID  ID         `json:"target_id"`
+	Message   string     `json:"message"`
+	Until     time.Time  `json:"until,omitzero"`
+	CreatedAt time.Time  `json:"created_at"`
+	RemovedAt time.Time  `json:"removed_at,omitzero"`
+}
+
+// Protocol is what a session speaks.
+type Protocol string
+
+// The protocols.
+const (
+	ProtocolIMAP       Protocol = "imap"
+	ProtocolSubmission Protocol = "submission"
+)
+
+// Session is the record of one connection that was let in.
+type Session struct {
+	ID            ID        `json:"id"`
+	Protocol      Protocol  `json:"protocol"`
+	FirmID        ID        `json:"firm_id"`
+	MailboxID     ID        `json:"mailbox_id"`
+	AgentID       ID        `json:"agent_id"`
+	WorkstationID ID        `json:"workstation_id,omitempty"`
+	SiteID        ID        `json:"site_id,omitempty"`
+	DelegationID  ID        `json:"delegation_id"`
+	AssignmentID  ID        `json:"assignment_id"`
+	AppPasswordID ID        `json:"app_password_id,omitempty"`
+	RemoteAddr    string    `json:"remote_addr"`
+	Node          string    `json:"node"`
+	OpenedAt      time.Time `json:"opened_at"`
+	EndedAt       time.Time `json:"ended_at,omitzero"`
+	EndReason     string    `json:"end_reason,omitempty"`
+}

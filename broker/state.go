@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"time"
+)
+
+// Actor is who did something.
+type Actor struct {
+	// Kind is "admin", "agent", "system" or "stranger".
+	Kind string `json:"kind"`
+	// Name is readable: a login name, or "unix:uid=0".
+	Name string `json:"name,omitempty"`
+	ID   ID     `json:"id,omitempty"`
+}
+
+// State is what Postern knows: broker/store.
+//
+// Every method that changes something validates it (Invalid, with the field),
+// commits it together with its event (see the catalogue) and a new policy
+// revision in one transaction, and then tells the subscribers. A thing's id
+// and CreatedAt are filled in by Create when they are empty. Names and
+// addresses are unique, compared in lower case: Conflict. What does not exist
+// is NotFound. A database that cannot answer is Unavailable.
+//
+// Deleting a thing that others need is Conflict, and says what needs it.
+type State interface {
+	CreateFirm(ctx context.Context, by Actor, f *Firm) error
+	Firm(ctx context.Context, id ID) (*Firm, error)
+	Firms(ctx context.Context) ([]*Firm, error)
+
+	CreateMailbox(ctx context.Context, by Actor, m *Mailbox) error
+	UpdateMailbox(ctx context.Context, by Actor, m *Mailbox) error
+	DeleteMailbox(ctx context.Context, by Actor, id ID) error
+	Mailbox(ctx context.Context, id ID) (*Mailbox, error)
+	MailboxByAddress(ctx context.Context, address string) (*Mailbox, error)
+	Mailboxes(ctx context.Context) ([]*Mailbox, error)
+	// CredentialSet records that a mailbox's credential was stored: an event
+	// alone, and it never holds the credential.
+	CredentialSet(ctx context.Context, by Actor, mailbox ID, version int) error
+
+	CreateAgent(ctx context.Context, by Actor, a *Agent) error
+	// DeleteAgent revokes the agent's assignments and app passwords too.
+	DeleteAgent(ctx context.Context, by Actor, id ID) error
+	Agent(ctx context.Context, id ID) (*Agent, error)
+	AgentByName(ctx context.Context, name string) (*Agent, error)
+	Agents(ctx context.Context) ([]*Agent, error)
+
+	CreateWorkstation(ctx context.Context, by Actor, w *Workstation) error
+	UpdateWorkstation(ctx context.Context, by Actor, w *Workstation) error
+	DeleteWorkstation(ctx context.Context, by Actor, id ID) error
+	Workstation(ctx context.Context, id ID) (*Workstation, error)
+	// WorkstationByKeyPin finds the one that has the pin.
+	WorkstationByKeyPin(ctx context.Context, pin string) (*Workstation, error)
+	Workstations(ctx context.Context) ([]*Workstation, error)
+
+	CreateSite(ctx context.Context, by Actor, s *Site) error
+	UpdateSite(ctx context.Context, by Actor, s *Site) error
+	DeleteSite(ctx context.Context, by Actor, id ID) error
+	Site(ctx context.Context, id ID) (*Site, error)
+	Sites(ctx context.Context) ([]*Site, error)
+
+	CreateDelegation(ctx context.Context, by Actor, d *Delegation) error
+	// UpdateDelegation changes the terms alone; a revoked one is Conflict.
+	UpdateDelegation(ctx context.Context, by Actor, d *Delegation) error
+	// RevokeDelegation ends it and its assignments; once revoked it stays so,
+	// and revoking again is no error.
+	RevokeDelegation(ctx context.Context, by Actor, id ID) error
+	Delegation(ctx context.Context, id ID) (*Delegation, error)
+	Delegations(ctx context.Context) ([]*Delegation, error)
+
+	CreateAssignment(ctx context.Context, by Actor, a *Assignment) error
+	RevokeAssignment(ctx context.Context, by Actor, id ID) error
+	Assignment(ctx context.Context, id ID) (*Assignment, error)
+	Assignments(ctx context.Context) ([]*Assignment, error)
+	// AssignmentsOf returns an agent's assignments on a mailbox, revoked ones
+	// among them, oldest first.
+	AssignmentsOf(ctx context.Context, agent, mailbox ID) ([]*Assignment, error)
+
+	CreateAppPassword(ctx context.Context, by Actor, p *AppPassword) error
+	RevokeAppPassword(ctx context.Context, by Actor, id ID) error
+	AppPasswordByHash(ctx context.Context, hash []byte) (*AppPassword, error)
+	AppPassword(ctx context.Context, id ID) (*AppPassword, error)
+	AppPasswords(ctx context.Context) ([]*AppPassword, error)
+
+	CreateLock(ctx context.Context, by Actor, l *Lock) error
+	RemoveLock(ctx context.Context, by Actor, id ID) error
+	// Locks returns those not removed.
+	Locks(ctx context.Context) ([]*Lock, error)
+
+	// Sessions returns session records, newest first: live ones only, or
+	// all up to limit.
+	Sessions(ctx context.Context, liveOnly bool, limit int) ([]*Session, error)
+	// EndStaleSessions marks sessions that a node left open when it died.
+	EndStaleSessions(ctx context.Context, node string) (int, error)
+
+	// PolicyRevision grows with every change that can alter a decision.
+	PolicyRevision(ctx context.Context) (int64, error)
+	// Subscribe calls f after each commit of a change, in the order of the
+	// revisions, on a goroutine of the store's; f must not block. The returned
+	// function ends it, and returns when no call to f is under way.
+	Subscribe(f func(Change)) (cancel func())
+}
+
+// Change tells what a commit touched.
+type Change struct {
+	Revision int64
+	// Kind is the type's name in lower case with hyphens: "firm", "mailbox",
+	// "agent", "workstation", "site", "delegation", "assignment",
+	// "app-password", "lock". Target and TargetID are a lock's.
+	Kind     string
+	ID       ID
+	Target   LockTarget
+	TargetID ID
+	At       time.Time
+}
