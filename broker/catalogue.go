@@ -163,12 +163,18 @@ type CommandRefused struct {
 	Folder  string         `json:"folder,omitempty"`
 }
 
-// MessageOpen is the data of message.open.
+// MessageOpen is the data of message.open: the messages of one folder whose
+// bodies were relayed, gathered within the bound of 1 MiB.
 type MessageOpen struct {
-	Folder      string `json:"folder"`
-	UIDValidity uint32 `json:"uid_validity"`
+	Folder      string          `json:"folder"`
+	UIDValidity uint32          `json:"uid_validity"`
+	Messages    []OpenedMessage `json:"messages"`
+}
+
+// OpenedMessage is one body that was relayed.
+type OpenedMessage struct {
 	// UID is 0 when the upstream told it only after the octets: then a second
-	// event with the same Seq and Continues set tells it.
+	// entry with the same Seq and with Continues set tells it.
 	UID uint32 `json:"uid"`
 	// Seq is the message sequence number in the response.
 	Seq uint32 `json:"seq"`
