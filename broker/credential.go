@@ -2,7 +2,18 @@
 
 package broker
 
-import "context"
+import (
+	"context"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of a stored credential, in octets. The secret's leaves room for the
+// longest access tokens.
+const (
+	MaxSecret   = 64 << 10
+	MaxUsername = 1024
+)
 
 // CredentialKind is how a credential opens a mailbox upstream.
 type CredentialKind string
@@ -26,6 +37,24 @@ type Credential struct {
 	Secret Secret
 	// Version is the storage's, for check-and-set; 0: not stored yet.
 	Version int
+}
+
+// Validate reports what keeps c from being stored: an unknown kind, no secret,
+// one over MaxSecret, or a login name over MaxUsername or with a control
+// character in it. The error is Invalid and holds no part of c.
+func (c *Credential) Validate() error {
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	switch {
+	case c.Kind != KindPassword && c.Kind != KindAccessToken:
+		return InvalidField("kind", "not a kind of credential: use %s or %s", KindPassword, KindAccessToken)
+	case c.Secret.Empty():
+		return InvalidField("secret", "the secret is empty")
+	case len(c.Secret.Reveal()) > MaxSecret:
+		return InvalidField("secret", "the secret is longer than %d octets", MaxSecret)
+	case len(c.Username) > MaxUsername, !utf8.ValidString(c.Username), strings.ContainsFunc(c.Username, control):
+		return InvalidField("username", "the login name is too long, not UTF-8, or holds a control character")
+	}
+	return nil
 }
 
 // Credentials keeps credentials: broker/vault and broker/sealed.
