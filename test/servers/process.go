@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package servers
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// How long a server may take to start, to end by itself, and to vanish once
+// killed.
+const (
+	startTimeout = 20 * time.Second
+	stopTimeout  = 10 * time.Second
+	killTimeout  = 5 * time.Second
+)
+
+// process is a server in the foreground, leader of a process group that its
+// own children stay in.
+type process struct {
+	pid  int
+	done chan struct{} // closed once it was waited for
+	err  error         // how it ended; valid after done
+}
+
+// startProcess starts a program whose output goes to the file logPath. The
+// kernel ends it should the test process die: that signal is tied to the
+// thread that forked, so that thread is kept until the program has ended.
+func startProcess(logPath string, path string, args ...string) (*process, error) {
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{done: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.done)
+		defer log.Close()
+		cmd := exec.Command(path, args...)
+		cmd.Stdout, cmd.Stderr = log, log
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+		if err := cmd.Start(); err != nil {
+			started <- err
+			return
+		}
+		p.pid = cmd.Process.Pid
+		started <- nil
+		p.err = cmd.Wait()
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ended reports whether the program is gone.
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop asks the program to end, and kills it when it does not.
+func (p *process) stop() error {
+	if !p.ended() {
+		_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(stopTimeout):
+	}
+	return p.kill()
+}
+
+// kill ends the program and all of its children at once. Children can outlive
+// their master, so the group is killed even when the master is gone.
+func (p *process) kill() error {
+	if err := syscall.Kill(-p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(killTimeout):
+		return errors.New("the process did not die")
+	}
+}
