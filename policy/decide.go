@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Decide intersects the delegation, the assignment and the locks. Exactly one
+// of its results is nil.
+//
+// A refusal's text is a whole sentence that an agent understands; the caller
+// adds whom to ask. Of several reasons the first of this order is given:
+// locked, revoked, expired, not yet valid, site, workstation class, no
+// actions. Ends are exclusive: at NotAfter itself the terms no longer hold,
+// and at a lock's Until it no longer locks.
+func Decide(in *Input) (*Decision, *Refusal) {
+	for i := range in.Locks {
+		if lock := &in.Locks[i]; lock.Until.IsZero() || in.Now.Before(lock.Until) {
+			return nil, locked(lock)
+		}
+	}
+	switch {
+	case in.DelegationRevoked:
+		return nil, &Refusal{ReasonRevoked, "The firm has withdrawn access to this mailbox."}
+	case in.AssignmentRevoked:
+		return nil, &Refusal{ReasonRevoked, "You are no longer assigned to this mailbox."}
+	}
+	until := earlierEnd(in.Delegation.NotAfter, in.Assignment.NotAfter)
+	if !until.IsZero() && !in.Now.Before(until) {
+		return nil, &Refusal{ReasonExpired, "Your access to this mailbox ended on " + instant(until) + "."}
+	}
+	from := in.Delegation.NotBefore
+	if in.Assignment.NotBefore.After(from) {
+		from = in.Assignment.NotBefore
+	}
+	if in.Now.Before(from) {
+		return nil, &Refusal{ReasonNotYetValid, "Your access to this mailbox begins on " + instant(from) + "."}
+	}
+	if !siteAllowed(in.Delegation.Sites, in.Site) || !siteAllowed(in.Assignment.Sites, in.Site) {
+		return nil, &Refusal{ReasonSite, "This mailbox may not be used from the site that you are at."}
+	}
+	if (in.Delegation.HardwareKey || in.Assignment.HardwareKey) && !in.HardwareKey {
+		return nil, &Refusal{ReasonWorkstation, "This mailbox may be used only from a workstation that keeps its key in hardware."}
+	}
+	actions := in.Delegation.Actions & in.Assignment.Actions & All
+	if actions == 0 {
+		return nil, &Refusal{ReasonNoActions, "Nothing is granted to you in this mailbox."}
+	}
+	d := &Decision{Actions: actions, Until: until}
+	if actions.Has(Send) {
+		d.Addresses = lower(in.Addresses)
+	}
+	return d, nil
+}
+
+func locked(l *Lock) *Refusal {
+	text := l.Message
+	if text == "" {
+		text = "Access is locked for now."
+	}
+	return &Refusal{ReasonLocked, text}
+}
+
+func siteAllowed(sites []string, site string) bool {
+	return len(sites) == 0 || (site != "" && slices.Contains(sites, site))
+}
+
+// lower copies the addresses, so that no one can change a decision.
+func lower(addresses []string) []string {
+	all := make([]string, len(addresses))
+	for i, a := range addresses {
+		all[i] = strings.ToLower(a)
+	}
+	return all
+}
+
+func instant(t time.Time) string { return t.UTC().Format("2 January 2006 at 15:04 UTC") }
