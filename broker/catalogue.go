@@ -227,6 +227,8 @@ type FolderChange struct {
 
 // SendIntent is the data of send.intent.
 type SendIntent struct {
+	// Intent names this submission; its send.result bears the same.
+	Intent     ID       `json:"intent"`
 	MailFrom   string   `json:"mail_from"`
 	HeaderFrom string   `json:"header_from"`
 	Recipients []string `json:"recipients"`
@@ -237,7 +239,7 @@ type SendIntent struct {
 
 // SendResult is the data of send.result.
 type SendResult struct {
-	// Intent is the id of the send.intent event.
+	// Intent is the one in the send.intent event.
 	Intent    ID     `json:"intent"`
 	MessageID string `json:"message_id"`
 	// Outcome is "accepted", "refused", "not-sent" or "unknown".
