@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// AgentInput makes an agent.
+type AgentInput struct {
+	Name     string `json:"name" minLength:"1" doc:"Short, unique and stable: what agent/mailbox logs in with." example:"asha"`
+	FullName string `json:"full_name,omitempty" example:"Asha Rao"`
+}
+
+type agentPath struct {
+	Agent string `path:"agent" doc:"Id or name."`
+}
+
+func (a *api) registerAgents() {
+	route(a, http.MethodGet, "/v1/agents", "list-agents", "List agents",
+		func(ctx context.Context, _ *none) (*answer[List[*broker.Agent]], error) {
+			agents, err := a.State.Agents(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return listOf(agents), nil
+		})
+	route(a, http.MethodPost, "/v1/agents", "create-agent", "Add an agent",
+		func(ctx context.Context, in *struct{ Body AgentInput }) (*answer[*broker.Agent], error) {
+			g := &broker.Agent{Name: in.Body.Name, FullName: in.Body.FullName}
+			if err := a.State.CreateAgent(ctx, actor(ctx), g); err != nil {
+				return nil, err
+			}
+			return &answer[*broker.Agent]{g}, nil
+		})
+	route(a, http.MethodGet, "/v1/agents/{agent}", "get-agent", "Show an agent",
+		func(ctx context.Context, in *agentPath) (*answer[*broker.Agent], error) {
+			g, err := a.findAgent(ctx, "", in.Agent)
+			if err != nil {
+				return nil, err
+			}
+			return &answer[*broker.Agent]{g}, nil
+		})
+	route(a, http.MethodDelete, "/v1/agents/{agent}", "delete-agent",
+		"Remove an agent, revoking his assignments and app passwords and ending his sessions",
+		func(ctx context.Context, in *agentPath) (*answer[Ended], error) {
+			g, err := a.findAgent(ctx, "", in.Agent)
+			if err != nil {
+				return nil, err
+			}
+			ended, err := a.ending(ctx,
+				func(s *broker.Session) bool { return s.AgentID == g.ID },
+				func() error { return a.State.DeleteAgent(ctx, actor(ctx), g.ID) })
+			return &answer[Ended]{ended}, err
+		})
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// AssignmentInput puts an agent on a delegation, which is named by its id, or
+// by its mailbox when that has only one that is not over.
+type AssignmentInput struct {
+	Agent      string     `json:"agent" minLength:"1" doc:"Id or name."`
+	Delegation string     `json:"delegation,omitempty" doc:"The delegation's id."`
+	Mailbox    string     `json:"mailbox,omitempty" doc:"In its place: a mailbox, by id or address, that has one delegation that is not over."`
+	Terms      TermsInput `json:"terms,omitempty" doc:"Equal to the delegation's or narrower."`
+}
+
+// Assignment is an assignment with the names of what it holds.
+type Assignment struct {
+	broker.Assignment
+	Firm    string     `json:"firm,omitempty"`
+	Mailbox string     `json:"mailbox,omitempty"`
+	Agent   string     `json:"agent,omitempty"`
+	State   GrantState `json:"state" enum:"active,not-yet-valid,expired,revoked"`
+}
+
+type assignmentPath struct {
+	Assignment string `path:"assignment" doc:"Id."`
+}
+
+func (a *api) registerAssignments() {
+	route(a, http.MethodGet, "/v1/assignments", "list-assignments", "List assignments", a.listAssignments)
+	route(a, http.MethodPost, "/v1/assignments", "create-assignment", "Put an agent on a delegation", a.createAssignment)
+	route(a, http.MethodGet, "/v1/assignments/{assignment}", "get-assignment", "Show an assignment",
+		func(ctx context.Context, in *assignmentPath) (*answer[*Assignment], error) {
+			s, err := a.findAssignment(ctx, in.Assignment)
+			if err != nil {
+				return nil, err
+			}
+			names, err := a.directory(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &answer[*Assignment]{a.showAssignment(s, names)}, nil
+		})
+	route(a, http.MethodPost, "/v1/assignments/{assignment}/revoke", "revoke-assignment", "Revoke an assignment, ending its sessions; for good",
+		func(ctx context.Context, in *assignmentPath) (*answer[Ended], error) {
+			assignment, err := a.findAssignment(ctx, in.Assignment)
+			if err != nil {
+				return nil, err
+			}
+			ended, err := a.ending(ctx,
+				func(s *broker.Session) bool { return s.AssignmentID == assignment.ID },
+				func() error { return a.State.RevokeAssignment(ctx, actor(ctx), assignment.ID) })
+			return &answer[Ended]{ended}, err
+		})
+}
+
+func (a *api) findAssignment(ctx context.Context, ref string) (*broker.Assignment, error) {
+	id, err := pathID("assignment", ref)
+	if err != nil {
+		return nil, err
+	}
+	return a.State.Assignment(ctx, id)
+}
+
+func (a *api) listAssignments(ctx context.Context, in *grantsQuery) (*answer[List[*Assignment]], error) {
+	all, err := a.State.Assignments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, err := a.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var assignments []*Assignment
+	for _, s := range all {
+		if shown := a.showAssignment(s, names); in.shown(shown.State) {
+			assignments = append(assignments, shown)
+		}
+	}
+	return listOf(assignments), nil
+}
+
+func (a *api) showAssignment(s *broker.Assignment, names *directory) *Assignment {
+	return &Assignment{
+		Assignment: *s, Firm: names.firms[s.FirmID], Mailbox: names.mailboxes[s.MailboxID], Agent: names.agents[s.AgentID],
+		State: a.grantState(s.Terms.NotBefore, s.Terms.NotAfter, s.RevokedAt),
+	}
+}
+
+func (a *api) createAssignment(ctx context.Context, in *struct{ Body AssignmentInput }) (*answer[*Assignment], error) {
+	agent, err := a.findAgent(ctx, "agent", in.Body.Agent)
+	if err != nil {
+		return nil, err
+	}
+	d, err := a.delegationFor(ctx, &in.Body)
+	if err != nil {
+		return nil, err
+	}
+	terms, err := a.terms(ctx, &in.Body.Terms, d.Terms.Actions)
+	if err != nil {
+		return nil, err
+	}
+	s := &broker.Assignment{
+		DelegationID: d.ID, FirmID: d.FirmID, MailboxID: d.MailboxID,
+		AgentID: agent.ID, Terms: terms,
+	}
+	if err := a.State.CreateAssignment(ctx, actor(ctx), s); err != nil {
+		return nil, err
+	}
+	names, err := a.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[*Assignment]{a.showAssignment(s, names)}, nil
+}
+
+// delegationFor finds the delegation that an assignment names.
+func (a *api) delegationFor(ctx context.Context, in *AssignmentInput) (*broker.Delegation, error) {
+	if (in.Delegation == "") == (in.Mailbox == "") {
+		return nil, broker.InvalidField("delegation", "give one of delegation and mailbox")
+	}
+	if in.Delegation != "" {
+		return a.findDelegation(ctx, "delegation", in.Delegation)
+	}
+	m, err := a.findMailbox(ctx, "mailbox", in.Mailbox)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.State.Delegations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found *broker.Delegation
+	for _, d := range all {
+		state := a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt)
+		if d.MailboxID != m.ID || state == GrantRevoked || state == GrantExpired {
+			continue
+		}
+		if found != nil {
+			return nil, broker.InvalidField("mailbox", "%s has several delegations: name one by its id", m.Address)
+		}
+		found = d
+	}
+	if found == nil {
+		e := broker.Errorf(broker.NotFound, "%s is not delegated", m.Address)
+		e.Field = "mailbox"
+		return nil, e
+	}
+	return found, nil
+}

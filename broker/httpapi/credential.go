@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// CredentialInput describes the body that sets a credential. It is for the
+// OpenAPI document alone: the server never has the secret in a string.
+type CredentialInput struct {
+	Kind     broker.CredentialKind `json:"kind" enum:"password,access-token"`
+	Username string                `json:"username,omitempty" doc:"The login name upstream, where it is not the mailbox's."`
+	Secret   string                `json:"secret" minLength:"1" writeOnly:"true" doc:"The password or access token; up to 65536 octets, without NUL or line ends."`
+}
+
+// CredentialSet is the answer: what was stored was checked first.
+type CredentialSet struct {
+	MailboxID broker.ID `json:"mailbox_id"`
+	Mailbox   string    `json:"mailbox"`
+	Version   int       `json:"version"`
+}
+
+const credentialPath = "/v1/mailboxes/{mailbox}/credential"
+
+func (a *api) registerCredential() {
+	register(a, huma.Operation{
+		Method: http.MethodPut, Path: credentialPath, OperationID: "set-credential",
+		Summary:     "Check a credential by logging in to IMAP and submission, then store it",
+		Description: "It is stored only when both logins succeed. No route returns it.",
+		// huma's validation echoes input; decodeCredential takes its place.
+		SkipValidateBody: true,
+	}, a.setCredential)
+	body := a.huma.OpenAPI().Paths[credentialPath].Put.RequestBody
+	body.Content["application/json"].Schema = a.huma.OpenAPI().Components.Schemas.
+		Schema(reflect.TypeFor[CredentialInput](), true, "CredentialInput")
+}
+
+func (a *api) setCredential(ctx context.Context, in *struct {
+	mailboxPath
+	RawBody []byte `contentType:"application/json"`
+}) (*answer[CredentialSet], error) {
+	// huma puts the buffer back into a pool.
+	defer clear(in.RawBody)
+	c, err := decodeCredential(in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Secret.Wipe()
+	m, err := a.findMailbox(ctx, "", in.Mailbox)
+	if err != nil {
+		return nil, err
+	}
+	// From the check to the store, the endpoints must not change.
+	unlock, err := a.changing.lock(ctx, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if m, err = a.State.Mailbox(ctx, m.ID); err != nil {
+		return nil, err
+	}
+	version, err := a.checkAndStore(ctx, m, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.State.CredentialSet(ctx, actor(ctx), m.ID, version); err != nil {
+		a.Logger.Error("a credential was stored, and the record of it was not written",
+			zap.String("mailbox", m.Address), zap.Int("version", version), zap.Error(err))
+		return nil, broker.Errorf(broker.CodeOf(err), "the credential is stored, but the record of it could not be written; set it again").WithCause(err)
+	}
+	return &answer[CredentialSet]{CredentialSet{MailboxID: m.ID, Mailbox: m.Address, Version: version}}, nil
+}
+
+func (a *api) checkAndStore(ctx context.Context, m *broker.Mailbox, c *broker.Credential) (int, error) {
+	var err error
+	if c.Version, err = a.Credentials.CredentialVersion(ctx, m.FirmID, m.ID); err != nil {
+		return 0, err
+	}
+	probing, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := a.Upstream.Probe(probing, m, c); err != nil {
+		return 0, err
+	}
+	return a.Credentials.SetCredential(ctx, m.FirmID, m.ID, c)
+}
+
+// decodeCredential reads a CredentialInput. Its errors are fixed texts without
+// a cause: a decoder's error may quote the secret, and so may anything that
+// names a member, since the body may be the secret itself.
+func decodeCredential(body []byte) (*broker.Credential, error) {
+	malformed := func() error {
+		return broker.Errorf(broker.Invalid, "the body must be a JSON object with kind (password or access-token), secret, and username where it is not the mailbox's")
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return nil, malformed()
+	}
+	defer func() {
+		for _, raw := range members {
+			clear(raw)
+		}
+	}()
+	c := &broker.Credential{}
+	var secret octets
+	for name, raw := range members {
+		var err error
+		switch name {
+		case "kind":
+			err = json.Unmarshal(raw, &c.Kind)
+		case "username":
+			err = json.Unmarshal(raw, &c.Username)
+		case "secret":
+			err = json.Unmarshal(raw, &secret)
+		default:
+			return nil, malformed()
+		}
+		if err != nil {
+			clear(secret)
+			return nil, malformed()
+		}
+	}
+	c.Secret = broker.NewSecret(secret)
+	if err := checkCredential(c); err != nil {
+		c.Secret.Wipe()
+		return nil, err
+	}
+	return c, nil
+}
+
+// checkCredential adds to Credential.Validate what a body may get wrong.
+func checkCredential(c *broker.Credential) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	// NUL ends a part in SASL PLAIN (RFC 4616 §2); no server takes a line
+	// end, and one comes from a file that was read whole.
+	if bytes.ContainsAny(c.Secret.Reveal(), "\x00\r\n") {
+		return broker.InvalidField("secret", "the secret holds a NUL or a line end")
+	}
+	return nil
+}
+
+// octets takes a JSON string without making a Go string of it, which could
+// not be wiped: encoding/json hands the unquoted octets to UnmarshalText.
+type octets []byte
+
+func (o *octets) UnmarshalText(text []byte) error {
+	*o = bytes.Clone(text)
+	return nil
+}

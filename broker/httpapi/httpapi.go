@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
+)
+
+// Limits of the API and its server.
+const (
+	// MaxBodyBytes bounds a request's body.
+	MaxBodyBytes = 1 << 20
+	// maxHeaderBytes bounds a request's header.
+	maxHeaderBytes = 32 << 10
+	// readHeaderTimeout and readTimeout bound how long a request may take to
+	// arrive, from its connection's or the last answer's end on.
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 30 * time.Second
+	// writeTimeout bounds a whole exchange; it is longer than probeTimeout.
+	writeTimeout = 90 * time.Second
+	// idleTimeout closes kept-alive connections.
+	idleTimeout = 2 * time.Minute
+	// shutdownTimeout is how long running requests may take to end.
+	shutdownTimeout = 10 * time.Second
+	// probeTimeout bounds checking a credential against both services.
+	probeTimeout = 60 * time.Second
+	// settleTimeout is how long a revoke waits to see its sessions end: the
+	// design's second, and a little for the answer that says they did not.
+	settleTimeout = 1200 * time.Millisecond
+	// settleInterval is how often it looks.
+	settleInterval = 10 * time.Millisecond
+	// defaultSessions and maxSessions bound a list of sessions.
+	defaultSessions = 100
+	maxSessions     = 10000
+	// defaultEvents is a page of events.
+	defaultEvents = 1000
+)
+
+// Sessions is what the API needs of the live sessions: broker/session.
+type Sessions interface {
+	// Live returns the records of the sessions that are open on this node.
+	// The caller must not change them.
+	Live() []*broker.Session
+	// EndSession ends one with reason by-admin and returns when it is told
+	// to; NotFound when it is not open on this node.
+	EndSession(ctx context.Context, by broker.Actor, id broker.ID) error
+}
+
+// Tokens makes app passwords.
+type Tokens interface {
+	// NewToken returns a random token as the agent types it, and its keyed
+	// hash, which is all that is stored.
+	NewToken() (display string, hash []byte, err error)
+}
+
+// WorkstationCA issues client certificates: broker/workstationca.
+type WorkstationCA interface {
+	// Issue checks a PKCS #10 request in PEM and certifies its key for w. The
+	// error is Invalid when the request is no good.
+	Issue(csrPEM []byte, w *broker.Workstation) (certPEM []byte, err error)
+	// CertificatePEM returns the CA's own certificate.
+	CertificatePEM() []byte
+}
+
+// Config is what the API stands on. All fields are needed but WorkstationCA.
+type Config struct {
+	State       broker.State
+	Events      broker.EventStore
+	Credentials broker.Credentials
+	Upstream    broker.Upstream
+	Sessions    Sessions
+	Tokens      Tokens
+	// WorkstationCA may be nil: then workstations have certificates of
+	// another CA, and a CSR is refused.
+	WorkstationCA WorkstationCA
+	Logger        *zap.Logger
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// api is the handlers' receiver.
+type api struct {
+	Config
+	huma huma.API
+	// changing keeps checks of a mailbox and what follows from them together.
+	changing keyedMutex
+}
+
+// New returns the API's handler. Requests must have an actor: see [WithActor].
+func New(c Config) (http.Handler, error) {
+	a, mux, err := newAPI(c)
+	if err != nil {
+		return nil, err
+	}
+	document, err := openAPIDocument(a.huma)
+	if err != nil {
+		return nil, err
+	}
+	mux.HandleFunc("GET "+openAPIPath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(document)
+	})
+	return a.protect(mux), nil
+}
+
+func newAPI(c Config) (*api, *http.ServeMux, error) {
+	for name, dependency := range map[string]any{
+		"State": c.State, "Events": c.Events, "Credentials": c.Credentials, "Upstream": c.Upstream,
+		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
+	} {
+		if v := reflect.ValueOf(dependency); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+			return nil, nil, fmt.Errorf("httpapi: Config.%s is missing", name)
+		}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	mux := http.NewServeMux()
+	a := &api{Config: c, huma: humago.New(mux, humaConfig())}
+	a.registerFirms()
+	a.registerMailboxes()
+	a.registerCredential()
+	a.registerAgents()
+	a.registerWorkstations()
+	a.registerSites()
+	a.registerDelegations()
+	a.registerAssignments()
+	a.registerAppPasswords()
+	a.registerSessions()
+	a.registerLocks()
+	a.registerEvents()
+	return a, mux, nil
+}
+
+const openAPIPath = "/v1/openapi.json"
+
+func humaConfig() huma.Config {
+	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	registry.RegisterTypeAlias(reflect.TypeFor[policy.Actions](), reflect.TypeFor[[]Action]())
+	config := huma.DefaultConfig("Postern management API", "1")
+	config.Info.Description = "What `postern` on the command line speaks. Things are named by id, or by name where one is unique: " +
+		"a mailbox's address, a firm's, agent's, workstation's or site's name."
+	config.Components.Schemas = registry
+	// The document is served by New: huma's own routes for it race on their
+	// first use, and its pages load scripts from elsewhere.
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
+	config.CreateHooks = nil
+	config.RejectUnknownQueryParameters = true
+	// huma's errors echo the input; no error leaves in its form.
+	config.Transformers = []huma.Transformer{problemTransformer}
+	return config
+}
+
+// openAPIDocument renders the API's description.
+func openAPIDocument(h huma.API) ([]byte, error) {
+	// huma registers the schemas of its own errors, which are never sent.
+	schemas := h.OpenAPI().Components.Schemas.Map()
+	delete(schemas, "ErrorModel")
+	delete(schemas, "ErrorDetail")
+	document, err := json.MarshalIndent(h.OpenAPI(), "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("httpapi: OpenAPI document: %w", err)
+	}
+	return append(document, '\n'), nil
+}
+
+// Action is the name of one of the policy's actions.
+type Action string
+
+// Schema lists the names (huma.SchemaProvider).
+func (Action) Schema(huma.Registry) *huma.Schema {
+	names := append([]string{"all"}, policy.All.Names()...)
+	enum := make([]any, len(names))
+	for i, name := range names {
+		enum[i] = name
+	}
+	return &huma.Schema{Type: huma.TypeString, Enum: enum}
+}
+
+// answer is a body.
+type answer[T any] struct{ Body T }
+
+// List is the body of every list.
+type List[T any] struct {
+	Items []T `json:"items" nullable:"false"`
+}
+
+func listOf[T any](items []T) *answer[List[T]] {
+	if items == nil {
+		items = []T{}
+	}
+	return &answer[List[T]]{List[T]{items}}
+}
+
+// none is the input of a request that has none.
+type none struct{}
+
+// route registers an operation whose errors become problems.
+func route[I, O any](a *api, method, path, id, summary string, handler func(context.Context, *I) (*O, error)) {
+	register(a, huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary}, handler)
+}
+
+func register[I, O any](a *api, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	op.MaxBodyBytes = MaxBodyBytes
+	op.BodyReadTimeout = readTimeout
+	if op.Method == http.MethodPost && op.DefaultStatus == 0 {
+		op.DefaultStatus = http.StatusOK
+	}
+	op.Responses = map[string]*huma.Response{"default": problemResponse(a.huma)}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, a.problem(ctx, &op, err)
+		}
+		return out, nil
+	})
+}
