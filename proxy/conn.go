@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -140,9 +141,11 @@ func (c *Conn) Cork() { c.transport.cork() }
 // Uncork sends what Cork held back.
 func (c *Conn) Uncork() error { return c.transport.uncork() }
 
-// Close ends the connection with TLS's close_notify. It can wait for up to
-// five seconds on a client that does not read; see Kill.
+// Close ends the connection with TLS's close_notify. It waits for a client
+// that does not read, but no longer than five seconds; see Kill.
 func (c *Conn) Close() error {
+	timer := time.AfterFunc(closeTimeout, c.Kill)
+	defer timer.Stop()
 	err := c.transport.uncork()
 	if cerr := c.Conn.Close(); err == nil {
 		err = cerr
@@ -151,6 +154,31 @@ func (c *Conn) Close() error {
 		c.killed()
 	}
 	return err
+}
+
+// linger closes in a way that lets the client read what was written last.
+func (c *Conn) linger() {
+	if c.dead.Load() {
+		return
+	}
+	timer := time.AfterFunc(closeTimeout, c.Kill)
+	defer timer.Stop()
+	if err := c.transport.uncork(); err != nil {
+		c.Kill()
+		return
+	}
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		_ = t.CloseWrite() // close_notify; if it fails, so does what follows
+	}
+	raw := c.transport.Conn
+	if h, ok := raw.(interface{ CloseWrite() error }); ok && h.CloseWrite() == nil {
+		_ = raw.SetReadDeadline(time.Now().Add(lingerTimeout))
+		_, _ = io.CopyN(io.Discard, raw, lingerOctets) // ends with the client's FIN as a rule
+	}
+	_ = raw.Close()
+	if c.killed != nil {
+		c.killed()
+	}
 }
 
 // Kill resets the connection at once: what the kernel has not delivered yet

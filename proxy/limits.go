@@ -30,10 +30,15 @@ const (
 
 const (
 	// killGrace is between the deadline for authenticating, at which reads
-	// and writes fail so that the handler can say goodbye, and the kill.
+	// fail so that the handler can say goodbye, and the kill.
 	killGrace = 2 * time.Second
 	// closeTimeout bounds what a handler's last words may take.
 	closeTimeout = 5 * time.Second
+	// lingerTimeout and lingerOctets bound how long a client that is still
+	// sending is listened to after the last words: closing a socket with
+	// octets unread resets it, and the client would not see them.
+	lingerTimeout = 250 * time.Millisecond
+	lingerOctets  = 1 << 20
 	// Accept backs off between these when the system has no descriptors left.
 	acceptBackoffMin = 5 * time.Millisecond
 	acceptBackoffMax = time.Second

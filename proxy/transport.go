@@ -112,7 +112,7 @@ func (t *transport) send(b []byte) (int, error) {
 	t.mu.Lock()
 	if t.writeTimeout > 0 {
 		t.writeBy = time.Now().Add(t.writeTimeout)
-		_ = t.Conn.SetWriteDeadline(earlier(t.writeBy, t.limit)) // as in Read
+		_ = t.Conn.SetWriteDeadline(t.writeDeadline()) // as in Read
 	}
 	t.mu.Unlock()
 	return t.Conn.Write(b)
@@ -122,7 +122,7 @@ func (t *transport) SetDeadline(at time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.readBy, t.writeBy = at, at
-	return t.Conn.SetDeadline(earlier(at, t.limit))
+	return t.apply()
 }
 
 func (t *transport) SetReadDeadline(at time.Time) error {
@@ -136,7 +136,7 @@ func (t *transport) SetWriteDeadline(at time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.writeBy = at
-	return t.Conn.SetWriteDeadline(earlier(at, t.limit))
+	return t.Conn.SetWriteDeadline(t.writeDeadline())
 }
 
 // setTimeouts makes each read and each write have a deadline of its own; a
@@ -152,8 +152,24 @@ func (t *transport) setLimit(at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.limit = at
-	_ = t.Conn.SetReadDeadline(earlier(t.readBy, at)) // as in Read
-	_ = t.Conn.SetWriteDeadline(earlier(t.writeBy, at))
+	_ = t.apply() // as in Read
+}
+
+// apply puts the deadlines into force; mu is held.
+func (t *transport) apply() error {
+	if err := t.Conn.SetReadDeadline(earlier(t.readBy, t.limit)); err != nil {
+		return err
+	}
+	return t.Conn.SetWriteDeadline(t.writeDeadline())
+}
+
+// writeDeadline leaves time to say goodbye when the limit has ended a read;
+// mu is held.
+func (t *transport) writeDeadline() time.Time {
+	if t.limit.IsZero() {
+		return t.writeBy
+	}
+	return earlier(t.writeBy, t.limit.Add(killGrace))
 }
 
 // earlier returns the earlier of two deadlines, where zero is none.
