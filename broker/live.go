@@ -56,6 +56,7 @@ const (
 	EndDrain          EndReason = "drain"    // the server is stopping
 	EndRecord         EndReason = "record"   // the audit log cannot be written
 	EndStale          EndReason = "stale"    // its node died
+	EndLease          EndReason = "lease"    // the state could not be read for too long
 	EndInternal       EndReason = "internal"
 )
 
