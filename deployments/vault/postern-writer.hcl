@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# What the writer's identity may do: store and delete credentials. It cannot
+# read one back.
+#
+# "postern" is the KV version 2 mount. For one firm's credentials alone, put
+# the firm's id in the place of each first "+".
+
+path "postern/data/firms/+/mailboxes/+" {
+  capabilities = ["create", "update"]
+}
+
+# Versions, for check-and-set; deleting the metadata removes every version.
+path "postern/metadata/firms/+/mailboxes/+" {
+  capabilities = ["read", "delete"]
+}
+
+# The names of the stored fields without their values: Postern finds a write
+# whose answer was lost by the name that it gave it.
+path "postern/subkeys/firms/+/mailboxes/+" {
+  capabilities = ["read"]
+}
+
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}
