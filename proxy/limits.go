@@ -29,6 +29,9 @@ const (
 )
 
 const (
+	// greedyShare is the part of what one owner may hold, as a divisor, above
+	// which he is the first to lose a place.
+	greedyShare = 4
 	// killGrace is between the deadline for authenticating, at which reads
 	// fail so that the handler can say goodbye, and the kill.
 	killGrace = 2 * time.Second

@@ -16,12 +16,18 @@ import (
 // Lobby holds the places of connections that are not authenticated yet. One
 // lobby serves all listeners of a process.
 //
-// A newcomer always gets in, and when there is no place left the oldest
-// connection of the greediest owner goes: of the newcomer's own owner when
-// that one is at its cap, else of whoever holds the most. To refuse newcomers
-// instead would let a stranger hold every place by saying nothing; this way
-// he pushes out himself, and an honest client needs its place only for the
-// few round trips of a handshake and a login.
+// A newcomer always gets in, and when there is no place left another goes:
+//
+//   - the oldest of the newcomer's own, when they are too many for one owner;
+//   - else the oldest of whoever holds the most, if that is more than a
+//     quarter of what one may: a flood from few addresses pushes out itself;
+//   - else the oldest of all: against a flood from many addresses, an office
+//     full of agents behind one address must not count as the greediest.
+//
+// To refuse newcomers instead would let a stranger hold every place by saying
+// nothing. This way an honest client, which needs its place only for the few
+// round trips of a handshake, keeps it unless more strangers than there are
+// places come in that time.
 type Lobby struct {
 	limits  Limits
 	metrics *metrics
@@ -59,8 +65,9 @@ type place struct {
 	evict func(cause string)
 	room  *room // nil: it left, or was evicted
 	owner *owner
-	queue *list.Element
-	order uint64
+	// ofRoom and ofOwner are where it stands in their queues.
+	ofRoom, ofOwner *list.Element
+	order           uint64
 }
 
 // enter takes a place for a connection from addr, and evicts another if need
@@ -96,9 +103,8 @@ func (l *Lobby) leave(p *place) bool {
 // holds. It reports whether there was one.
 func (l *Lobby) relieve(cause string) bool {
 	l.mu.Lock()
-	var victim *place
-	if len(l.strangers.greediest) > 0 {
-		victim = l.strangers.greediest[0].oldest()
+	victim := l.strangers.next()
+	if victim != nil {
 		l.remove(victim)
 	}
 	l.mu.Unlock()
@@ -151,8 +157,8 @@ type room struct {
 	class           string
 	total, perOwner int
 
-	count     int
 	arrivals  uint64
+	queue     list.List // of *place, oldest first
 	owners    map[any]*owner
 	greediest ownerHeap
 }
@@ -178,9 +184,8 @@ func (r *room) add(p *place, key any) {
 		r.owners[key] = o
 	}
 	r.arrivals++
-	r.count++
 	p.room, p.owner, p.order = r, o, r.arrivals
-	p.queue = o.queue.PushBack(p)
+	p.ofRoom, p.ofOwner = r.queue.PushBack(p), o.queue.PushBack(p)
 	if isNew {
 		heap.Push(&r.greediest, o)
 	} else {
@@ -190,9 +195,9 @@ func (r *room) add(p *place, key any) {
 
 func (r *room) remove(p *place) {
 	o := p.owner
-	o.queue.Remove(p.queue)
-	r.count--
-	p.room, p.owner, p.queue = nil, nil, nil
+	o.queue.Remove(p.ofOwner)
+	r.queue.Remove(p.ofRoom)
+	p.room, p.owner, p.ofRoom, p.ofOwner = nil, nil, nil, nil
 	if o.queue.Len() > 0 {
 		heap.Fix(&r.greediest, o.index)
 		return
@@ -206,10 +211,21 @@ func (r *room) excess(o *owner) (*place, string) {
 	switch {
 	case o.queue.Len() > r.perOwner:
 		return o.oldest(), "owner-full"
-	case r.count > r.total:
-		return r.greediest[0].oldest(), "full"
+	case r.queue.Len() > r.total:
+		return r.next(), "full"
 	}
 	return nil, ""
+}
+
+// next is who goes when there are too many in all; nil: nobody is there.
+func (r *room) next() *place {
+	switch {
+	case r.queue.Len() == 0:
+		return nil
+	case r.greediest[0].queue.Len() > r.perOwner/greedyShare:
+		return r.greediest[0].oldest()
+	}
+	return r.queue.Front().Value.(*place)
 }
 
 // ownerHeap has on top whoever holds the most places and, among equals,
