@@ -20,7 +20,7 @@ import (
 type CredentialInput struct {
 	Kind     broker.CredentialKind `json:"kind" enum:"password,access-token"`
 	Username string                `json:"username,omitempty" doc:"The login name upstream, where it is not the mailbox's."`
-	Secret   string                `json:"secret" minLength:"1" writeOnly:"true" doc:"The password or access token; up to 65536 octets, without NUL or line ends."`
+	Secret   string                `json:"secret" minLength:"1" writeOnly:"true" doc:"The password or access token; up to 65536 octets, without NUL."`
 }
 
 // CredentialSet is the answer: what was stored was checked first.
@@ -142,10 +142,14 @@ func checkCredential(c *broker.Credential) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	// NUL ends a part in SASL PLAIN (RFC 4616 §2); no server takes a line
-	// end, and one comes from a file that was read whole.
-	if bytes.ContainsAny(c.Secret.Reveal(), "\x00\r\n") {
-		return broker.InvalidField("secret", "the secret holds a NUL or a line end")
+	secret := c.Secret.Reveal()
+	if bytes.IndexByte(secret, 0) >= 0 {
+		return broker.InvalidField("secret", "the secret holds a NUL, which no login can carry") // RFC 4616 §2
+	}
+	// XOAUTH2 and OAUTHBEARER separate fields by control-A (RFC 7628 §3.1).
+	outside := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	if c.Kind == broker.KindAccessToken && bytes.ContainsFunc(secret, outside) {
+		return broker.InvalidField("secret", "the access token holds a space, a line end, or something else that no token has") // RFC 6750 §2.1
 	}
 	return nil
 }

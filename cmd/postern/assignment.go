@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/broker/httpapi"
+)
+
+func newAssignmentCommand(a *app) *cobra.Command {
+	return newGroup("assignment", "Assignments: an agent on a delegation",
+		newAssignmentCreateCommand(a), newAssignmentListCommand(a),
+		newEndingCommand(a, endingCommand{
+			use: "revoke ASSIGNMENT", short: "Revoke an assignment, for good",
+			long:    "Revoke an assignment, for good. Its sessions end within a second.",
+			example: "  postern assignment revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
+			method:  http.MethodPost, path: func(arg string) string { return path("assignments", arg, "revoke") },
+			done: "assignment %s revoked",
+		}))
+}
+
+func newAssignmentCreateCommand(a *app) *cobra.Command {
+	var f termsFlags
+	var in httpapi.AssignmentInput
+	cmd := &cobra.Command{
+		Use:   "create AGENT (--mailbox MAILBOX | --delegation ID)",
+		Short: "Put an agent on a delegation, with equal or narrower terms",
+		Example: `  postern assignment create asha --mailbox sales@acme.example
+  postern assignment create asha --mailbox sales@acme.example --actions list,headers,read --site Pune`,
+		Args: exactly("AGENT"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			in.Agent = args[0]
+			if in.Terms, err = f.terms(); err != nil {
+				return err
+			}
+			raw, s, err := call[httpapi.Assignment](cmd, a, http.MethodPost, path("assignments"), in)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) {
+				writeFields(out, "Assignment", string(s.ID), "Agent", nameOr(s.Agent, s.AgentID), "Mailbox", nameOr(s.Mailbox, s.MailboxID))
+				writeTerms(out, s.Terms)
+			})
+		},
+	}
+	f.register(cmd, "without it: what the delegation grants now")
+	cmd.Flags().StringVar(&in.Mailbox, "mailbox", "", "the `mailbox`, when it has one delegation")
+	cmd.Flags().StringVar(&in.Delegation, "delegation", "", "the delegation's `id`")
+	cmd.MarkFlagsOneRequired("mailbox", "delegation")
+	cmd.MarkFlagsMutuallyExclusive("mailbox", "delegation")
+	return cmd
+}
+
+func newAssignmentListCommand(a *app) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List assignments",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			raw, assignments, err := call[httpapi.List[*httpapi.Assignment]](cmd, a, http.MethodGet, withAll(path("assignments"), all), nil)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) {
+				var rows [][]string
+				for _, s := range assignments.Items {
+					rows = append(rows, []string{
+						string(s.ID), nameOr(s.Agent, s.AgentID), nameOr(s.Mailbox, s.MailboxID),
+						s.Terms.Actions.String(), stamp(s.Terms.NotAfter), string(s.State),
+					})
+				}
+				writeTable(out, []string{"ID", "AGENT", "MAILBOX", "ACTIONS", "NOT AFTER", "STATE"}, rows,
+					"There are no assignments. Create one with 'postern assignment create AGENT --mailbox MAILBOX'.")
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "revoked and expired ones too")
+	return cmd
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/httpapi"
+)
+
+func newWorkstationCommand(a *app) *cobra.Command {
+	return newGroup("workstation", "Workstations, from which agents may come",
+		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a), newWorkstationRemoveCommand(a))
+}
+
+// workstationFlags are those of workstation add.
+type workstationFlags struct {
+	class, site                        string
+	groups, pins                       []string
+	csr, certificate, generate, saveTo string
+}
+
+func newWorkstationAddCommand(a *app) *cobra.Command {
+	var f workstationFlags
+	cmd := &cobra.Command{
+		Use:   "add NAME (--csr FILE | --certificate FILE | --generate-key DIR | --key-pin HEX)",
+		Short: "Add a workstation",
+		Long: `Add a workstation. Its key comes in one of these ways:
+
+  --csr FILE          the server's own CA certifies the key of a request, made on
+                      the workstation (with its key in a TPM: --class hardware)
+  --certificate FILE  the key of a certificate of a CA that the server trusts
+  --generate-key DIR  a key made here, into DIR/NAME.key (mode 0600), with its
+                      certificate in DIR/NAME.crt; only the request leaves this
+                      machine. Always of class software
+  --key-pin HEX       a SHA-256 hash of a certificate's SubjectPublicKeyInfo`,
+		Example: `  postern workstation add pune-07 --csr pune-07.csr --class hardware --site Pune --out pune-07.crt
+  postern workstation add laptop-3 --generate-key ./laptop-3 --group night-shift`,
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("out") && f.csr == "" {
+				return usagef("--out is for the certificate that a --csr gets")
+			}
+			if f.generate != "" {
+				return f.addWithNewKey(cmd, a, args[0])
+			}
+			return f.add(cmd, a, args[0])
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.csr, "csr", "", "a PKCS #10 request in PEM")
+	flags.StringVar(&f.certificate, "certificate", "", "a certificate in PEM")
+	flags.StringVar(&f.generate, "generate-key", "", "make a key in this `directory`")
+	flags.StringSliceVar(&f.pins, "key-pin", nil, "a key's SHA-256 `hash`, in hex; may be repeated")
+	flags.StringVar(&f.class, "class", string(broker.ClassSoftware), "how well the key is kept: hardware (TPM or system store, not exportable) or software (a file)")
+	flags.StringVar(&f.site, "site", "", "bind it to a `site`'s networks")
+	flags.StringSliceVar(&f.groups, "group", nil, "a `group` that app passwords can be limited to; may be repeated")
+	flags.StringVar(&f.saveTo, "out", "", "write the certificate into this `file` (without it: to standard output)")
+	cmd.MarkFlagsOneRequired("csr", "certificate", "generate-key", "key-pin")
+	cmd.MarkFlagsMutuallyExclusive("csr", "certificate", "generate-key", "key-pin")
+	return cmd
+}
+
+func (f *workstationFlags) input(name string) httpapi.WorkstationInput {
+	return httpapi.WorkstationInput{
+		Name: name, Class: broker.WorkstationClass(f.class),
+		Site: f.site, Groups: f.groups, KeyPins: f.pins,
+	}
+}
+
+func (f *workstationFlags) add(cmd *cobra.Command, a *app, name string) error {
+	in := f.input(name)
+	var err error
+	if in.CSR, err = readOptional("csr", f.csr); err != nil {
+		return err
+	}
+	if in.Certificate, err = readOptional("certificate", f.certificate); err != nil {
+		return err
+	}
+	raw, created, err := call[httpapi.WorkstationCreated](cmd, a, http.MethodPost, path("workstations"), in)
+	if err != nil {
+		return err
+	}
+	if f.saveTo != "" {
+		if err := writeNew(f.saveTo, []byte(created.Certificate), 0o644); err != nil {
+			return fmt.Errorf("the workstation is added, but its certificate was not saved; use --json, or remove and add it again: %w", err)
+		}
+	}
+	return a.show(cmd, raw, func(out io.Writer) {
+		writeWorkstation(out, &created.Workstation)
+		if f.saveTo == "" {
+			fmt.Fprint(out, created.Certificate)
+		} else {
+			writeFields(out, "Certificate", f.saveTo)
+		}
+	})
+}
+
+func readOptional(flag, file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", usagef("--%s: %v", flag, err)
+	}
+	return string(text), nil
+}
+
+func writeWorkstation(out io.Writer, w *httpapi.Workstation) {
+	site := w.Site
+	if w.SiteID == "" {
+		site = "any (it may roam)"
+	}
+	writeFields(out, "Workstation", w.Name, "Class", string(w.Class), "Site", site, "Groups", list(w.Groups),
+		"Key pins", list(w.KeyPins), "Created", stamp(w.CreatedAt), "Id", string(w.ID))
+}
+
+func newWorkstationListCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List workstations",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			raw, all, err := call[httpapi.List[*httpapi.Workstation]](cmd, a, http.MethodGet, path("workstations"), nil)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) {
+				var rows [][]string
+				for _, w := range all.Items {
+					rows = append(rows, []string{w.Name, string(w.Class), nameOr(w.Site, w.SiteID), list(w.Groups), string(w.ID)})
+				}
+				writeTable(out, []string{"NAME", "CLASS", "SITE", "GROUPS", "ID"}, rows,
+					"There are no workstations. Add one with 'postern workstation add NAME'.")
+			})
+		},
+	}
+}
+
+func newWorkstationShowCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show WORKSTATION",
+		Short:   "Show a workstation",
+		Example: "  postern workstation show pune-07",
+		Args:    exactly("WORKSTATION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, w, err := call[httpapi.Workstation](cmd, a, http.MethodGet, path("workstations", args[0]), nil)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) { writeWorkstation(out, w) })
+		},
+	}
+}
+
+func newWorkstationRemoveCommand(a *app) *cobra.Command {
+	return newEndingCommand(a, endingCommand{
+		use: "remove WORKSTATION", short: "Remove a workstation, ending its sessions",
+		example: "  postern workstation remove pune-07",
+		method:  http.MethodDelete, path: func(arg string) string { return path("workstations", arg) },
+		done: "workstation %s removed",
+	})
+}
