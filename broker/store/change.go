@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// The kinds of things, as in broker.Change and in the types of events.
+const (
+	kindFirm        = "firm"
+	kindMailbox     = "mailbox"
+	kindAgent       = "agent"
+	kindWorkstation = "workstation"
+	kindSite        = "site"
+	kindDelegation  = "delegation"
+	kindAssignment  = "assignment"
+	kindAppPassword = "app-password"
+	kindLock        = "lock"
+)
+
+// changed is one change of one thing, on its way into the record.
+type changed struct {
+	kind, verb    string
+	before, after string // documents; empty: there was or is none
+	id            broker.ID
+	// target and targetID are a lock's.
+	target   broker.LockTarget
+	targetID broker.ID
+	// event bears the ids that apply; the firm's says whose log it is.
+	event broker.Event
+}
+
+// mutate is write for a change of state by an actor.
+func (s *Store) mutate(ctx context.Context, by broker.Actor, do func(*tx) error) error {
+	if err := actor(by); err != nil {
+		return err
+	}
+	return s.write(ctx, do)
+}
+
+// recordChange writes the event of a change and its policy revision.
+func (t *tx) recordChange(by broker.Actor, c changed) error {
+	e := c.event
+	e.Type = broker.EventType(c.kind + "." + c.verb)
+	e.Actor = by
+	e.Data = broker.StateChange{Before: json.RawMessage(c.before), After: json.RawMessage(c.after)}
+	if err := t.appendEvent(&e); err != nil {
+		return err
+	}
+	return t.change(broker.Change{Kind: c.kind, ID: c.id, Target: c.target, TargetID: c.targetID})
+}
+
+// identify fills in the id and the time of creation when they are empty.
+func (t *tx) identify(id *broker.ID, createdAt *time.Time) error {
+	if *id == "" {
+		*id = broker.NewID()
+	} else if _, err := broker.ParseID(string(*id)); err != nil {
+		return err
+	}
+	if createdAt.IsZero() {
+		*createdAt = t.now
+	}
+	*createdAt = stored(*createdAt)
+	return nil
+}
+
+// micros is a time in a column; NULL when it is zero.
+func micros(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}
+
+// optional is an id in a column; NULL when it is empty.
+func optional(id broker.ID) any {
+	if id == "" {
+		return nil
+	}
+	return string(id)
+}

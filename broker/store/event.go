@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// saltSize is the salt of a leaf hash, in octets.
+const saltSize = 16
+
+// eventKind is what the store must know of a type of event.
+type eventKind struct {
+	version int
+	data    reflect.Type
+}
+
+func eventKinds() map[broker.EventType]eventKind {
+	kinds := make(map[broker.EventType]eventKind)
+	for _, spec := range broker.Catalogue() {
+		kinds[spec.Type] = eventKind{spec.Version, reflect.TypeOf(spec.Data)}
+	}
+	return kinds
+}
+
+// recordHead and recordTail are broker.Event's JSON form before and after
+// "seq", which is not known until the transaction. A test compares them with
+// broker.Event.
+type recordHead struct {
+	ID     broker.ID `json:"id"`
+	Time   time.Time `json:"time"`
+	FirmID broker.ID `json:"firm_id,omitempty"`
+}
+
+type recordTail struct {
+	Type    broker.EventType `json:"type"`
+	Version int              `json:"version"`
+	Actor   broker.Actor     `json:"actor"`
+
+	SessionID     broker.ID `json:"session_id,omitempty"`
+	AgentID       broker.ID `json:"agent_id,omitempty"`
+	WorkstationID broker.ID `json:"workstation_id,omitempty"`
+	MailboxID     broker.ID `json:"mailbox_id,omitempty"`
+
+	Data any `json:"data,omitempty"`
+}
+
+// pending is an event ready to be written: it shares nothing with the event
+// that it was made of.
+type pending struct {
+	log                     broker.ID
+	typ                     broker.EventType
+	session, mailbox, agent broker.ID
+	time                    time.Time
+	prefix, suffix          []byte // the record around its seq
+	salt                    []byte
+	opened                  *broker.Session
+	ended                   *broker.SessionEnd
+	seq                     int64
+}
+
+// logHead is a log's state within one transaction.
+type logHead struct {
+	number, stored, next int64
+}
+
+// AppendEvents makes events durable in one transaction, in their order, or
+// none. It fills in Seq, and ID, Time and Version where they are empty. Data
+// is the catalogue's struct of the type, or its JSON as json.RawMessage or
+// *json.RawMessage. An event that cannot be stored is Invalid.
+//
+// When the error is Unavailable the events may have been stored all the same.
+func (s *Store) AppendEvents(ctx context.Context, events []*broker.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	batch, err := s.prepare(events)
+	if err != nil {
+		return err
+	}
+	err = s.write(ctx, func(t *tx) error {
+		for i := range batch {
+			if err := t.appendPending(&batch[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, e := range events {
+		e.Seq = batch[i].seq
+	}
+	return nil
+}
+
+// prepare encodes events, on the caller's goroutine: the writer has the disk
+// to wait for.
+func (s *Store) prepare(events []*broker.Event) ([]pending, error) {
+	batch := make([]pending, len(events))
+	salts := make([]byte, saltSize*len(events))
+	if _, err := rand.Read(salts); err != nil {
+		return nil, broker.Errorf(broker.Internal, "internal error").WithCause(err)
+	}
+	var arena bytes.Buffer
+	enc := json.NewEncoder(&arena)
+	enc.SetEscapeHTML(false) // Message-IDs stay readable
+	// The arena moves as it grows: offsets first, slices at the end.
+	ends := make([][2]int, len(events))
+	for i, e := range events {
+		p := &batch[i]
+		p.salt = salts[i*saltSize : (i+1)*saltSize]
+		if err := s.fill(p, e); err != nil {
+			return nil, err
+		}
+		if err := enc.Encode(recordHead{e.ID, e.Time, e.FirmID}); err != nil {
+			return nil, notRecordable(e, err)
+		}
+		arena.Truncate(arena.Len() - len("}\n"))
+		arena.WriteString(`,"seq":`)
+		ends[i][0] = arena.Len()
+		if err := enc.Encode(recordTail{
+			e.Type, e.Version, e.Actor, e.SessionID, e.AgentID, e.WorkstationID, e.MailboxID, e.Data,
+		}); err != nil {
+			return nil, notRecordable(e, err)
+		}
+		arena.Truncate(arena.Len() - len("\n"))
+		arena.Bytes()[ends[i][0]] = ',' // was the opening brace
+		ends[i][1] = arena.Len()
+	}
+	all, start := arena.Bytes(), 0
+	for i := range batch {
+		batch[i].prefix = all[start:ends[i][0]]
+		batch[i].suffix = all[ends[i][0]:ends[i][1]]
+		start = ends[i][1]
+	}
+	return batch, nil
+}
+
+// fill completes e, and fills p with what is not the record.
+func (s *Store) fill(p *pending, e *broker.Event) error {
+	kind, known := s.versions[e.Type]
+	if !known {
+		return notRecordable(e, errors.New("not in the catalogue"))
+	}
+	if e.FirmID != "" {
+		if _, err := broker.ParseID(string(e.FirmID)); err != nil {
+			return notRecordable(e, err)
+		}
+	}
+	if e.ID == "" {
+		e.ID = broker.NewID()
+	}
+	if e.Time.IsZero() {
+		e.Time = s.cfg.Now()
+	}
+	e.Time = stored(e.Time)
+	if e.Version == 0 {
+		e.Version = kind.version
+	}
+	p.log, p.typ, p.time = e.FirmID, e.Type, e.Time
+	p.session, p.mailbox, p.agent = e.SessionID, e.MailboxID, e.AgentID
+	switch e.Type {
+	case broker.EventSessionOpen:
+		data, err := dataOf[broker.SessionOpen](e.Data)
+		if err != nil {
+			return notRecordable(e, err)
+		}
+		p.opened = &data.Session
+	case broker.EventSessionEnd:
+		data, err := dataOf[broker.SessionEnd](e.Data)
+		if err != nil {
+			return notRecordable(e, err)
+		}
+		p.ended = &data
+	}
+	return nil
+}
+
+func notRecordable(e *broker.Event, cause error) error {
+	err := broker.InvalidField("event", "%s cannot be recorded", e.Type)
+	return err.WithCause(cause)
+}
+
+// dataOf returns an event's data as its struct.
+func dataOf[T any](data any) (x T, err error) {
+	switch d := data.(type) {
+	case T:
+		return d, nil
+	case *T:
+		if d != nil {
+			return *d, nil
+		}
+	case json.RawMessage:
+		return x, json.Unmarshal(d, &x)
+	case *json.RawMessage:
+		if d != nil {
+			return x, json.Unmarshal(*d, &x)
+		}
+	}
+	return x, errors.New("its data is of another type")
+}
+
+// appendEvent writes one event of a change.
+func (t *tx) appendEvent(e *broker.Event) error {
+	e.Time = t.now
+	batch, err := t.store.prepare([]*broker.Event{e})
+	if err != nil {
+		return err
+	}
+	return t.appendPending(&batch[0])
+}
+
+func (t *tx) appendPending(p *pending) error {
+	head, err := t.head(p.log)
+	if err != nil {
+		return err
+	}
+	p.seq = head.next
+	t.record = append(append(t.record[:0], p.salt...), p.prefix...)
+	t.record = strconv.AppendInt(t.record, p.seq, 10)
+	t.record = append(t.record, p.suffix...)
+	leaf := tlog.RecordHash(t.record)
+	if _, err := t.exec(`INSERT INTO events (log, seq, type, session_id, mailbox_id, agent_id, time, record, salt, leaf_hash)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		head.number, p.seq, string(p.typ), optional(p.session), optional(p.mailbox), optional(p.agent),
+		p.time.UnixMicro(), t.record[saltSize:], p.salt, leaf[:]); err != nil {
+		return err
+	}
+	head.next++
+	switch {
+	case p.opened != nil:
+		return t.openSession(p.opened)
+	case p.ended != nil:
+		_, err := t.exec(`UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE id = $3 AND ended_at IS NULL`,
+			p.time.UnixMicro(), string(p.ended.Reason), string(p.session))
+		return err
+	}
+	return nil
+}
+
+// openSession writes a session's row. A second session.open of one session
+// changes nothing but the log: its event is no reason to lose the batch.
+func (t *tx) openSession(x *broker.Session) error {
+	doc, err := json.Marshal(x)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO sessions (id, node, opened_at, doc) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`,
+		string(x.ID), x.Node, x.OpenedAt.UnixMicro(), string(doc))
+	return err
+}
+
+// head returns a log's state in this transaction; the first event of a firm
+// begins its log.
+func (t *tx) head(log broker.ID) (*logHead, error) {
+	if h := t.heads[log]; h != nil {
+		return h, nil
+	}
+	if _, err := t.exec(`INSERT INTO logs (firm_id, next_seq) VALUES ($1, 0) ON CONFLICT (firm_id) DO NOTHING`, string(log)); err != nil {
+		return nil, err
+	}
+	rows, err := t.query(`SELECT number, next_seq FROM logs WHERE firm_id = $1`, string(log))
+	if err != nil {
+		return nil, err
+	}
+	h := new(logHead)
+	if err := scanOne(rows, &h.number, &h.stored); err != nil {
+		return nil, err
+	}
+	h.next = h.stored
+	t.heads[log] = h
+	return h, nil
+}
+
+// storeHeads writes the logs' next numbers, before the commit.
+func (t *tx) storeHeads() error {
+	for _, h := range t.heads {
+		if h.next == h.stored {
+			continue
+		}
+		if err := t.update(`UPDATE logs SET next_seq = $1 WHERE number = $2 AND next_seq = $3`, h.next, h.number, h.stored); err != nil {
+			return err
+		}
+	}
+	return nil
+}

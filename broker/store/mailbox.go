@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"slices"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+const mailboxByID = `SELECT doc FROM mailboxes WHERE id = $1 AND deleted_at IS NULL`
+
+func checkMailbox(m *broker.Mailbox) error {
+	if err := address("address", m.Address); err != nil {
+		return err
+	}
+	if len(m.Aliases) > maxAliases {
+		return broker.InvalidField("aliases", "more than %d", maxAliases)
+	}
+	m.Aliases = slices.Clone(m.Aliases)
+	own := m.Addresses()
+	for i, a := range m.Aliases {
+		if err := address("aliases", a); err != nil {
+			return err
+		}
+		if slices.Contains(own[:i+1], own[i+1]) {
+			return broker.InvalidField("aliases", "%s is there twice", a)
+		}
+	}
+	if err := endpoint("imap", m.IMAP); err != nil {
+		return err
+	}
+	if err := endpoint("submission", m.Submission); err != nil {
+		return err
+	}
+	if err := text("username", m.Username, broker.MaxUsername); err != nil {
+		return err
+	}
+	if m.MaxConnections < 0 || m.MaxConnections > maxBudget {
+		return broker.InvalidField("max_connections", "use 1 to %d, or 0 for the server's default", maxBudget)
+	}
+	return nil
+}
+
+// addressFree refuses an address that another mailbox has as its main one.
+func (t *tx) addressFree(m *broker.Mailbox) error {
+	taken, err := t.exists(`SELECT 1 FROM mailboxes WHERE address_key = $1 AND deleted_at IS NULL AND id <> $2`,
+		key(m.Address), string(m.ID))
+	if err == nil && taken {
+		return conflict("a mailbox of that address exists already")
+	}
+	return err
+}
+
+func mailboxEvent(m *broker.Mailbox) broker.Event {
+	return broker.Event{FirmID: m.FirmID, MailboxID: m.ID}
+}
+
+// CreateMailbox adds a mailbox to a firm.
+func (s *Store) CreateMailbox(ctx context.Context, by broker.Actor, m *broker.Mailbox) error {
+	n := *m
+	if err := checkMailbox(&n); err != nil {
+		return err
+	}
+	err := s.mutate(ctx, by, func(t *tx) error {
+		if _, err := one[broker.Firm](t.query, kindFirm, firmByID, string(n.FirmID)); err != nil {
+			return missing(err, "firm_id")
+		}
+		if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
+			return err
+		}
+		if err := t.addressFree(&n); err != nil {
+			return err
+		}
+		doc, err := encode(&n)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(`INSERT INTO mailboxes (id, firm_id, address_key, doc) VALUES ($1, $2, $3, $4)`,
+			string(n.ID), string(n.FirmID), key(n.Address), doc); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{kind: kindMailbox, verb: "created", id: n.ID, after: doc, event: mailboxEvent(&n)})
+	})
+	if err == nil {
+		*m = n
+	}
+	return err
+}
+
+// UpdateMailbox replaces a mailbox. It stays with its firm, since the path of
+// its credential and its log are the firm's.
+func (s *Store) UpdateMailbox(ctx context.Context, by broker.Actor, m *broker.Mailbox) error {
+	n := *m
+	if err := checkMailbox(&n); err != nil {
+		return err
+	}
+	err := s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Mailbox](t.query, kindMailbox, mailboxByID, string(n.ID))
+		if err != nil {
+			return err
+		}
+		if n.FirmID != "" && n.FirmID != old.FirmID {
+			return broker.InvalidField("firm_id", "a mailbox cannot change its firm")
+		}
+		n.FirmID, n.CreatedAt = old.FirmID, old.CreatedAt
+		if err := t.addressFree(&n); err != nil {
+			return err
+		}
+		before, after, err := documents(old, &n)
+		if err != nil || before == after {
+			return err
+		}
+		if err := t.update(`UPDATE mailboxes SET address_key = $1, doc = $2 WHERE id = $3`, key(n.Address), after, string(n.ID)); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindMailbox, verb: "updated", id: n.ID, before: before, after: after, event: mailboxEvent(&n),
+		})
+	})
+	if err == nil {
+		*m = n
+	}
+	return err
+}
+
+// DeleteMailbox removes a mailbox and the locks on it. A delegation that was
+// not revoked needs it: Conflict.
+func (s *Store) DeleteMailbox(ctx context.Context, by broker.Actor, id broker.ID) error {
+	return s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Mailbox](t.query, kindMailbox, mailboxByID, string(id))
+		if err != nil {
+			return err
+		}
+		needs, err := many[broker.Delegation](t.query, kindDelegation,
+			`SELECT doc FROM delegations WHERE mailbox_id = $1 AND revoked_at IS NULL`, string(id))
+		if err != nil {
+			return err
+		}
+		if len(needs) > 0 {
+			return conflict("delegation %s needs the mailbox: revoke it first", needs[0].ID)
+		}
+		if err := t.removeLocks(by, broker.LockMailbox, id); err != nil {
+			return err
+		}
+		before, err := encode(old)
+		if err != nil {
+			return err
+		}
+		if err := t.update(`UPDATE mailboxes SET deleted_at = $1 WHERE id = $2`, micros(t.now), string(id)); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{kind: kindMailbox, verb: "deleted", id: id, before: before, event: mailboxEvent(old)})
+	})
+}
+
+// Mailbox returns a mailbox.
+func (s *Store) Mailbox(ctx context.Context, id broker.ID) (*broker.Mailbox, error) {
+	return one[broker.Mailbox](s.read(ctx), kindMailbox, mailboxByID, string(id))
+}
+
+// MailboxByAddress returns the mailbox whose main address it is, in any case
+// of letters.
+func (s *Store) MailboxByAddress(ctx context.Context, address string) (*broker.Mailbox, error) {
+	return one[broker.Mailbox](s.read(ctx), kindMailbox,
+		`SELECT doc FROM mailboxes WHERE address_key = $1 AND deleted_at IS NULL`, key(address))
+}
+
+// Mailboxes returns all mailboxes, by address.
+func (s *Store) Mailboxes(ctx context.Context) ([]*broker.Mailbox, error) {
+	return many[broker.Mailbox](s.read(ctx), kindMailbox,
+		`SELECT doc FROM mailboxes WHERE deleted_at IS NULL ORDER BY address_key`)
+}
+
+// CredentialSet records that a mailbox's credential was stored.
+func (s *Store) CredentialSet(ctx context.Context, by broker.Actor, mailbox broker.ID, version int) error {
+	if version < 1 {
+		return broker.InvalidField("version", "not a stored version")
+	}
+	return s.mutate(ctx, by, func(t *tx) error {
+		m, err := one[broker.Mailbox](t.query, kindMailbox, mailboxByID, string(mailbox))
+		if err != nil {
+			return err
+		}
+		e := mailboxEvent(m)
+		e.Type, e.Actor, e.Data = broker.EventCredentialSet, by, broker.CredentialSetData{Version: version}
+		return t.appendEvent(&e)
+	})
+}

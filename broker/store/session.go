@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// Sessions returns session records, newest first. limit is 1 to 10000; 0:
+// 1000.
+func (s *Store) Sessions(ctx context.Context, liveOnly bool, limit int) ([]*broker.Session, error) {
+	if limit < 0 || limit > maxSessions {
+		return nil, broker.InvalidField("limit", "use 1 to %d", maxSessions)
+	}
+	if limit == 0 {
+		limit = defaultSessions
+	}
+	query := `SELECT doc, ended_at, end_reason FROM sessions ORDER BY opened_at DESC, id DESC LIMIT $1`
+	if liveOnly {
+		query = `SELECT doc, ended_at, end_reason FROM sessions WHERE ended_at IS NULL
+			ORDER BY opened_at DESC, id DESC LIMIT $1`
+	}
+	return sessions(s.read(ctx), query, limit)
+}
+
+func sessions(q querier, query string, args ...any) ([]*broker.Session, error) {
+	rows, err := q(query, args...)
+	if err != nil {
+		return nil, dbError(err)
+	}
+	defer rows.Close()
+	var all []*broker.Session
+	for rows.Next() {
+		var doc []byte
+		var endedAt *int64
+		var reason *string
+		if err := rows.Scan(&doc, &endedAt, &reason); err != nil {
+			return nil, dbError(err)
+		}
+		x := new(broker.Session)
+		if err := json.Unmarshal(doc, x); err != nil {
+			return nil, broker.Errorf(broker.Internal, "internal error").WithCause(err)
+		}
+		if endedAt != nil {
+			x.EndedAt = time.UnixMicro(*endedAt).UTC()
+		}
+		if reason != nil {
+			x.EndReason = *reason
+		}
+		all = append(all, x)
+	}
+	return all, dbError(rows.Err())
+}
+
+// EndStaleSessions ends the sessions that a node left open when it died, each
+// with its session.end event, and returns how many they were.
+func (s *Store) EndStaleSessions(ctx context.Context, node string) (int, error) {
+	n := 0
+	err := s.write(ctx, func(t *tx) error {
+		stale, err := sessions(t.query, `SELECT doc, ended_at, end_reason FROM sessions
+			WHERE node = $1 AND ended_at IS NULL ORDER BY opened_at, id`, node)
+		if err != nil {
+			return err
+		}
+		for _, x := range stale {
+			if err := t.appendEvent(&broker.Event{
+				Type: broker.EventSessionEnd, Actor: broker.Actor{Kind: "system", Name: node},
+				FirmID: x.FirmID, SessionID: x.ID, AgentID: x.AgentID,
+				WorkstationID: x.WorkstationID, MailboxID: x.MailboxID,
+				Data: broker.SessionEnd{Reason: broker.EndStale, OpenedAt: x.OpenedAt},
+			}); err != nil {
+				return err
+			}
+		}
+		n = len(stale)
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// PolicyRevision returns the last revision that was committed, by whatever
+// process.
+func (s *Store) PolicyRevision(ctx context.Context) (int64, error) {
+	rows, err := s.read(ctx)(`SELECT revision FROM policy WHERE one = 1`)
+	if err != nil {
+		return 0, err
+	}
+	var revision int64
+	return revision, dbError(scanOne(rows, &revision))
+}

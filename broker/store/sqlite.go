@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/postern-mail/postern/broker"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// createFile makes sure that the database file exists and is private. SQLite
+// gives its -wal and -shm files the same mode.
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return unavailable(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return unavailable(err)
+	}
+	if !info.Mode().IsRegular() {
+		return broker.InvalidField("path", "the database %s is not a regular file", path)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return broker.InvalidField("path", "the database %s is open to others (mode %04o): make it 0600", path, info.Mode().Perm())
+	}
+	return nil
+}
+
+// openSQLite returns a pool on the file: of one connection that may write, or
+// of a few that cannot.
+func openSQLite(path string, readOnly bool) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	q := url.Values{}
+	q.Set("mode", "rw")
+	q.Set("_busy_timeout", strconv.FormatInt(busyTimeout.Milliseconds(), 10))
+	q.Set("_journal_mode", "WAL")
+	q.Set("_synchronous", "FULL")
+	q.Set("_foreign_keys", "on")
+	q.Set("_defensive", "true")
+	q.Set("_dqs", "false")
+	q.Set("_error_rc", "true")
+	q.Add("_pragma", fmt.Sprintf("journal_size_limit(%d)", walLimit))
+	if readOnly {
+		q.Set("_query_only", "on")
+	}
+	dsn := url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}
+	connector, err := sqlite.NewConnector(dsn.String())
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	db := sql.OpenDB(connector)
+	n := 1
+	if readOnly {
+		n = readConnections
+	}
+	db.SetMaxOpenConns(n)
+	db.SetMaxIdleConns(n)
+	return db, nil
+}
+
+// unavailable wraps what the database or the system said.
+func unavailable(cause error) *broker.Error {
+	e := broker.Errorf(broker.Unavailable, "the state database is not available").WithCause(cause)
+	e.Reason = "store"
+	return e
+}
+
+// dbError gives err its code. An error that has one already keeps it.
+func dbError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *broker.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		return unavailable(err)
+	}
+	var lite *sqlite.Error
+	if !errors.As(err, &lite) {
+		return broker.Errorf(broker.Internal, "internal error").WithCause(err)
+	}
+	switch lite.Code() & 0xff { // the primary code: the rest is detail
+	case sqlite3.SQLITE_CONSTRAINT:
+		return broker.Errorf(broker.Conflict, "it exists already, or something that it needs is gone").WithCause(err)
+	case sqlite3.SQLITE_FULL:
+		e := unavailable(err)
+		e.Reason = "disk-full"
+		return e
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
+		sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
+		sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return unavailable(err)
+	}
+	return broker.Errorf(broker.Internal, "internal error").WithCause(err)
+}
+
+// statements prepares each query once. The queries are the constants of this
+// package, so that the map stays small.
+type statements struct {
+	prepare func(context.Context, string) (*sql.Stmt, error)
+	mu      sync.Mutex
+	byQuery map[string]*sql.Stmt
+}
+
+func (p *statements) get(query string) (*sql.Stmt, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if st := p.byQuery[query]; st != nil {
+		return st, nil
+	}
+	// Not the caller's context: the statement outlives the call.
+	st, err := p.prepare(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	if p.byQuery == nil {
+		p.byQuery = make(map[string]*sql.Stmt)
+	}
+	p.byQuery[query] = st
+	return st, nil
+}
+
+func (p *statements) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, st := range p.byQuery {
+		errs = append(errs, st.Close())
+	}
+	p.byQuery = nil
+	return errors.Join(errs...)
+}

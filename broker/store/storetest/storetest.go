@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package storetest is the contract of broker.State and broker.EventStore as
+// tests, to run on every implementation. Only tests import it.
+package storetest
+
+import (
+	"testing"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// Store is what is tested.
+type Store interface {
+	broker.State
+	broker.EventStore
+	Close() error
+}
+
+// Run tests the stores that open returns: each is empty, and open sees to it
+// that it is closed when its test ends.
+func Run(t *testing.T, open func(t *testing.T) Store) {
+	tests := []struct {
+		name string
+		test func(*testing.T, *World)
+	}{
+		{"Things", testThings},
+		{"NotFound", testNotFound},
+		{"Unique", testUnique},
+		{"Invalid", testInvalid},
+		{"Loopback", testLoopback},
+		{"Updates", testUpdates},
+		{"MailboxKeepsFirm", testMailboxKeepsFirm},
+		{"DeletesThatConflict", testDeletesThatConflict},
+		{"DeleteAgent", testDeleteAgent},
+		{"DeletedNamesAreFree", testDeletedNamesAreFree},
+		{"RevokeDelegation", testRevokeDelegation},
+		{"AssignmentWithinDelegation", testAssignmentWithinDelegation},
+		{"Locks", testLocks},
+		{"EveryChangeHasItsEvent", testEveryChangeHasItsEvent},
+		{"FailedChangeLeavesNothing", testFailedChangeLeavesNothing},
+		{"LogsOfFirmsAreApart", testLogsApart},
+		{"Append", testAppend},
+		{"AppendAllOrNothing", testAppendAllOrNothing},
+		{"AppendConcurrently", testAppendConcurrently},
+		{"Queries", testQueries},
+		{"Sessions", testSessions},
+		{"StaleSessions", testStaleSessions},
+		{"SubscribeCancel", testSubscribeCancel},
+		{"ChangesInRevisionOrder", testChangesInOrder},
+		{"CallersKeepTheirs", testCallersKeepTheirs},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { test.test(t, Build(t, open(t))) })
+	}
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"slices"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+const workstationByID = `SELECT doc FROM workstations WHERE id = $1 AND deleted_at IS NULL`
+
+func checkWorkstation(w *broker.Workstation) error {
+	if err := name("name", w.Name); err != nil {
+		return err
+	}
+	if w.Class != broker.ClassHardware && w.Class != broker.ClassSoftware {
+		return broker.InvalidField("class", "use hardware or software")
+	}
+	w.Groups = slices.Clone(w.Groups)
+	if err := groups("groups", w.Groups); err != nil {
+		return err
+	}
+	if len(w.KeyPins) > maxKeyPins {
+		return broker.InvalidField("key_pins", "more than %d", maxKeyPins)
+	}
+	w.KeyPins = append([]string{}, w.KeyPins...) // never null in JSON
+	for i, pin := range w.KeyPins {
+		if err := keyPin("key_pins", pin); err != nil {
+			return err
+		}
+		if slices.Contains(w.KeyPins[:i], pin) {
+			return broker.InvalidField("key_pins", "a pin is there twice")
+		}
+	}
+	return nil
+}
+
+// workstationFits checks w against what is stored, before it is written.
+func (t *tx) workstationFits(w *broker.Workstation) error {
+	if w.SiteID != "" {
+		if _, err := one[broker.Site](t.query, kindSite, siteByID, string(w.SiteID)); err != nil {
+			return missing(err, "site_id")
+		}
+	}
+	taken, err := t.exists(`SELECT 1 FROM workstations WHERE name_key = $1 AND deleted_at IS NULL AND id <> $2`,
+		key(w.Name), string(w.ID))
+	if err == nil && taken {
+		return conflict("a workstation of that name exists already")
+	}
+	return err
+}
+
+// storePins replaces a workstation's pins. Two workstations cannot share a
+// key: the record could not tell them apart.
+func (t *tx) storePins(w *broker.Workstation) error {
+	if _, err := t.exec(`DELETE FROM workstation_pins WHERE workstation_id = $1`, string(w.ID)); err != nil {
+		return err
+	}
+	for _, pin := range w.KeyPins {
+		taken, err := t.exists(`SELECT 1 FROM workstation_pins WHERE pin = $1`, pin)
+		if err != nil {
+			return err
+		}
+		if taken {
+			return conflict("another workstation has the key %s", pin)
+		}
+		if _, err := t.exec(`INSERT INTO workstation_pins (pin, workstation_id) VALUES ($1, $2)`, pin, string(w.ID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CreateWorkstation adds a workstation.
+func (s *Store) CreateWorkstation(ctx context.Context, by broker.Actor, w *broker.Workstation) error {
+	n := *w
+	if err := checkWorkstation(&n); err != nil {
+		return err
+	}
+	err := s.mutate(ctx, by, func(t *tx) error {
+		if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
+			return err
+		}
+		if err := t.workstationFits(&n); err != nil {
+			return err
+		}
+		doc, err := encode(&n)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(`INSERT INTO workstations (id, name_key, site_id, doc) VALUES ($1, $2, $3, $4)`,
+			string(n.ID), key(n.Name), optional(n.SiteID), doc); err != nil {
+			return err
+		}
+		if err := t.storePins(&n); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindWorkstation, verb: "created", id: n.ID, after: doc, event: broker.Event{WorkstationID: n.ID},
+		})
+	})
+	if err == nil {
+		*w = n
+	}
+	return err
+}
+
+// UpdateWorkstation replaces a workstation.
+func (s *Store) UpdateWorkstation(ctx context.Context, by broker.Actor, w *broker.Workstation) error {
+	n := *w
+	if err := checkWorkstation(&n); err != nil {
+		return err
+	}
+	err := s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Workstation](t.query, kindWorkstation, workstationByID, string(n.ID))
+		if err != nil {
+			return err
+		}
+		n.CreatedAt = old.CreatedAt
+		if err := t.workstationFits(&n); err != nil {
+			return err
+		}
+		before, after, err := documents(old, &n)
+		if err != nil || before == after {
+			return err
+		}
+		if err := t.update(`UPDATE workstations SET name_key = $1, site_id = $2, doc = $3 WHERE id = $4`,
+			key(n.Name), optional(n.SiteID), after, string(n.ID)); err != nil {
+			return err
+		}
+		if err := t.storePins(&n); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindWorkstation, verb: "updated", id: n.ID, before: before, after: after,
+			event: broker.Event{WorkstationID: n.ID},
+		})
+	})
+	if err == nil {
+		*w = n
+	}
+	return err
+}
+
+// DeleteWorkstation removes a workstation, frees its keys, and removes the
+// locks on it.
+func (s *Store) DeleteWorkstation(ctx context.Context, by broker.Actor, id broker.ID) error {
+	return s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Workstation](t.query, kindWorkstation, workstationByID, string(id))
+		if err != nil {
+			return err
+		}
+		if err := t.removeLocks(by, broker.LockWorkstation, id); err != nil {
+			return err
+		}
+		before, err := encode(old)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(`DELETE FROM workstation_pins WHERE workstation_id = $1`, string(id)); err != nil {
+			return err
+		}
+		if err := t.update(`UPDATE workstations SET deleted_at = $1 WHERE id = $2`, micros(t.now), string(id)); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindWorkstation, verb: "deleted", id: id, before: before, event: broker.Event{WorkstationID: id},
+		})
+	})
+}
+
+// Workstation returns a workstation.
+func (s *Store) Workstation(ctx context.Context, id broker.ID) (*broker.Workstation, error) {
+	return one[broker.Workstation](s.read(ctx), kindWorkstation, workstationByID, string(id))
+}
+
+// WorkstationByKeyPin returns the workstation that has the pin.
+func (s *Store) WorkstationByKeyPin(ctx context.Context, pin string) (*broker.Workstation, error) {
+	return one[broker.Workstation](s.read(ctx), kindWorkstation,
+		`SELECT w.doc FROM workstation_pins p JOIN workstations w ON w.id = p.workstation_id
+		 WHERE p.pin = $1 AND w.deleted_at IS NULL`, pin)
+}
+
+// Workstations returns all workstations, by name.
+func (s *Store) Workstations(ctx context.Context) ([]*broker.Workstation, error) {
+	return many[broker.Workstation](s.read(ctx), kindWorkstation,
+		`SELECT doc FROM workstations WHERE deleted_at IS NULL ORDER BY name_key`)
+}
