@@ -287,10 +287,13 @@ func TestRunDrains(t *testing.T) {
 		t.Error("Run returned before the session was over")
 	default:
 	}
-	if c, err := net.Dial("tcp", h.server.Addr().String()); err == nil {
-		c.Close()
-		t.Error("the listener is still open")
-	}
+	h.eventually("the listener is closed", func() bool {
+		c, err := net.Dial("tcp", h.server.Addr().String())
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
 	close(finish)
 	if got := line(t, session); got != "BYE\n" {
 		t.Errorf("got %q", got)
