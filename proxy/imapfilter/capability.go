@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"bytes"
+	"strings"
+)
+
+// offeredExtensions are the capabilities of the command table: what Postern
+// passes on when the upstream has it. A trailing '*' matches any ending.
+var offeredExtensions = []string{
+	"IMAP4REV1", "IMAP4REV2", "IDLE", "CONDSTORE", "QRESYNC", "ENABLE", "MOVE", "UIDPLUS",
+	"UNSELECT", "NAMESPACE", "CHILDREN", "ID", "LIST-EXTENDED", "LIST-STATUS", "SPECIAL-USE",
+	"CREATE-SPECIAL-USE", "ESEARCH", "SEARCHRES", "ESORT", "SORT", "SORT=DISPLAY", "THREAD=*",
+	"CONTEXT=*", "WITHIN", "I18NLEVEL=*", "MULTIAPPEND", "CATENATE", "URL-PARTIAL", "BINARY",
+	"LITERAL+", "LITERAL-", "SASL-IR", "QUOTA", "QUOTA=RES-*", "NOTIFY", "PREVIEW", "PREVIEW=*",
+	"SNIPPET", "SNIPPET=*", "SAVEDATE", "STATUS=SIZE", "APPENDLIMIT", "APPENDLIMIT=*", "OBJECTID",
+	"REPLACE", "UTF8=ACCEPT", "UTF8=ONLY", "XLIST", "X-GM-EXT-1",
+}
+
+// enableable are the extensions that ENABLE may name (RFC 5161).
+var enableable = []string{"CONDSTORE", "QRESYNC", "UTF8=ACCEPT", "IMAP4REV2"}
+
+// passedCodes are the response codes that reach a client. CAPABILITY is
+// rewritten; REFERRAL would name the upstream.
+var passedCodes = []string{
+	"ALERT", "ALREADYEXISTS", "APPENDUID", "AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED",
+	"BADCHARSET", "BADCOMPARATOR", "BADEVENT", "BADURL", "CANNOT", "CLIENTBUG", "CLOSED",
+	"CONTACTADMIN", "COPYUID", "CORRUPTION", "EXPIRED", "EXPUNGEISSUED", "HASCHILDREN",
+	"HIGHESTMODSEQ", "INUSE", "LIMIT", "MAILBOXID", "MODIFIED", "NOMODSEQ", "NONEXISTENT",
+	"NOPERM", "NOTIFICATIONOVERFLOW", "NOTSAVED", "NOUPDATE", "OVERQUOTA", "PARSE",
+	"PERMANENTFLAGS", "PRIVACYREQUIRED", "READ-ONLY", "READ-WRITE", "SERVERBUG", "THROTTLED",
+	"TOOBIG", "TRYCREATE", "UIDNEXT", "UIDNOTSTICKY", "UIDVALIDITY", "UNAVAILABLE", "UNKNOWN-CTE",
+	"UNSEEN", "USEATTR",
+}
+
+func onList(list []string, word []byte) bool {
+	var buf [64]byte
+	if len(word) > len(buf) {
+		return false
+	}
+	up := bytes.ToUpper(append(buf[:0], word...))
+	for _, entry := range list {
+		if prefix, wild := strings.CutSuffix(entry, "*"); wild {
+			if len(up) > len(prefix) && string(up[:len(prefix)]) == prefix {
+				return true
+			}
+		} else if string(up) == entry {
+			return true
+		}
+	}
+	return false
+}
+
+// appendOffered appends those of words that Postern offers, each after a
+// space.
+func appendOffered(dst []byte, words []byte) []byte {
+	for len(words) > 0 {
+		var w []byte
+		w, words, _ = bytes.Cut(words, []byte(" "))
+		if len(w) > 0 && onList(offeredExtensions, w) {
+			dst = append(append(dst, ' '), w...)
+		}
+	}
+	return dst
+}

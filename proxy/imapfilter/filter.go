@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/proxy"
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+// Config is what a Filter depends on.
+type Config struct {
+	// Gate lets clients in.
+	Gate broker.Gate
+	// Hostname is named in the greeting.
+	Hostname string
+	// StartTLS offers STARTTLS on connections that are not encrypted.
+	StartTLS bool
+	// MaxSwallow is how many octets of a refused message Postern reads past
+	// before it cuts the client off; 0: 50 MB.
+	MaxSwallow int64
+	Logger     *zap.Logger
+	// Registerer takes the metrics; nil: there are none.
+	Registerer prometheus.Registerer
+}
+
+// Filter speaks IMAP to clients and lets through what their decisions allow.
+type Filter struct {
+	gate       broker.Gate
+	hostname   string
+	startTLS   bool
+	maxSwallow int64
+	log        *zap.Logger
+	table      map[string]*command
+	buffers    bufferPool
+	metrics    *metrics
+
+	// How long IDLE is left alone; shorter in tests.
+	reIdle, reIdleJitter, stillHere time.Duration
+}
+
+var _ proxy.Handler = (*Filter)(nil)
+
+// New returns a Filter. It fails when Gate or Logger is missing, or the
+// metrics are registered already.
+func New(c Config) (*Filter, error) {
+	if c.Gate == nil || c.Logger == nil {
+		return nil, errors.New("imapfilter: Gate and Logger are needed")
+	}
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	if c.MaxSwallow == 0 {
+		c.MaxSwallow = 50 << 20
+	}
+	return &Filter{
+		gate: c.Gate, hostname: c.Hostname, startTLS: c.StartTLS, maxSwallow: c.MaxSwallow,
+		log: c.Logger, table: newTable(), metrics: m,
+		reIdle: reIdle, reIdleJitter: reIdleJitter, stillHere: stillHere,
+	}, nil
+}
+
+// ServeConn speaks IMAP on a connection until it is over.
+func (f *Filter) ServeConn(ctx context.Context, c *proxy.Conn) {
+	l := login{f: f, conn: c, lines: newLineReader(c)}
+	in := l.run(ctx)
+	if in == nil {
+		return
+	}
+	c.Authenticated()
+	// The login's memory, the app password in it, is not kept for the session.
+	l = login{}
+	in.relay.run()
+}
+
+// admitted is a login that succeeded: the client has its tagged OK.
+type admitted struct{ relay *relay }
+
+// newRelay puts a session together. lines holds what the client sent behind
+// its login.
+func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPConn, lines *lineReader, prefix string, special specialFolders) *relay {
+	record := s.Record()
+	r := &relay{
+		f: f, session: s, decision: s.Decision(), down: c, up: up, prefix: prefix, special: special,
+		log: f.log.With(zap.String("session", string(record.ID)), zap.String("agent", string(record.AgentID)),
+			zap.String("workstation", string(record.WorkstationID)), zap.String("mailbox", string(record.MailboxID))),
+		signal: make(chan struct{}, 1),
+		over:   make(chan struct{}),
+	}
+	r.client = clientSide{r: r, lines: lines}
+	u := &r.upstream
+	u.r = r
+	u.buf = u.small[:]
+	if n := len(up.Buffered); n > len(u.buf) {
+		u.buf = make([]byte, max(n, bigBuffer))
+	}
+	u.end = copy(u.buf, up.Buffered)
+	up.Buffered = nil
+	u.capabilities = capabilitySet(up.Capabilities)
+	switch {
+	case u.has("LITERAL+"):
+		r.server = imapwire.NonSyncAny
+	case u.has("LITERAL-"), u.has("IMAP4REV2"):
+		r.server = imapwire.NonSyncSmall
+	}
+	return r
+}
+
+// newPrefix returns the beginning of the tags of Postern's own commands: 50
+// random bits, which no client can guess.
+func newPrefix() string { return "pn" + strings.ToLower(rand.Text()[:10]) + "-" }
+
+// offered returns the capabilities that a client is told after login.
+func offered(capabilities []string) string {
+	return strings.TrimPrefix(string(appendOffered(nil, []byte(strings.Join(capabilities, " ")))), " ")
+}

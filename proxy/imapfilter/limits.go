@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import "time"
+
+const (
+	// maxAuthLine is the longest line before authentication, in octets: an
+	// OAUTHBEARER response holds a token of some KB.
+	maxAuthLine = 16 << 10
+	// maxLoginTries is how many failed logins a connection gets.
+	maxLoginTries = 3
+	// maxBadCommands is how many lines in a row may be no command at all.
+	maxBadCommands = 10
+	// maxPipelined is how many commands may be under way upstream; a client
+	// that sends more waits.
+	maxPipelined = 64
+	// maxStatusLine is the longest resp-text and CAPABILITY line of an
+	// upstream, in octets; it must fit bigBuffer.
+	maxStatusLine = 60 << 10
+	// smallBuffer is what a session at rest reads into, bigBuffer what it
+	// borrows while octets flow, in octets.
+	smallBuffer = 2 << 10
+	bigBuffer   = 64 << 10
+
+	// aheadOfRecord is how many body octets may pass before their event is
+	// durable; submitAfter is when the event is handed to the log.
+	aheadOfRecord = 1 << 20
+	submitAfter   = 192 << 10
+	// maxOpenedBatch is how many messages one message.open event holds.
+	maxOpenedBatch = 500
+	// maxReceipts is how many events of a session may be on their way.
+	maxReceipts = 64
+	// maxHeaderSniff is how far into a message its Message-ID is looked for.
+	maxHeaderSniff = 128 << 10
+	// maxIdentified is how many messages a session remembers as identified.
+	maxIdentified = 4096
+	// maxIdentifyBatch is how many messages one look-up asks for.
+	maxIdentifyBatch = 100
+	// maxCollected is the largest answer to an own command that is held back.
+	maxCollected = 32 << 10
+
+	// silence is how long a client may say nothing (RFC 9051 §5.4 asks for at
+	// least 30 minutes; IDLE clients return after 29).
+	silence = 31 * time.Minute
+	// reIdle is when an upstream's IDLE is renewed; up to reIdleJitter is
+	// taken off, so that sessions do not do it all at once.
+	reIdle       = 27 * time.Minute
+	reIdleJitter = 4 * time.Minute
+	// stillHere is how long a client in IDLE hears nothing before Postern says
+	// "* OK", which keeps NAT tables warm.
+	stillHere = 4 * time.Minute
+	// killGrace is how long a client has to take the BYE of a killed session;
+	// killClose is when the connections are closed at the latest.
+	killGrace = 250 * time.Millisecond
+	killClose = 500 * time.Millisecond
+	// lastWords is how long a client has to take a BYE it caused itself.
+	lastWords = 2 * time.Second
+)

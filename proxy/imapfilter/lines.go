@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"bytes"
+	"io"
+	"sync"
+
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+// lineReader reads lines and literals from a client. At rest it holds
+// smallBuffer octets.
+type lineReader struct {
+	src        io.Reader
+	buf        []byte
+	start, end int
+	small      [smallBuffer]byte
+}
+
+func newLineReader(src io.Reader) *lineReader {
+	r := &lineReader{src: src}
+	r.buf = r.small[:]
+	return r
+}
+
+// errLineTooLong is fatal: what follows cannot be told from what was lost.
+func errLineTooLong() error {
+	return &imapwire.SyntaxError{Text: "the line is too long", Fatal: true}
+}
+
+// buffered returns the next line if it was read already, CRLF included; the
+// line is valid until the next call.
+func (r *lineReader) buffered(limit int) ([]byte, error) {
+	i := bytes.IndexByte(r.buf[r.start:r.end], '\n')
+	if i < 0 {
+		if r.end-r.start >= limit {
+			return nil, errLineTooLong()
+		}
+		return nil, nil
+	}
+	if i >= limit {
+		return nil, errLineTooLong()
+	}
+	line := r.buf[r.start : r.start+i+1]
+	r.start += i + 1
+	return line, nil
+}
+
+// read returns the next line, CRLF included; it is valid until the next call.
+// When an error interrupts it, such as a deadline, nothing is lost.
+func (r *lineReader) read(limit int) ([]byte, error) {
+	for {
+		if line, err := r.buffered(limit); line != nil || err != nil {
+			return line, err
+		}
+		r.makeRoom()
+		n, err := r.src.Read(r.buf[r.end:])
+		r.end += n
+		if n == 0 && err != nil {
+			return nil, err
+		}
+	}
+}
+
+// makeRoom leaves room behind end.
+func (r *lineReader) makeRoom() {
+	switch {
+	case r.start == r.end:
+		r.start, r.end = 0, 0
+		r.buf = r.small[:]
+	case r.end < len(r.buf):
+	case r.start > 0:
+		r.end = copy(r.buf, r.buf[r.start:r.end])
+		r.start = 0
+	default:
+		grown := make([]byte, 2*len(r.buf))
+		copy(grown, r.buf[:r.end])
+		r.buf = grown
+	}
+}
+
+// readSome reads up to len(b) octets of a literal.
+func (r *lineReader) readSome(b []byte) (int, error) {
+	if r.start < r.end {
+		n := copy(b, r.buf[r.start:r.end])
+		r.start += n
+		return n, nil
+	}
+	return r.src.Read(b)
+}
+
+func (r *lineReader) readFull(b []byte) error {
+	for len(b) > 0 {
+		n, err := r.readSome(b)
+		b = b[n:]
+		if err != nil && len(b) > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *lineReader) discard(n int64) error {
+	var sink [1024]byte
+	for n > 0 {
+		m, err := r.readSome(sink[:min(n, int64(len(sink)))])
+		if n -= int64(m); err != nil && n > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty reports whether nothing read is left over.
+func (r *lineReader) empty() bool { return r.start == r.end }
+
+// bufferPool lends buffers of bigBuffer octets.
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) get() *[]byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, bigBuffer)
+	return &b
+}
+
+func (p *bufferPool) put(b *[]byte) { p.pool.Put(b) }

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+// openedMessage is what is known of the message of the FETCH response that is
+// passing.
+type openedMessage struct {
+	seq   uint32
+	sniff headerSniffer
+	// header says that header octets passed; body that body octets did.
+	header, body bool
+	// entries is how many entries of the recorder's batch, its last ones, are
+	// this message's; submitted says that some went out without a UID.
+	entries   int
+	submitted bool
+	section   string
+	octets    int64
+}
+
+func (m *openedMessage) reset(seq uint32) {
+	m.sniff.reset()
+	*m = openedMessage{seq: seq, sniff: m.sniff}
+}
+
+// beginContent is called where header or body octets begin.
+func (u *upstreamSide) beginContent() {
+	section := u.fetch.Section()
+	u.message.sniff.active = u.fetch.Content != imapwire.ContentNone && holdsMessageHeader(section)
+	switch u.fetch.Content {
+	case imapwire.ContentHeader:
+		u.message.header = true
+	case imapwire.ContentBody:
+		u.message.body = true
+		u.record.open(u, string(section), u.fetch.Size)
+	}
+}
+
+// holdsMessageHeader reports whether a section's octets begin with the
+// message's own header.
+func holdsMessageHeader(section []byte) bool {
+	s := strings.ToUpper(string(section))
+	if i := strings.LastIndexByte(s, '<'); i > 0 && s[len(s)-1] == '>' {
+		if s[i:] != "<0>" {
+			return false
+		}
+		s = s[:i]
+	}
+	return s == "RFC822" || s == "RFC822.HEADER" || s == "BODY[]" || strings.HasPrefix(s, "BODY[HEADER")
+}
+
+// recorder gathers what is opened and keeps the relay within aheadOfRecord of
+// the durable record. It belongs to the upstream's goroutine.
+type recorder struct {
+	batch broker.MessageOpen
+	// from is how many body octets had passed when the batch began.
+	from   int64
+	passed int64
+	owed   []owed
+	known  map[uint32]struct{}
+}
+
+// owed is an event on its way to the log.
+type owed struct {
+	receipt *broker.Receipt
+	// from is where its first octet passed; -1: it opens nothing.
+	from int64
+}
+
+// open notes that a body of octets begins to pass.
+func (rec *recorder) open(u *upstreamSide, section string, octets int64) {
+	if len(rec.batch.Messages) == 0 {
+		rec.from = rec.passed
+		rec.batch.Folder, rec.batch.UIDValidity = u.folder, u.uidValidity
+	}
+	rec.batch.Messages = append(rec.batch.Messages, broker.OpenedMessage{
+		UID: u.fetch.UID, Seq: u.message.seq, Section: section, Octets: octets,
+	})
+	u.message.entries++
+	u.message.section, u.message.octets = section, octets
+	u.r.opened.Add(1)
+}
+
+// pass is called before n body octets go to the client. It waits until the
+// log is close enough behind.
+func (rec *recorder) pass(u *upstreamSide, n int64) error {
+	for {
+		from, ok := rec.oldest()
+		if !ok || rec.passed+n-from <= aheadOfRecord {
+			break
+		}
+		if len(rec.owed) == 0 {
+			rec.submit(u)
+		}
+		if err := rec.waitFirst(u); err != nil {
+			return err
+		}
+	}
+	rec.passed += n
+	u.r.bodyOctets.Store(rec.passed)
+	if len(rec.batch.Messages) > 0 && (rec.passed-rec.from >= submitAfter || len(rec.batch.Messages) >= maxOpenedBatch) {
+		rec.submit(u)
+	}
+	return nil
+}
+
+// oldest returns where the oldest opening began that is not durable yet.
+func (rec *recorder) oldest() (int64, bool) {
+	for len(rec.owed) > 0 && rec.owed[0].from < 0 && rec.owed[0].receipt.Settled() && rec.owed[0].receipt.Wait(context.Background()) == nil {
+		rec.owed = rec.owed[1:]
+	}
+	for _, o := range rec.owed {
+		if o.from >= 0 {
+			return o.from, true
+		}
+	}
+	return rec.from, len(rec.batch.Messages) > 0
+}
+
+// submit hands the batch to the log.
+func (rec *recorder) submit(u *upstreamSide) {
+	if len(rec.batch.Messages) == 0 {
+		return
+	}
+	if u.message.entries > 0 {
+		rec.complete(u)
+		u.message.submitted = u.message.submitted || u.fetch.UID == 0
+		u.message.entries = 0
+	}
+	rec.owe(u.r.session.Submit(broker.EventMessageOpen, rec.batch), rec.from)
+	rec.batch = broker.MessageOpen{}
+}
+
+func (rec *recorder) owe(receipt *broker.Receipt, from int64) {
+	rec.owed = append(rec.owed, owed{receipt, from})
+}
+
+// waitFirst waits for the oldest event on its way.
+func (rec *recorder) waitFirst(u *upstreamSide) error {
+	if err := u.flush(); err != nil {
+		return err
+	}
+	o := rec.owed[0]
+	rec.owed = rec.owed[1:]
+	if err := o.receipt.Wait(u.r.session.Context()); err != nil {
+		if u.r.session.Context().Err() != nil {
+			return errOver
+		}
+		return fmt.Errorf("%w: %w", errRecord, err)
+	}
+	return nil
+}
+
+// settle looks at what has become durable, and hands over what was gathered
+// once the client waits for nothing more.
+func (rec *recorder) settle(u *upstreamSide) error {
+	if len(rec.batch.Messages) > 0 && u.state == atLine && u.r.nothingUnderWay() {
+		rec.submit(u)
+	}
+	for len(rec.owed) > 0 && (len(rec.owed) > maxReceipts || rec.owed[0].receipt.Settled()) {
+		if err := rec.waitFirst(u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush hands over what was gathered, because the folder changes.
+func (rec *recorder) flush(u *upstreamSide) {
+	rec.submit(u)
+	rec.known = nil
+	u.r.forgetIdentify()
+}
+
+// complete fills in what the response told after the octets.
+func (rec *recorder) complete(u *upstreamSide) {
+	id := u.message.sniff.messageID()
+	for i := len(rec.batch.Messages) - u.message.entries; i < len(rec.batch.Messages); i++ {
+		m := &rec.batch.Messages[i]
+		m.UID, m.MessageID = u.fetch.UID, id
+	}
+}
+
+// endMessage is called at the end of a FETCH response.
+func (rec *recorder) endMessage(u *upstreamSide) {
+	m := &u.message
+	id := m.sniff.messageID()
+	if m.body {
+		rec.complete(u)
+		if m.submitted && u.fetch.UID != 0 {
+			m.entries = 0
+			if len(rec.batch.Messages) == 0 {
+				rec.from = rec.passed
+				rec.batch.Folder, rec.batch.UIDValidity = u.folder, u.uidValidity
+			}
+			rec.batch.Messages = append(rec.batch.Messages, broker.OpenedMessage{
+				UID: u.fetch.UID, Seq: m.seq, Section: m.section, Octets: m.octets, MessageID: id, Continues: true,
+			})
+		}
+	}
+	m.entries = 0
+	if u.fetch.UID == 0 || !m.body {
+		return
+	}
+	if _, ok := rec.known[u.fetch.UID]; ok {
+		return
+	}
+	rec.remember(u.fetch.UID)
+	if id == "" {
+		u.r.wantIdentified(u.fetch.UID)
+	}
+}
+
+func (rec *recorder) remember(uid uint32) {
+	if rec.known == nil || len(rec.known) >= maxIdentified {
+		rec.known = make(map[uint32]struct{})
+	}
+	rec.known[uid] = struct{}{}
+}
+
+// identified handles the answer to an own FETCH: it records the Message-ID.
+// false: nobody asked for that UID.
+func (rec *recorder) identified(u *upstreamSide, uid uint32) bool {
+	asked := u.r.asked.Load()
+	if asked == nil || u.message.body {
+		return false
+	}
+	if _, ok := (*asked)[uid]; !ok {
+		return false
+	}
+	if id := u.message.sniff.messageID(); id != "" {
+		rec.owe(u.r.session.Submit(broker.EventMessageIdentify, broker.MessageIdentify{
+			Folder: u.folder, UIDValidity: u.uidValidity, UID: uid, MessageID: id,
+		}), -1)
+	}
+	return true
+}
+
+// finish hands over what was gathered; the session is ending.
+func (rec *recorder) finish(u *upstreamSide) {
+	u.message.entries = 0
+	rec.submit(u)
+}
+
+// change is what a command changes, recorded when its OK has come.
+type change struct {
+	kind     broker.EventType
+	command  string
+	folder   string
+	target   string
+	set      string
+	uids     bool
+	flags    string
+	messages []broker.MessageAppend
+}
+
+// changeFor returns what to record of a command; nil: nothing.
+func (s *clientSide) changeFor(name string, j *judgement) *change {
+	c := change{command: name, folder: printable(j.folder), target: printable(j.target), set: cut(string(j.set), 2000), uids: j.uids}
+	switch strings.TrimPrefix(name, "UID ") {
+	case "SELECT", "EXAMINE":
+	case "STORE":
+		c.kind, c.flags = broker.EventMessageFlag, s.flagsText(j)
+	case "COPY":
+		c.kind = broker.EventMessageCopy
+	case "MOVE":
+		c.kind = broker.EventMessageMove
+	case "EXPUNGE", "CLOSE":
+		c.kind = broker.EventMessageExpunge
+	case "APPEND", "REPLACE":
+		c.kind = broker.EventMessageAppend
+	case "CREATE", "DELETE", "RENAME", "SUBSCRIBE", "UNSUBSCRIBE":
+		c.kind = broker.EventFolderChange
+	default:
+		return nil
+	}
+	return &c
+}
+
+// flagsText writes what STORE does, such as "+FLAGS (\Seen)".
+func (s *clientSide) flagsText(j *judgement) string {
+	var b strings.Builder
+	for i, t := range s.parse.toks[j.flagsFrom:j.flagsTo] {
+		switch {
+		case t.Kind == imapwire.Open:
+			b.WriteString(" (")
+			continue
+		case t.Kind == imapwire.Close:
+			b.WriteByte(')')
+			continue
+		case i > 0 && t.Space:
+			b.WriteByte(' ')
+		}
+		b.Write(s.parse.cmd.Value(t))
+	}
+	return cut(b.String(), 1000)
+}
+
+// change records a command that the upstream has carried out; code and args
+// are the answer's response code.
+func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
+	uids := ""
+	if bytes.EqualFold(code, []byte("COPYUID")) || bytes.EqualFold(code, []byte("APPENDUID")) {
+		uids = cut(string(args), 2000)
+	}
+	session := u.r.session
+	switch c.kind {
+	case "":
+	case broker.EventFolderChange:
+		rec.owe(session.Submit(c.kind, broker.FolderChange{Command: c.command, Folder: c.folder, Target: c.target}), -1)
+	case broker.EventMessageAppend:
+		if len(c.messages) == 0 {
+			c.messages = []broker.MessageAppend{{}}
+		}
+		for _, m := range c.messages {
+			m.Folder, m.AppendUID = c.folder, uids
+			rec.owe(session.Submit(c.kind, m), -1)
+		}
+	default:
+		rec.owe(session.Submit(c.kind, broker.MessageChange{
+			Folder: u.folder, UIDValidity: u.uidValidity, Set: c.set, UIDs: c.uids,
+			Target: c.target, Flags: c.flags, CopyUID: uids,
+		}), -1)
+	}
+}
+
+// identifyOpened asks the upstream for the Message-IDs of messages that were
+// opened without their header. Nothing of the client's is under way.
+func (s *clientSide) identifyOpened() error {
+	for {
+		uids := s.r.takeIdentify()
+		if len(uids) == 0 {
+			return nil
+		}
+		asked := make(map[uint32]struct{}, len(uids))
+		tag := s.nextTag()
+		s.out.Raw(tag + " UID FETCH ")
+		for i, uid := range uids {
+			asked[uid] = struct{}{}
+			if i > 0 {
+				s.out.Raw(",")
+			}
+			s.out.Raw(fmt.Sprint(uid))
+		}
+		s.out.Raw(" (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])\r\n")
+		s.r.asked.Store(&asked)
+		s.r.push(inFlight{tag: tag, kind: identifying}, expectNothing)
+		err := s.barrier()
+		s.r.asked.Store(nil)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// printable returns a folder's name for the record: decoded where it is
+// modified UTF-7, and always valid UTF-8.
+func printable(name []byte) string {
+	if len(name) == 0 {
+		return ""
+	}
+	return imapwire.DecodeMailbox(name)
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return s
+}

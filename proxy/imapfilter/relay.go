@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/proxy"
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+// relay carries one session after login. See the package comment for who
+// writes where.
+type relay struct {
+	f        *Filter
+	session  broker.LiveSession
+	decision *policy.Decision
+	down     *proxy.Conn
+	up       *broker.IMAPConn
+	log      *zap.Logger
+
+	// prefix begins the tags of Postern's own commands.
+	prefix  string
+	server  imapwire.NonSync
+	special specialFolders
+
+	client   clientSide
+	upstream upstreamSide
+
+	// signal wakes the client's goroutine when it waits for the upstream's.
+	signal chan struct{}
+	// over is closed when the session is to end.
+	over chan struct{}
+
+	octetsUp, octetsDown, bodyOctets, opened atomic.Int64
+	// idling says that the client is in IDLE; changed under mu.
+	idling atomic.Bool
+	// asked holds the UIDs of the own FETCH under way.
+	asked atomic.Pointer[map[uint32]struct{}]
+
+	mu      sync.Mutex
+	waiting bool        // the client's goroutine sleeps on signal
+	pending []inFlight  // commands under way upstream, oldest first
+	expect  expectation // what a continuation request would mean
+	granted bool        // it came
+	local   []byte      // Postern's own words to the client
+	woken   bool        // the upstream's read deadline was moved to the past
+	end     *broker.End // set once: why the session ends
+	bye     string      // what to tell the client then
+	// identify holds UIDs whose Message-ID is to be asked for.
+	identify []uint32
+}
+
+// expectation is what a continuation request of the upstream is for.
+type expectation uint8
+
+const (
+	expectNothing expectation = iota
+	expectForClient
+	expectForPostern
+)
+
+// inFlight is a command that the upstream has not answered yet.
+type inFlight struct {
+	tag  string // as it went upstream, where it is Postern's own
+	raw  [24]byte
+	n    uint8
+	long []byte // a client's tag that is longer than raw
+	kind inFlightKind
+	// retag is the client's tag that the answer is given instead.
+	retag []byte
+	// change is what to record when the answer is OK.
+	change *change
+}
+
+type inFlightKind uint8
+
+const (
+	plain inFlightKind = iota
+	selecting
+	closing
+	logout
+	// hidden answers are Postern's own and do not reach the client.
+	hidden
+	// identifying is an own FETCH; its answers are held back.
+	identifying
+)
+
+func (c *inFlight) is(tag []byte) bool {
+	switch {
+	case c.tag != "":
+		return string(tag) == c.tag
+	case c.long != nil:
+		return bytes.Equal(tag, c.long)
+	}
+	return bytes.Equal(tag, c.raw[:c.n])
+}
+
+func (c *inFlight) setTag(tag []byte) {
+	if len(tag) > len(c.raw) {
+		c.long = bytes.Clone(tag)
+		return
+	}
+	c.n = uint8(copy(c.raw[:], tag))
+}
+
+// errOver says that the session has ended; why is in relay.end.
+var errOver = errors.New("the session is over")
+
+// run relays until the session ends, and records the end.
+func (r *relay) run() {
+	stop := context.AfterFunc(r.session.Context(), func() {
+		end := &broker.End{Reason: broker.EndInternal, Text: "the session ended"}
+		if e := (*broker.End)(nil); errors.As(context.Cause(r.session.Context()), &e) {
+			end = e
+		}
+		r.stop(end, byeFor(end), killGrace)
+	})
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer r.recoverPanic("upstream")
+		r.upstream.run()
+	}()
+	func() {
+		defer r.recoverPanic("client")
+		r.client.run()
+	}()
+	<-done
+	r.session.End(r.end, &broker.SessionEnd{
+		OctetsDown: r.octetsDown.Load(), OctetsUp: r.octetsUp.Load(),
+		BodyOctets: r.bodyOctets.Load(), Opened: r.opened.Load(),
+	})
+}
+
+func (r *relay) recoverPanic(side string) {
+	if v := recover(); v != nil {
+		r.log.Error("relay failed", zap.String("side", side), zap.Any("panic", v), zap.Stack("stack"))
+		r.stop(&broker.End{Reason: broker.EndInternal, Detail: side}, "", 0)
+		r.closeBoth()
+	}
+}
+
+// stop ends the session: the first call counts. The upstream's goroutine says
+// bye where a response may begin; whatever either peer does, both connections
+// are closed soon after grace. It waits for nothing.
+func (r *relay) stop(end *broker.End, bye string, grace time.Duration) {
+	r.mu.Lock()
+	if r.end != nil {
+		r.mu.Unlock()
+		return
+	}
+	r.end, r.bye = end, bye
+	r.wakeLocked()
+	r.mu.Unlock()
+	close(r.over)
+	_ = r.down.SetWriteDeadline(time.Now().Add(grace))
+	time.AfterFunc(grace+killClose-killGrace, r.closeBoth)
+}
+
+func (r *relay) closeBoth() {
+	r.down.Kill()
+	_ = r.up.SetDeadline(time.Unix(1, 0))
+	closeNow(r.up.Conn)
+}
+
+// wakeLocked makes the upstream's goroutine look at local and end.
+func (r *relay) wakeLocked() {
+	r.woken = true
+	_ = r.up.SetReadDeadline(time.Unix(1, 0))
+}
+
+// say queues Postern's own words for the client; they go out where a response
+// may begin.
+func (r *relay) say(format string, args ...any) {
+	r.mu.Lock()
+	r.local = fmt.Appendf(r.local, format, args...)
+	r.wakeLocked()
+	r.mu.Unlock()
+}
+
+// signalLocked wakes the client's goroutine if it waits.
+func (r *relay) signalLocked() {
+	if r.waiting {
+		r.waiting = false
+		select {
+		case r.signal <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait sleeps until ready, called under the mutex, returns true.
+func (r *relay) wait(ready func(*relay) bool) error {
+	for {
+		r.mu.Lock()
+		if r.end != nil {
+			r.mu.Unlock()
+			return errOver
+		}
+		if ready(r) {
+			r.mu.Unlock()
+			return nil
+		}
+		r.waiting = true
+		r.mu.Unlock()
+		select {
+		case <-r.signal:
+		case <-r.over:
+		}
+	}
+}
+
+func nothingPending(r *relay) bool { return len(r.pending) == 0 }
+func roomToPipeline(r *relay) bool { return len(r.pending) < maxPipelined }
+func continued(r *relay) bool      { return r.granted || len(r.pending) == 0 }
+
+// push notes a command that is about to go upstream.
+func (r *relay) push(c inFlight, e expectation) {
+	r.mu.Lock()
+	r.pending = append(r.pending, c)
+	if e != expectNothing {
+		r.expect, r.granted = e, false
+	}
+	r.mu.Unlock()
+}
+
+// byeFor returns the untagged BYE for an end that Postern or its admins chose.
+func byeFor(e *broker.End) string {
+	code := "UNAVAILABLE"
+	switch e.Reason {
+	case broker.EndRevoked, broker.EndLocked:
+		code = "NOPERM"
+	case broker.EndExpired:
+		code = "EXPIRED"
+	case broker.EndByAdmin:
+		code = "CONTACTADMIN"
+	case broker.EndBudget:
+		code = "LIMIT"
+	}
+	text := e.Text
+	if text == "" {
+		text = "the session has ended"
+	}
+	return "* BYE [" + code + "] " + clean(text) + "\r\n"
+}
+
+// clean makes a text fit for a resp-text: one line of printable ASCII.
+func clean(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c < 0x20 || c > 0x7e {
+			b[i] = '?'
+		}
+	}
+	if len(b) > 400 {
+		b = b[:400]
+	}
+	return string(b)
+}

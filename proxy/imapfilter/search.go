@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"bytes"
+
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+// judgeSearch: RFC 9051 §6.4.4, RFC 4731, RFC 5182, RFC 5267.
+func judgeSearch(p *parser, j *judgement) error {
+	j.need(policy.List)
+	if !returnOptions(p) {
+		return errSyntax
+	}
+	if p.is("CHARSET") {
+		if _, ok := p.astring(); !ok {
+			return errSyntax
+		}
+	}
+	return searchProgram(p, j)
+}
+
+// judgeSort: RFC 5256 §3, RFC 5957, RFC 5267 §3.
+func judgeSort(p *parser, j *judgement) error {
+	j.need(policy.List)
+	if !returnOptions(p) {
+		return errSyntax
+	}
+	headers := false
+	if !p.words(func(w []byte) bool {
+		switch string(w) {
+		case "ARRIVAL", "SIZE", "REVERSE":
+		case "CC", "DATE", "FROM", "SUBJECT", "TO", "DISPLAYFROM", "DISPLAYTO", "RELEVANCY":
+			headers = true
+		default:
+			return false
+		}
+		return true
+	}) {
+		return errSyntax
+	}
+	if headers {
+		j.need(policy.Headers)
+	}
+	if _, ok := p.astring(); !ok { // the charset
+		return errSyntax
+	}
+	return searchProgram(p, j)
+}
+
+// judgeThread: RFC 5256 §3; REFS is Dovecot's.
+func judgeThread(p *parser, j *judgement) error {
+	j.need(policy.List | policy.Headers)
+	if !p.is("ORDEREDSUBJECT") && !p.is("REFERENCES") && !p.is("REFS") {
+		return errSyntax
+	}
+	if _, ok := p.astring(); !ok {
+		return errSyntax
+	}
+	return searchProgram(p, j)
+}
+
+func returnOptions(p *parser) bool {
+	if !p.is("RETURN") {
+		return true
+	}
+	if !p.take(imapwire.Open) {
+		return false
+	}
+	for !p.take(imapwire.Close) {
+		switch {
+		case p.is("MIN"), p.is("MAX"), p.is("ALL"), p.is("COUNT"), p.is("SAVE"),
+			p.is("UPDATE"), p.is("CONTEXT"), p.is("RELEVANCY"):
+		case p.is("PARTIAL"):
+			if !p.at(imapwire.Atom) || !validSet(p.cmd.Value(p.toks[p.pos])) {
+				return false
+			}
+			p.pos++
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func searchProgram(p *parser, j *judgement) error {
+	if !p.more() {
+		return errSyntax
+	}
+	for p.more() {
+		if !searchKey(p, j, imapwire.MaxDepth) {
+			return errSyntax
+		}
+	}
+	return nil
+}
+
+// searchKey takes one key; depth bounds NOT, OR and lists within another.
+func searchKey(p *parser, j *judgement, depth int) bool {
+	if depth == 0 {
+		return false
+	}
+	if p.take(imapwire.Open) {
+		if p.at(imapwire.Close) {
+			return false
+		}
+		for !p.take(imapwire.Close) {
+			if !p.more() || !searchKey(p, j, depth-1) {
+				return false
+			}
+		}
+		return true
+	}
+	if _, ok := p.set(); ok {
+		return true
+	}
+	w, ok := p.keyword()
+	if !ok {
+		return false
+	}
+	switch string(w) {
+	case "ALL", "ANSWERED", "DELETED", "DRAFT", "FLAGGED", "NEW", "OLD", "RECENT", "SEEN",
+		"UNANSWERED", "UNDELETED", "UNDRAFT", "UNFLAGGED", "UNSEEN", "SAVEDATESUPPORTED":
+		return true
+	case "BEFORE", "ON", "SINCE", "SAVEDBEFORE", "SAVEDON", "SAVEDSINCE":
+		return searchDate(p)
+	case "SENTBEFORE", "SENTON", "SENTSINCE":
+		j.need(policy.Headers)
+		return searchDate(p)
+	case "LARGER", "SMALLER", "OLDER", "YOUNGER", "X-GM-MSGID", "X-GM-THRID":
+		return p.number()
+	case "KEYWORD", "UNKEYWORD":
+		_, ok := p.flag()
+		return ok
+	case "EMAILID", "THREADID", "X-GM-LABELS":
+		return searchString(p)
+	case "BCC", "CC", "FROM", "SUBJECT", "TO":
+		j.need(policy.Headers)
+		return searchString(p)
+	case "HEADER":
+		j.need(policy.Headers)
+		return searchString(p) && searchString(p)
+	case "BODY", "TEXT", "X-GM-RAW":
+		j.need(policy.Read)
+		return searchString(p)
+	case "UID":
+		_, ok := p.set()
+		return ok
+	case "MODSEQ":
+		return searchModSeq(p)
+	case "NOT", "FUZZY":
+		return searchKey(p, j, depth-1)
+	case "OR":
+		return searchKey(p, j, depth-1) && searchKey(p, j, depth-1)
+	}
+	return false
+}
+
+// searchString takes an astring that may hold any octets in a literal.
+func searchString(p *parser) bool {
+	if p.at(imapwire.Atom) && bytes.IndexByte(p.cmd.Value(p.toks[p.pos]), '\\') >= 0 {
+		return false
+	}
+	// Clients search for * and %: RFC 9051 has them quoted, servers take both.
+	if !p.more() || !p.toks[p.pos].IsString() {
+		return false
+	}
+	p.pos++
+	return true
+}
+
+// searchDate takes a date such as 1-Feb-2026, quoted or not.
+func searchDate(p *parser) bool {
+	v, ok := p.astring()
+	if !ok {
+		return false
+	}
+	parts := bytes.Split(v, []byte("-"))
+	if len(parts) != 3 || len(parts[0]) < 1 || len(parts[0]) > 2 || !isNumber(parts[0]) ||
+		len(parts[2]) != 4 || !isNumber(parts[2]) || len(parts[1]) != 3 {
+		return false
+	}
+	switch string(bytes.ToLower(parts[1])) {
+	case "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec":
+		return true
+	}
+	return false
+}
+
+// searchModSeq takes MODSEQ's arguments (RFC 7162 §3.1.5): an entry name and
+// type may stand before the number.
+func searchModSeq(p *parser) bool {
+	if p.take(imapwire.Quoted) {
+		if !p.is("PRIV") && !p.is("SHARED") && !p.is("ALL") {
+			return false
+		}
+	}
+	return p.number()
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"slices"
+)
+
+// This file holds what the two goroutines of a relay do with the state they
+// share; each method takes the mutex for a few instructions.
+
+func (r *relay) nothingUnderWay() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending) == 0
+}
+
+// completed takes the command out that the upstream's tag completes.
+func (r *relay) completed(tag []byte) (inFlight, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.pending {
+		if !r.pending[i].is(tag) {
+			continue
+		}
+		c := r.pending[i]
+		r.pending = slices.Delete(r.pending, i, i+1)
+		if len(r.pending) == 0 {
+			r.expect = expectNothing
+			if cap(r.pending) > 8 {
+				r.pending = nil
+			}
+		}
+		return c, true
+	}
+	return inFlight{}, false
+}
+
+// signalClient wakes the client's goroutine after an answer has gone out.
+func (r *relay) signalClient() {
+	r.mu.Lock()
+	r.signalLocked()
+	r.mu.Unlock()
+}
+
+// continuationFor tells what a continuation request is for.
+func (r *relay) continuationFor() expectation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.granted {
+		return expectNothing
+	}
+	return r.expect
+}
+
+func (r *relay) grant() {
+	r.mu.Lock()
+	r.granted = true
+	r.expect = expectNothing
+	r.signalLocked()
+	r.mu.Unlock()
+}
+
+func (r *relay) loggingOut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.pending, func(c inFlight) bool { return c.kind == logout })
+}
+
+// selectingFolder returns the folder that a SELECT under way selects.
+func (r *relay) selectingFolder() (string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.pending {
+		if r.pending[i].kind == selecting {
+			return r.pending[i].change.folder, true
+		}
+	}
+	return "", false
+}
+
+// setIdling begins or ends the client's IDLE; the upstream's goroutine then
+// arms or disarms its keep-alive.
+func (r *relay) setIdling(idling bool) {
+	r.mu.Lock()
+	if r.idling.Load() != idling {
+		r.idling.Store(idling)
+		r.wakeLocked()
+	}
+	r.mu.Unlock()
+}
+
+// idleOver reports whether the upstream has ended IDLE by itself.
+func (r *relay) idleOver() bool { return r.nothingUnderWay() }
+
+// hideIdleAnswer makes the answer to the IDLE under way Postern's own; false:
+// there is none under way any more.
+func (r *relay) hideIdleAnswer() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.pending) == 0 {
+		return false
+	}
+	r.pending[0].kind = hidden
+	return true
+}
+
+// wantIdentified queues a message whose Message-ID is not known yet.
+func (r *relay) wantIdentified(uid uint32) {
+	r.mu.Lock()
+	if len(r.identify) < maxIdentified {
+		r.identify = append(r.identify, uid)
+	}
+	r.mu.Unlock()
+}
+
+// wantsIdentify reports whether it is time to ask for Message-IDs: when the
+// client pauses, or many have come together.
+func (r *relay) wantsIdentify() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.identify) >= maxIdentifyBatch || (len(r.identify) > 0 && len(r.pending) == 0)
+}
+
+// takeIdentify takes up to one batch from the queue.
+func (r *relay) takeIdentify() []uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := min(len(r.identify), maxIdentifyBatch)
+	batch := slices.Clone(r.identify[:n])
+	if r.identify = r.identify[n:]; len(r.identify) == 0 {
+		r.identify = nil
+	}
+	return batch
+}
+
+// forgetIdentify empties the queue: its folder is no longer selected.
+func (r *relay) forgetIdentify() {
+	r.mu.Lock()
+	r.identify = nil
+	r.mu.Unlock()
+}

@@ -1,0 +1,630 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+// upstreamSide is the goroutine that reads what the upstream answers; it alone
+// writes to the client.
+type upstreamSide struct {
+	r *relay
+
+	// buf[start:end] was read and is not framed yet; buf[pass:start] is framed
+	// and goes to the client as it is.
+	buf              []byte
+	small            [smallBuffer]byte
+	big              *[]byte
+	pass, start, end int
+
+	state   lineState
+	literal literal
+	fetch   imapwire.FetchScanner
+	message openedMessage
+	record  recorder
+
+	// collecting holds back the answer to an own command.
+	collecting bool
+	collected  []byte
+
+	// folder is what is selected, as its name was sent; next is what a SELECT
+	// under way selects.
+	folder      string
+	uidValidity uint32
+
+	capabilities map[string]bool
+	lastWrite    time.Time
+	lastRead     int
+	scratch      []byte
+}
+
+type lineState uint8
+
+const (
+	atLine    lineState = iota // where a response begins
+	inData                     // in untagged data, opaque
+	inFetch                    // in a FETCH response
+	inLiteral                  // in a literal of either
+)
+
+type literal struct {
+	left    int64
+	content imapwire.Content
+	back    lineState
+}
+
+// errUpstreamBroken says that the upstream's octets follow no grammar.
+var errUpstreamBroken = errors.New("the upstream's answer follows no grammar")
+
+// errClientWrite says that the client does not take what it is sent.
+var errClientWrite = errors.New("writing to the client failed")
+
+// errRecord says that the audit log cannot be written.
+var errRecord = errors.New("the audit log cannot be written")
+
+// has reports whether the upstream offers a capability, in upper case.
+func (u *upstreamSide) has(capability string) bool { return u.capabilities[capability] }
+
+// run ends with both connections closed.
+func (u *upstreamSide) run() {
+	defer u.r.closeBoth()
+	err := u.loop()
+	u.record.finish(u)
+	if u.big != nil {
+		u.r.f.buffers.put(u.big)
+		u.big = nil
+	}
+	switch {
+	case errors.Is(err, errOver):
+		return
+	case errors.Is(err, errRecord):
+		u.r.stop(&broker.End{Reason: broker.EndRecord, Detail: err.Error()}, "* BYE [UNAVAILABLE] the audit log cannot be written\r\n", lastWords)
+	case errors.Is(err, errClientWrite):
+		u.r.stop(&broker.End{Reason: broker.EndClientClosed}, "", 0)
+	case errors.Is(err, errLoggedOut):
+		u.r.stop(&broker.End{Reason: broker.EndLogout}, "", lastWords)
+	default:
+		u.r.stop(&broker.End{Reason: broker.EndUpstreamClosed, Detail: detailOf(err)},
+			"* BYE [UNAVAILABLE] the mail server closed the connection\r\n", lastWords)
+	}
+	u.sayBye()
+}
+
+// errLoggedOut is the good end.
+var errLoggedOut = errors.New("logged out")
+
+func detailOf(err error) string {
+	if errors.Is(err, errUpstreamBroken) {
+		return "the upstream broke the protocol"
+	}
+	return ""
+}
+
+// loop frames what comes until something ends it.
+func (u *upstreamSide) loop() error {
+	for {
+		if err := u.frame(); err != nil {
+			return errors.Join(err, u.flush())
+		}
+		if err := u.flush(); err != nil {
+			return err
+		}
+		if err := u.record.settle(u); err != nil {
+			return err
+		}
+		if err := u.ownWords(); err != nil {
+			return err
+		}
+		if err := u.read(); err != nil {
+			return err
+		}
+	}
+}
+
+// read waits for more from the upstream. It returns errOver when the session
+// is to end.
+func (u *upstreamSide) read() error {
+	for {
+		u.makeRoom()
+		n, err := u.r.up.Read(u.buf[u.end:])
+		if n > 0 {
+			u.end += n
+			u.lastRead = n
+			return nil
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			if u.r.loggingOut() {
+				return errLoggedOut
+			}
+			return err
+		}
+		if err := u.ownWords(); err != nil {
+			return err
+		}
+	}
+}
+
+// ownWords says what Postern has to say, where a response may begin, and arms
+// the next wake-up.
+func (u *upstreamSide) ownWords() error {
+	r := u.r
+	for {
+		r.mu.Lock()
+		if r.end != nil {
+			r.mu.Unlock()
+			u.sayBye()
+			return errOver
+		}
+		var words []byte
+		if u.state == atLine && !u.collecting {
+			words, r.local = r.local, nil
+		}
+		if words == nil {
+			if r.idling.Load() && u.state == atLine {
+				still := u.lastWrite.Add(r.f.stillHere)
+				if now := time.Now(); !still.After(now) {
+					words = []byte("* OK Still here\r\n")
+					still = now.Add(r.f.stillHere)
+				}
+				_ = r.up.SetReadDeadline(still)
+				r.woken = true
+			} else if r.woken {
+				r.woken = false
+				_ = r.up.SetReadDeadline(time.Time{})
+			}
+		}
+		r.mu.Unlock()
+		if words == nil {
+			return nil
+		}
+		if err := u.write(words); err != nil {
+			return err
+		}
+	}
+}
+
+// sayBye writes the last words, where a response may begin, and closes.
+func (u *upstreamSide) sayBye() {
+	r := u.r
+	r.mu.Lock()
+	words := append(r.local, r.bye...)
+	r.local, r.bye = nil, ""
+	r.mu.Unlock()
+	if len(words) > 0 && u.state == atLine && !u.collecting && u.pass == u.start {
+		_ = u.write(words)
+		_ = u.r.down.Uncork()
+	}
+	r.closeBoth()
+}
+
+// makeRoom leaves room to read into: a large buffer while octets flow, the
+// small one at rest.
+func (u *upstreamSide) makeRoom() {
+	if u.start == u.end {
+		u.pass, u.start, u.end = 0, 0, 0
+		if u.big != nil && u.state != inLiteral && u.lastRead < smallBuffer {
+			u.r.f.buffers.put(u.big)
+			u.big, u.buf = nil, u.small[:]
+		} else if u.big == nil && u.state == inLiteral && u.literal.left > smallBuffer {
+			u.big = u.r.f.buffers.get()
+			u.buf = *u.big
+		} else if u.big == nil {
+			u.buf = u.small[:]
+		}
+		return
+	}
+	if u.end < len(u.buf) {
+		return
+	}
+	if u.big == nil {
+		u.big = u.r.f.buffers.get()
+		u.end = copy(*u.big, u.buf[u.start:u.end])
+		u.buf = *u.big
+	} else {
+		u.end = copy(u.buf, u.buf[u.start:u.end])
+	}
+	u.pass, u.start = 0, 0
+}
+
+// frame moves start over what is complete, and returns when it needs more.
+func (u *upstreamSide) frame() error {
+	for u.start < u.end {
+		before := u.start
+		state := u.state
+		var err error
+		switch u.state {
+		case atLine:
+			err = u.beginLine()
+		case inData:
+			err = u.data()
+		case inFetch:
+			err = u.fetchItems()
+		case inLiteral:
+			err = u.literalOctets()
+		}
+		if err != nil {
+			return err
+		}
+		if u.start == before && u.state == state {
+			return nil
+		}
+	}
+	return nil
+}
+
+// line returns the whole line at start, or nil when it is not there yet.
+func (u *upstreamSide) line() ([]byte, error) {
+	b := u.buf[u.start:u.end]
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		if len(b) >= maxStatusLine {
+			return nil, errUpstreamBroken
+		}
+		return nil, nil
+	}
+	if i == 0 || b[i-1] != '\r' {
+		return nil, errUpstreamBroken
+	}
+	return b[:i+1], nil
+}
+
+// beginLine frames a response's head.
+func (u *upstreamSide) beginLine() error {
+	b := u.buf[u.start:u.end]
+	nl := bytes.IndexByte(b, '\n')
+	if nl < 0 && len(b) < imapwire.MaxResponseHead {
+		return nil
+	}
+	if nl >= 0 {
+		b = b[:nl+1]
+	}
+	resp := imapwire.ParseResponse(b)
+	switch resp.Kind {
+	case imapwire.ResponseFetch:
+		u.fetch.Reset()
+		u.message.reset(resp.Number)
+		u.beginCollecting()
+		u.advance(resp.Len)
+		u.state = inFetch
+		return nil
+	case imapwire.ResponseData:
+		if resp.Is("CAPABILITY") || resp.Is("ENABLED") {
+			return u.wordList(&resp)
+		}
+		u.state = inData
+		return nil
+	case imapwire.ResponseStatus:
+		return u.status(&resp)
+	case imapwire.ResponseTagged:
+		return u.tagged(&resp)
+	case imapwire.ResponseContinue:
+		return u.continuation()
+	}
+	return errUpstreamBroken
+}
+
+// wordList rewrites CAPABILITY and ENABLED to what Postern offers.
+func (u *upstreamSide) wordList(resp *imapwire.Response) error {
+	line, err := u.line()
+	if line == nil || err != nil {
+		return err
+	}
+	out := append(u.scratch[:0], line[:resp.Len]...)
+	out = append(appendOffered(out, line[resp.Len:len(line)-2]), '\r', '\n')
+	u.scratch = out
+	return u.replace(len(line), out)
+}
+
+// status handles untagged OK, NO, BAD, BYE and PREAUTH.
+func (u *upstreamSide) status(resp *imapwire.Response) error {
+	line, err := u.line()
+	if line == nil || err != nil {
+		return err
+	}
+	if resp.Is("BYE") {
+		if !u.r.loggingOut() {
+			return io.EOF
+		}
+		return u.replace(len(line), []byte("* BYE Logging out\r\n"))
+	}
+	if resp.Is("PREAUTH") {
+		return errUpstreamBroken
+	}
+	name, args, rest := imapwire.Code(line[resp.Len : len(line)-2])
+	switch {
+	case len(name) == 0:
+	case bytes.EqualFold(name, []byte("UIDVALIDITY")):
+		u.newUIDValidity(args)
+	case bytes.EqualFold(name, []byte("CLOSED")):
+		u.record.flush(u)
+		u.folder, u.uidValidity = "", 0
+	}
+	return u.statusLine(line, resp.Len, name, args, rest, nil)
+}
+
+// statusLine passes a status line on, with its code rewritten or dropped and
+// its tag replaced where needed. head is the length of what stands before the
+// text.
+func (u *upstreamSide) statusLine(line []byte, head int, name, args, rest, retag []byte) error {
+	out := u.scratch[:0]
+	capability := bytes.EqualFold(name, []byte("CAPABILITY"))
+	if retag == nil && (len(name) == 0 || (!capability && onList(passedCodes, name))) {
+		u.advance(len(line))
+		return nil
+	}
+	if retag != nil {
+		out = append(out, retag...)
+		out = append(out, line[bytes.IndexByte(line, ' '):head]...)
+	} else {
+		out = append(out, line[:head]...)
+	}
+	out = append(out, ' ')
+	switch {
+	case capability:
+		out = append(out, "[CAPABILITY"...)
+		out = append(appendOffered(out, args), "] "...)
+	case len(name) > 0 && onList(passedCodes, name):
+		out = append(out, '[')
+		out = append(out, name...)
+		if len(args) > 0 {
+			out = append(append(out, ' '), args...)
+		}
+		out = append(out, "] "...)
+	}
+	if len(rest) == 0 {
+		rest = []byte("done")
+	}
+	out = append(append(out, rest...), '\r', '\n')
+	u.scratch = out
+	return u.replace(len(line), out)
+}
+
+func (u *upstreamSide) newUIDValidity(args []byte) {
+	if folder, ok := u.r.selectingFolder(); ok {
+		u.record.flush(u)
+		u.folder = folder
+	}
+	if n, err := strconv.ParseUint(string(args), 10, 32); err == nil {
+		u.uidValidity = uint32(n)
+	}
+}
+
+// tagged handles the answer that completes a command.
+func (u *upstreamSide) tagged(resp *imapwire.Response) error {
+	line, err := u.line()
+	if line == nil || err != nil {
+		return err
+	}
+	flight, ok := u.r.completed(resp.Tag)
+	if !ok {
+		return errUpstreamBroken
+	}
+	name, args, rest := imapwire.Code(line[resp.Len : len(line)-2])
+	good := resp.Is("OK")
+	switch flight.kind {
+	case selecting:
+		u.record.flush(u)
+		if good {
+			u.folder = flight.change.folder
+		} else if resp.Is("NO") {
+			u.folder, u.uidValidity = "", 0
+		}
+	case closing:
+		u.record.flush(u)
+		if good {
+			u.folder, u.uidValidity = "", 0
+		}
+	case hidden, identifying:
+		err := u.drop(len(line))
+		u.r.signalClient()
+		return err
+	}
+	if good && flight.change != nil {
+		u.record.change(u, flight.change, name, args)
+	}
+	if err := u.statusLine(line, resp.Len, name, args, rest, flight.retag); err != nil {
+		return err
+	}
+	u.r.signalClient()
+	if flight.kind == logout && good {
+		if err := u.flush(); err != nil {
+			return err
+		}
+		return errLoggedOut
+	}
+	return nil
+}
+
+// continuation handles "+": for the client, or for Postern's own command.
+func (u *upstreamSide) continuation() error {
+	line, err := u.line()
+	if line == nil || err != nil {
+		return err
+	}
+	switch u.r.continuationFor() {
+	case expectForClient:
+		u.advance(len(line))
+		if err := u.flush(); err != nil {
+			return err
+		}
+		u.lastWrite = time.Now()
+		u.r.grant()
+		return nil
+	case expectForPostern:
+		err := u.drop(len(line))
+		u.r.grant()
+		return err
+	}
+	return errUpstreamBroken
+}
+
+// data frames opaque untagged data up to its CRLF or a literal.
+func (u *upstreamSide) data() error {
+	b := u.buf[u.start:u.end]
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		// The tail may be a literal's announcement: keep it.
+		if keep := 32; len(b) > keep && len(b) > len(u.buf)/2 {
+			u.advance(len(b) - keep)
+		}
+		return nil
+	}
+	if i == 0 || b[i-1] != '\r' {
+		return errUpstreamBroken
+	}
+	size := imapwire.TrailingLiteral(b[:i+1])
+	u.advance(i + 1)
+	if size >= 0 {
+		u.literal = literal{left: size, back: inData}
+		u.state = inLiteral
+	} else {
+		u.state = atLine
+	}
+	return nil
+}
+
+// fetchItems frames a FETCH response's items.
+func (u *upstreamSide) fetchItems() error {
+	n, event := u.fetch.Scan(u.buf[u.start:u.end])
+	u.advance(n)
+	switch event {
+	case imapwire.FetchBroken:
+		return errUpstreamBroken
+	case imapwire.FetchLiteral:
+		u.literal = literal{left: u.fetch.Size, content: u.fetch.Content, back: inFetch}
+		u.state = inLiteral
+		u.beginContent()
+	case imapwire.FetchString:
+		u.beginContent()
+		if u.fetch.Content == imapwire.ContentBody {
+			return u.record.pass(u, u.fetch.Size)
+		}
+	case imapwire.FetchEnd:
+		u.state = atLine
+		u.record.endMessage(u)
+		return u.endCollecting()
+	}
+	return nil
+}
+
+// literalOctets lets a literal's octets pass.
+func (u *upstreamSide) literalOctets() error {
+	n := int64(u.end - u.start)
+	if n > u.literal.left {
+		n = u.literal.left
+	}
+	if u.literal.content != imapwire.ContentNone {
+		_, _ = u.message.sniff.Write(u.buf[u.start : u.start+int(n)])
+	}
+	if u.literal.content == imapwire.ContentBody {
+		if err := u.record.pass(u, n); err != nil {
+			return err
+		}
+	}
+	u.advance(int(n))
+	if u.literal.left -= n; u.literal.left == 0 {
+		u.state = u.literal.back
+	}
+	return nil
+}
+
+// advance takes n framed octets along.
+func (u *upstreamSide) advance(n int) {
+	if u.collecting {
+		u.collected = append(u.collected, u.buf[u.start:u.start+n]...)
+		u.start += n
+		u.pass = u.start
+		u.collecting = len(u.collected) <= maxCollected
+		return
+	}
+	u.start += n
+}
+
+// drop leaves n octets out.
+func (u *upstreamSide) drop(n int) error { return u.replace(n, nil) }
+
+// replace leaves n octets out and writes instead in their place.
+func (u *upstreamSide) replace(n int, instead []byte) error {
+	if err := u.flush(); err != nil {
+		return err
+	}
+	u.start += n
+	u.pass = u.start
+	if len(instead) == 0 {
+		return nil
+	}
+	return u.write(instead)
+}
+
+// flush writes what is framed to the client.
+func (u *upstreamSide) flush() error {
+	if len(u.collected) > 0 && !u.collecting {
+		b := u.collected
+		u.collected = nil
+		if err := u.write(b); err != nil {
+			return err
+		}
+	}
+	if u.pass == u.start {
+		return nil
+	}
+	b := u.buf[u.pass:u.start]
+	u.pass = u.start
+	return u.write(b)
+}
+
+func (u *upstreamSide) write(b []byte) error {
+	n, err := u.r.down.Conn.Write(b)
+	u.r.octetsDown.Add(int64(n))
+	if u.r.idling.Load() {
+		u.lastWrite = time.Now()
+	}
+	if err != nil {
+		return errors.Join(errClientWrite, err)
+	}
+	return nil
+}
+
+// beginCollecting holds a FETCH response back while an own FETCH is under way.
+func (u *upstreamSide) beginCollecting() {
+	if u.r.asked.Load() == nil {
+		return
+	}
+	// What is framed so far belongs to the client.
+	_ = u.flush()
+	u.collecting = true
+}
+
+// endCollecting swallows the answer to an own FETCH and lets any other pass.
+func (u *upstreamSide) endCollecting() error {
+	if !u.collecting {
+		return nil
+	}
+	if u.message.header && u.fetch.UID != 0 && u.record.identified(u, u.fetch.UID) {
+		u.collecting, u.collected = false, nil
+		return nil
+	}
+	u.collecting = false
+	return u.flush()
+}
+
+func capabilitySet(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, c := range list {
+		set[strings.ToUpper(c)] = true
+	}
+	return set
+}
