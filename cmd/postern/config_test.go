@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+const exampleConfig = "../../deployments/postern.example.yaml"
+
+func readExample(t testing.TB) []byte {
+	t.Helper()
+	b, err := os.ReadFile(exampleConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// uncomment turns "#key: value" into a key, and leaves "# text" alone.
+func uncomment(example []byte) []byte {
+	return regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`).ReplaceAll(example, []byte("$1$2"))
+}
+
+func TestExampleConfigLoads(t *testing.T) {
+	if _, err := loadConfig(exampleConfig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Every key of Config stands in the example, every key of the example is one
+// of Config, and the values that are commented out are of the right kind.
+func TestExampleConfigIsComplete(t *testing.T) {
+	full := uncomment(readExample(t))
+	var c Config
+	if problems := decodeConfig(full, &c); len(problems) > 0 {
+		t.Fatal(&configError{"example", problems})
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(full, &document); err != nil {
+		t.Fatal(err)
+	}
+	documented := make(map[string]bool)
+	var walk func(path string, n *yaml.Node)
+	walk = func(path string, n *yaml.Node) {
+		for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+			key := joinKey(path, n.Content[i].Value)
+			documented[key] = true
+			walk(key, n.Content[i+1])
+		}
+	}
+	walk("", document.Content[0])
+	for _, key := range allKeys("", reflect.TypeFor[Config]()) {
+		// What is below writer_auth is documented below auth.
+		key = strings.Replace(key, ".writer_auth.", ".auth.", 1)
+		if !documented[key] {
+			t.Errorf("%s is not in the example", key)
+		}
+	}
+}
+
+// Where the example says that a value is the default, it is.
+func TestExampleConfigShowsDefaults(t *testing.T) {
+	plain, err := parseConfig("/etc/postern/postern.yaml", readExample(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c Config
+	if problems := decodeConfig(uncomment(readExample(t)), &c); len(problems) > 0 {
+		t.Fatal(&configError{"example", problems})
+	}
+	if plain.Limits != c.Limits {
+		t.Errorf("limits: the defaults are %+v, the example says %+v", plain.Limits, c.Limits)
+	}
+	if plain.Log != c.Log || plain.Drain != c.Drain || plain.Store != c.Store {
+		t.Errorf("log, drain or store: the example does not show the defaults")
+	}
+	if plain.Upstream.DialTimeout != c.Upstream.DialTimeout || plain.Upstream.LoginTimeout != c.Upstream.LoginTimeout {
+		t.Errorf("upstream: the defaults are %+v", plain.Upstream)
+	}
+	if plain.Workstations.CertificateValidity != c.Workstations.CertificateValidity {
+		t.Errorf("workstations.certificate_validity: the default is %v", plain.Workstations.CertificateValidity)
+	}
+	if *plain.Credentials.Sealed != *c.Credentials.Sealed {
+		t.Errorf("credentials.sealed: the defaults are %+v", plain.Credentials.Sealed)
+	}
+	v := *c.Credentials.Vault
+	v.Mount, v.Timeout = "", 0
+	withDefaults := Config{DataDir: "/var/lib/postern", Credentials: CredentialsConfig{Vault: &v}}
+	withDefaults.complete("/etc/postern")
+	if v.Mount != c.Credentials.Vault.Mount || v.Timeout != c.Credentials.Vault.Timeout {
+		t.Errorf("credentials.vault: the defaults are mount %s, timeout %v", v.Mount, v.Timeout)
+	}
+}
+
+func allKeys(path string, t reflect.Type) []string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || !strings.HasSuffix(t.Name(), "Config") {
+		return nil
+	}
+	var keys []string
+	for i := range t.NumField() {
+		key := joinKey(path, t.Field(i).Tag.Get("yaml"))
+		keys = append(append(keys, key), allKeys(key, t.Field(i).Type)...)
+	}
+	return keys
+}
+
+// minimal is the least that is a configuration.
+const minimal = `
+data_dir: data
+hostname: mail.postern.example
+listeners: {imaps: "127.0.0.1:0"}
+tls: {certificate: tls/server.pem, key: tls/server.key}
+workstations: {embedded_ca: ca}
+credentials: {sealed: {}}
+`
+
+func TestConfigErrorsNameTheKey(t *testing.T) {
+	if _, err := parseConfig("/etc/postern/postern.yaml", []byte(minimal)); err != nil {
+		t.Fatal(err)
+	}
+	vault := func(auth string) string {
+		return strings.Replace(minimal, "{sealed: {}}", "{vault: {address: 'https://vault.example:8200', "+auth+"}}", 1)
+	}
+	for name, tc := range map[string]struct{ config, want string }{
+		"empty":                  {"", "data_dir: name the directory"},
+		"no YAML":                {"\t", "postern.yaml: "},
+		"a list":                 {"- a", "must hold keys: data_dir,"},
+		"unknown key":            {minimal + "colour: blue", "colour: there is no such key"},
+		"unknown key below":      {strings.Replace(minimal, "{imaps:", "{imapz: x, imaps:", 1), "listeners.imapz: there is no such key; known here: imaps, imap,"},
+		"unknown key far below":  {vault("auth: {approle: {role: x}}"), "credentials.vault.auth.approle.role: there is no such key"},
+		"a key twice":            {minimal + "hostname: other.example", "hostname: the key is there twice"},
+		"an alias":               {strings.Replace(minimal, "data_dir: data", "data_dir: &a data\nnode: *a", 1), "node: aliases are not supported"},
+		"two documents":          {minimal + "---\nhostname: other.example", "one document is all"},
+		"a text for keys":        {strings.Replace(minimal, "{embedded_ca: ca}", "ca", 1), "workstations: must hold keys"},
+		"a list for a text":      {strings.Replace(minimal, "data_dir: data", "data_dir: [a]", 1), "data_dir: cannot unmarshal !!seq; it must be a text"},
+		"a text for a number":    {minimal + "limits: {pending: many}", "limits.pending: cannot unmarshal !!str `many`; it must be a number"},
+		"no such network":        {minimal + "trusted_proxies: [balancer.example]", "trusted_proxies: "},
+		"a duration, no unit":    {minimal + "drain: {timeout: 30}", `drain.timeout: write a duration with its unit`},
+		"a negative duration":    {minimal + "drain: {timeout: -30s}", `drain.timeout: write a duration with its unit`},
+		"a size without a unit":  {minimal + "limits: {message_size: 50}", `limits.message_size: write a size with its unit`},
+		"a size that overflows":  {minimal + "limits: {message_size: 9999999999999GB}", `limits.message_size: write a size`},
+		"too small":              {minimal + "limits: {message_size: 1KB}", "limits.message_size: give between 64KB and 1GB"},
+		"out of range":           {minimal + "limits: {pending: -1}", "limits.pending: give between 1 and"},
+		"no host name":           {strings.Replace(minimal, "mail.postern.example", "'mail postern'", 1), "hostname: give the host name"},
+		"no listener":            {strings.Replace(minimal, `{imaps: "127.0.0.1:0"}`, "{}", 1), "listeners: give at least one"},
+		"a listener with a name": {strings.Replace(minimal, "127.0.0.1:0", "localhost:993", 1), "listeners.imaps: give an IP address and a port"},
+		"a listener twice":       {strings.Replace(minimal, `"127.0.0.1:0"`, `":993", imap: ":993"`, 1), "listeners.imap: listeners.imaps has the same address"},
+		"no certificate":         {strings.Replace(minimal, "certificate: tls/server.pem, ", "", 1), "tls.certificate: name the PEM file"},
+		"no CA":                  {strings.Replace(minimal, "{embedded_ca: ca}", "{}", 1), "workstations: give embedded_ca, ca_files or both"},
+		"no credentials":         {strings.Replace(minimal, "{sealed: {}}", "{}", 1), "credentials: give exactly one of sealed and vault"},
+		"both credentials":       {strings.Replace(minimal, "{sealed: {}}", "{sealed: {}, vault: {}}", 1), "credentials: give exactly one of sealed and vault"},
+		"vault without address":  {strings.Replace(minimal, "{sealed: {}}", "{vault: }", 1), "credentials.vault.address: give Vault's address"},
+		"vault without auth":     {vault("mount: x"), "credentials.vault.auth: give exactly one of approle, token_file, kubernetes and certificate"},
+		"vault with two auths":   {vault("auth: {token_file: a, kubernetes: {role: b}}"), "credentials.vault.auth: give exactly one of"},
+		"approle without id":     {vault("auth: {approle: {secret_id_file: x}}"), "credentials.vault.auth.approle.role_id: give the role-id"},
+		"writer with no auth":    {vault("auth: {token_file: a}, writer_auth: {}"), "credentials.vault.writer_auth: give exactly one of"},
+		"long socket path":       {minimal + "api: {socket: /" + strings.Repeat("x", 120) + "}", "api.socket: the path has 121 octets"},
+		"log level":              {minimal + "log: {level: loud}", "log.level: give debug, info, warn or error"},
+		"log format":             {minimal + "log: {format: xml}", "log.format: give json or console"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parseConfig("/etc/postern/postern.yaml", []byte(tc.config))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("error is %v\nwant one that says %q", err, tc.want)
+			}
+			if strings.Contains(err.Error(), "main.") || broker.CodeOf(err) != broker.Invalid {
+				t.Errorf("error of code %s: %v", broker.CodeOf(err), err)
+			}
+		})
+	}
+}
+
+func TestConfigTellsAllProblemsAtOnce(t *testing.T) {
+	_, err := parseConfig("postern.yaml", []byte("log: {level: loud}"))
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, key := range []string{"data_dir", "hostname", "listeners", "tls.certificate", "tls.key", "workstations", "credentials", "log.level"} {
+		if !strings.Contains(err.Error(), "postern.yaml: "+key+": ") {
+			t.Errorf("%s is not named in:\n%v", key, err)
+		}
+	}
+}
+
+func TestConfigPathsAreRelativeToTheFile(t *testing.T) {
+	c, err := parseConfig("/etc/postern/postern.yaml", []byte(minimal+"api: {socket: /run/x.sock}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{
+		c.DataDir, c.Store.Path, c.TLS.Key, c.AppPasswords.KeyFile, c.Credentials.Sealed.File, c.API.Socket, c.workstationCAFiles()[0],
+	}
+	want := []string{
+		"/etc/postern/data", "/etc/postern/data/postern.db", "/etc/postern/tls/server.key", "/etc/postern/data/app-password.key",
+		"/etc/postern/data/credentials.age", "/run/x.sock", "/etc/postern/ca/workstation-ca.pem",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add(uncomment(readExample(f)))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		c, err := parseConfig("postern.yaml", content)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("config %v, error %v", c, err)
+		}
+		if err == nil && bytes.Contains(content, []byte("\x00")) {
+			t.Fatal("a NUL was accepted")
+		}
+	})
+}
