@@ -107,6 +107,9 @@ func fetchItem(p *parser, j *judgement) bool {
 		}
 	case "RFC822", "RFC822.TEXT":
 		j.need(policy.Read)
+		if string(w) == "RFC822" {
+			j.need(policy.Headers)
+		}
 		j.fetch.body, j.fetch.seen, j.fetch.rewritable = true, true, false
 	default:
 		return false
@@ -150,9 +153,13 @@ func fetchSection(p *parser, j *judgement, name, section []byte) bool {
 	if !validPartial(rest[1:], partial) {
 		return false
 	}
-	if name := section; !partial || imapwire.ClassifySection(name) == imapwire.ContentHeader {
+	switch {
+	case !partial || imapwire.ClassifySection(section) == imapwire.ContentHeader:
 		j.need(policy.Headers)
-	} else {
+	case section[0] == ']': // the whole message
+		j.need(policy.Headers | policy.Read)
+		j.fetch.body = true
+	default:
 		j.need(policy.Read)
 		j.fetch.body = true
 	}

@@ -95,7 +95,7 @@ func newTable() map[string]*command {
 		{name: "IDLE", states: after, order: alone, judge: noArgs},
 		{name: "GETQUOTA", states: after, judge: judgeQuota, example: ` "User quota"`, needs: policy.List},
 		{name: "GETQUOTAROOT", states: after, judge: judgeQuotaRoot, example: " INBOX", needs: policy.List},
-		{name: "NOTIFY", states: after, order: alone, judge: judgeNotify, example: " SET (selected (MessageNew (UID BODY.PEEK[]) MessageExpunge))", needs: policy.List | policy.Read},
+		{name: "NOTIFY", states: after, order: alone, judge: judgeNotify, example: " SET (selected (MessageNew (UID BODY.PEEK[]) MessageExpunge))", needs: policy.List | policy.Headers | policy.Read},
 		{name: "CANCELUPDATE", states: selected, judge: judgeCancelUpdate, example: ` "a1"`, needs: policy.List},
 
 		{name: "CHECK", states: selected, judge: noArgs},
@@ -108,7 +108,7 @@ func newTable() map[string]*command {
 		{name: "SEARCH", states: selected, judge: judgeSearch, example: " CHARSET UTF-8 BODY secret", needs: policy.List | policy.Read},
 		{name: "SORT", states: selected, judge: judgeSort, example: " (SUBJECT) UTF-8 ALL", needs: policy.List | policy.Headers},
 		{name: "THREAD", states: selected, judge: judgeThread, example: " REFERENCES UTF-8 ALL", needs: policy.List | policy.Headers},
-		{name: "FETCH", states: selected, judge: judgeFetch, example: " 1:* (FLAGS BODY.PEEK[])", needs: policy.List | policy.Read},
+		{name: "FETCH", states: selected, judge: judgeFetch, example: " 1:* (FLAGS BODY.PEEK[])", needs: policy.List | policy.Headers | policy.Read},
 		{name: "STORE", states: selected, judge: judgeStore, example: ` 1 +FLAGS.SILENT (\Seen)`, needs: policy.Flag},
 		{name: "COPY", states: selected, judge: judgeCopy, example: " 1 Archive", needs: policy.File},
 		{name: "MOVE", states: selected, judge: judgeMove, example: " 1 Archive", needs: policy.File},
