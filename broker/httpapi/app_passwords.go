@@ -72,7 +72,7 @@ func (a *api) findAppPassword(ctx context.Context, ref string) (*broker.AppPassw
 }
 
 func (a *api) listAppPasswords(ctx context.Context, in *struct {
-	grantsQuery
+	All   bool   `query:"all" doc:"Revoked and expired ones too."`
 	Agent string `query:"agent" doc:"Only this agent's, by id or name."`
 }) (*answer[List[*AppPassword]], error) {
 	var agent broker.ID
@@ -96,7 +96,7 @@ func (a *api) listAppPasswords(ctx context.Context, in *struct {
 		if agent != "" && p.AgentID != agent {
 			continue
 		}
-		if shown := a.showAppPassword(p, names); in.shown(shown.State) {
+		if shown := a.showAppPassword(p, names); in.All || shown.State.holds() {
 			passwords = append(passwords, shown)
 		}
 	}

@@ -15,7 +15,7 @@ type AssignmentInput struct {
 	Agent      string     `json:"agent" minLength:"1" doc:"Id or name."`
 	Delegation string     `json:"delegation,omitempty" doc:"The delegation's id."`
 	Mailbox    string     `json:"mailbox,omitempty" doc:"In its place: a mailbox, by id or address, that has one delegation that is not over."`
-	Terms      TermsInput `json:"terms,omitempty" doc:"Equal to the delegation's or narrower."`
+	Terms      TermsInput `json:"terms,omitempty" doc:"Equal to the delegation's or narrower. What is left out is as the delegation has it now."`
 }
 
 // Assignment is an assignment with the names of what it holds.
@@ -78,7 +78,7 @@ func (a *api) listAssignments(ctx context.Context, in *grantsQuery) (*answer[Lis
 	}
 	var assignments []*Assignment
 	for _, s := range all {
-		if shown := a.showAssignment(s, names); in.shown(shown.State) {
+		if shown := a.showAssignment(s, names); in.All || shown.State.holds() {
 			assignments = append(assignments, shown)
 		}
 	}
@@ -101,7 +101,7 @@ func (a *api) createAssignment(ctx context.Context, in *struct{ Body AssignmentI
 	if err != nil {
 		return nil, err
 	}
-	terms, err := a.terms(ctx, &in.Body.Terms, d.Terms.Actions)
+	terms, err := a.terms(ctx, &in.Body.Terms, d.Terms)
 	if err != nil {
 		return nil, err
 	}
@@ -137,8 +137,7 @@ func (a *api) delegationFor(ctx context.Context, in *AssignmentInput) (*broker.D
 	}
 	var found *broker.Delegation
 	for _, d := range all {
-		state := a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt)
-		if d.MailboxID != m.ID || state == GrantRevoked || state == GrantExpired {
+		if d.MailboxID != m.ID || !a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt).holds() {
 			continue
 		}
 		if found != nil {

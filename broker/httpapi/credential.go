@@ -46,7 +46,7 @@ func (a *api) registerCredential() {
 }
 
 func (a *api) setCredential(ctx context.Context, in *struct {
-	mailboxPath
+	Mailbox string `path:"mailbox" doc:"Id or address."`
 	RawBody []byte `contentType:"application/json"`
 }) (*answer[CredentialSet], error) {
 	// huma puts the buffer back into a pool.

@@ -12,9 +12,10 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// TermsInput says what may be done.
+// TermsInput says what may be done. In an assignment, what is left out is as
+// the delegation has it now.
 type TermsInput struct {
-	Actions     []Action   `json:"actions,omitempty" nullable:"false" doc:"What may be done. Without it: all, or in an assignment, what the delegation grants now."`
+	Actions     []Action   `json:"actions,omitempty" nullable:"false" doc:"What may be done; without it, all."`
 	NotBefore   *time.Time `json:"not_before,omitempty" doc:"When the terms begin to hold; without it, at once."`
 	NotAfter    *time.Time `json:"not_after,omitempty" doc:"When they end; without it, when revoked."`
 	Sites       []string   `json:"sites,omitempty" nullable:"false" doc:"Sites that may be used, by id or name; without it, any."`
@@ -37,6 +38,9 @@ const (
 	GrantExpired     GrantState = "expired"
 	GrantRevoked     GrantState = "revoked"
 )
+
+// holds reports whether it holds now or will.
+func (s GrantState) holds() bool { return s == GrantActive || s == GrantNotYetValid }
 
 // grantState is what a grant's times make of it now. It speaks of the grant
 // alone: an active assignment may stand on an expired delegation.
@@ -68,11 +72,6 @@ type delegationPath struct {
 // grantsQuery narrows a list of grants.
 type grantsQuery struct {
 	All bool `query:"all" doc:"Revoked and expired ones too."`
-}
-
-// shown reports whether a grant in this state is listed.
-func (q grantsQuery) shown(s GrantState) bool {
-	return q.All || s == GrantActive || s == GrantNotYetValid
 }
 
 func (a *api) registerDelegations() {
@@ -115,7 +114,7 @@ func (a *api) listDelegations(ctx context.Context, in *grantsQuery) (*answer[Lis
 	}
 	var delegations []*Delegation
 	for _, d := range all {
-		if shown := a.showDelegation(d, names); in.shown(shown.State) {
+		if shown := a.showDelegation(d, names); in.All || shown.State.holds() {
 			delegations = append(delegations, shown)
 		}
 	}
@@ -134,7 +133,7 @@ func (a *api) createDelegation(ctx context.Context, in *struct{ Body DelegationI
 	if err != nil {
 		return nil, err
 	}
-	terms, err := a.terms(ctx, &in.Body.Terms, policy.All)
+	terms, err := a.terms(ctx, &in.Body.Terms, policy.Terms{Actions: policy.All})
 	if err != nil {
 		return nil, err
 	}
@@ -166,9 +165,11 @@ func (a *api) findDelegation(ctx context.Context, field, ref string) (*broker.De
 	return nil, err
 }
 
-// terms reads terms; granted is what no actions at all stand for.
-func (a *api) terms(ctx context.Context, in *TermsInput, granted policy.Actions) (policy.Terms, error) {
-	t := policy.Terms{Actions: granted, HardwareKey: in.HardwareKey}
+// terms reads terms. What in leaves out is as in base; a hardware key that
+// base demands stays demanded.
+func (a *api) terms(ctx context.Context, in *TermsInput, base policy.Terms) (policy.Terms, error) {
+	t := base
+	t.HardwareKey = base.HardwareKey || in.HardwareKey
 	if len(in.Actions) > 0 {
 		names := make([]string, len(in.Actions))
 		for i, name := range in.Actions {
@@ -187,16 +188,17 @@ func (a *api) terms(ctx context.Context, in *TermsInput, granted policy.Actions)
 		if !t.NotAfter.After(a.Now()) {
 			return t, broker.InvalidField("terms.not_after", "has passed already")
 		}
-		if !t.NotAfter.After(t.NotBefore) {
-			return t, broker.InvalidField("terms.not_after", "is not after not_before")
-		}
 	}
+	if len(in.Sites) == 0 {
+		return t, nil
+	}
+	t.Sites = make([]string, len(in.Sites))
 	for i, ref := range in.Sites {
 		s, err := a.findSite(ctx, fmt.Sprintf("terms.sites[%d]", i), ref)
 		if err != nil {
 			return t, err
 		}
-		t.Sites = append(t.Sites, string(s.ID))
+		t.Sites[i] = string(s.ID)
 	}
 	return t, nil
 }

@@ -174,8 +174,8 @@ func setEndpoint(e *broker.Endpoint, in *EndpointInput, field string, ports defa
 }
 
 func (a *api) updateMailbox(ctx context.Context, in *struct {
-	mailboxPath
-	Body MailboxPatch
+	Mailbox string `path:"mailbox" doc:"Id or address."`
+	Body    MailboxPatch
 }) (*answer[*Mailbox], error) {
 	m, err := a.findMailbox(ctx, "", in.Mailbox)
 	if err != nil {

@@ -105,10 +105,10 @@ func (a *api) problem(ctx context.Context, op *huma.Operation, err error) *Probl
 	var e *broker.Error
 	if errors.As(err, &e) && e.Field != "" {
 		f := ProblemField{Detail: e.Public}
-		if op.RequestBody != nil {
-			f.Pointer = pointer(e.Field)
-		} else {
+		if op.Method == http.MethodGet {
 			f.Parameter = e.Field
+		} else {
+			f.Pointer = pointer(e.Field)
 		}
 		p.Errors = []ProblemField{f}
 	}

@@ -70,7 +70,7 @@ func (a *api) registerSites() {
 }
 
 func (a *api) updateSite(ctx context.Context, in *struct {
-	sitePath
+	Site string `path:"site" doc:"Id or name."`
 	Body SitePatch
 }) (*answer[*broker.Site], error) {
 	s, err := a.findSite(ctx, "", in.Site)

@@ -99,8 +99,11 @@ func peerActor(c *net.UnixConn, own uint32) (actor broker.Actor, ok bool, err er
 	if u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil && u.Username != "" {
 		name += "(" + u.Username + ")"
 	}
-	return broker.Actor{Kind: "admin", Name: name}, uid == 0 || uid == own, nil
+	return broker.Actor{Kind: "admin", Name: name}, mayManage(uid, own), nil
 }
+
+// mayManage lets root and the server's own user in.
+func mayManage(uid, own uint32) bool { return uid == 0 || uid == own }
 
 // unixPeer puts the actor behind a Unix connection into its context.
 func (s *Server) unixPeer(ctx context.Context, c net.Conn) context.Context {

@@ -29,6 +29,8 @@ func newAssignmentCreateCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create AGENT (--mailbox MAILBOX | --delegation ID)",
 		Short: "Put an agent on a delegation, with equal or narrower terms",
+		Long: `Put an agent on a delegation. Terms that no flag names are as the delegation has
+them now; none can be wider.`,
 		Example: `  postern assignment create asha --mailbox sales@acme.example
   postern assignment create asha --mailbox sales@acme.example --actions list,headers,read --site Pune`,
 		Args: exactly("AGENT"),
@@ -47,7 +49,7 @@ func newAssignmentCreateCommand(a *app) *cobra.Command {
 			})
 		},
 	}
-	f.register(cmd, "without it: what the delegation grants now")
+	f.register(cmd, "without it: the delegation's")
 	cmd.Flags().StringVar(&in.Mailbox, "mailbox", "", "the `mailbox`, when it has one delegation")
 	cmd.Flags().StringVar(&in.Delegation, "delegation", "", "the delegation's `id`")
 	cmd.MarkFlagsOneRequired("mailbox", "delegation")
