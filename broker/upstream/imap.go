@@ -31,7 +31,7 @@ type imapLogin struct {
 
 // loginIMAP takes a connection from the greeting to the authenticated state.
 func loginIMAP(w *wire, e *broker.Endpoint, cred *credentials) (*broker.IMAPConn, error) {
-	l := &imapLogin{wire: w, cred: cred, prefix: "P" + rand.Text()[:6]}
+	l := &imapLogin{wire: w, cred: cred, prefix: newPrefix()}
 	if err := l.greeting(); err != nil {
 		return nil, err
 	}
@@ -51,6 +51,10 @@ func loginIMAP(w *wire, e *broker.Endpoint, cred *credentials) (*broker.IMAPConn
 	}
 	return &broker.IMAPConn{Conn: w.conn, Buffered: w.buffered(), Capabilities: l.capabilities}, nil
 }
+
+// newPrefix returns what tags begin with: random, so that no answer can be
+// written in advance.
+func newPrefix() string { return "P" + rand.Text()[:6] }
 
 func (l *imapLogin) greeting() error {
 	line, err := l.line()
@@ -309,12 +313,12 @@ func (l *imapLogin) untagged(rest []byte) error {
 	case "OK", "NO", "BAD":
 		l.learn(r)
 		return nil
-	case "CAPABILITY":
-		l.capabilities = capabilities(r.text)
-		return nil
 	}
 	if endsInLiteral(rest) {
 		return protocolError("a literal before the login")
+	}
+	if r.status == "CAPABILITY" {
+		l.capabilities = capabilities(r.text)
 	}
 	return nil
 }
