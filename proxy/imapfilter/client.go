@@ -391,8 +391,13 @@ func (s *clientSide) keepEnableable(cmd *imapwire.Command) bool {
 // forward serialises the command and queues it for the upstream. Only a
 // command with literals that must be waited for is written at once.
 func (s *clientSide) forward(cmd *imapwire.Command, flight inFlight) error {
-	if err := s.r.wait(roomToPipeline); err != nil {
-		return err
+	if !s.r.roomToPipeline() {
+		if err := s.flush(); err != nil {
+			return err
+		}
+		if err := s.r.wait(roomToPipeline); err != nil {
+			return err
+		}
 	}
 	start := len(s.out.Bytes())
 	s.out.Head(cmd.Tag(), cmd.Name())

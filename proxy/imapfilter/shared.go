@@ -15,6 +15,12 @@ func (r *relay) nothingUnderWay() bool {
 	return len(r.pending) == 0
 }
 
+func (r *relay) roomToPipeline() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return roomToPipeline(r)
+}
+
 // completed takes the command out that the upstream's tag completes.
 func (r *relay) completed(tag []byte) (inFlight, bool) {
 	r.mu.Lock()
