@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// Limits and times.
+const (
+	// DefaultConnections is a mailbox's budget of upstream IMAP connections
+	// when the mailbox does not say.
+	DefaultConnections = 10
+	// DefaultReserved are those of the budget that sessions leave free, for
+	// probes and for a connection whose end the upstream has not yet noticed.
+	DefaultReserved = 1
+	// DefaultSubmissions is how many submission sessions a mailbox may have.
+	DefaultSubmissions = 10
+	// LeaseTime is how long sessions outlive the last time that the state
+	// could be read (design, section 3).
+	LeaseTime = 15 * time.Second
+	// PollInterval is how often the policy revision is read: notices can be
+	// lost.
+	PollInterval = time.Second
+
+	// tokenKeySize is the HMAC-SHA-256 key's size in octets.
+	tokenKeySize = 32
+	// readTimeout bounds reading the policy revision; passTimeout one pass
+	// over all sessions.
+	readTimeout = 2 * time.Second
+	passTimeout = 5 * time.Second
+	// openTimeout bounds what Open reads and records, back-off excluded.
+	openTimeout = 15 * time.Second
+	// startTimeout is how long Open waits for Run to have read the state.
+	startTimeout = 3 * time.Second
+	// handoverTimeout is how long Open waits for the end of the session whose
+	// place it takes: sessions close within a second of their end.
+	handoverTimeout = time.Second
+	// maxDecideAttempts is how often Open decides again because the policy
+	// changed meanwhile.
+	maxDecideAttempts = 10
+	// maxNotices is how many changes are remembered singly; with more, every
+	// session is decided anew.
+	maxNotices = 1024
+	// maxUnrecorded is how many session.end events wait for a log that failed.
+	maxUnrecorded = 100_000
+
+	// The back-off after failures: the first delay, the longest, how long one
+	// failure is remembered, and how many sources are.
+	firstDelay     = 250 * time.Millisecond
+	longestDelay   = 8 * time.Second
+	forgetInterval = time.Minute
+	maxSources     = 16384
+
+	// maxUsername and maxAnswer cut what strangers and upstreams wrote, in
+	// octets, before it is recorded; maxText each part of
+	// what an agent is told.
+	maxUsername = 256
+	maxAnswer   = 200
+	maxText     = 500
+)
+
+// Config is what a Manager stands on.
+type Config struct {
+	State       broker.State
+	Log         broker.EventLog
+	Credentials broker.Credentials
+	Upstream    broker.Upstream
+	// TokenKey is the HMAC key of app passwords: 32 octets. With another one,
+	// no app password is known any more.
+	TokenKey broker.Secret
+	// Node is this process's name in records; no two live ones may share it.
+	Node string
+	// Connections, Reserved and Submissions replace the defaults of the
+	// budgets when they are not 0. A negative Reserved reserves none. A
+	// mailbox has at least one connection whatever is reserved.
+	Connections int
+	Reserved    int
+	Submissions int
+	Logger      *zap.Logger
+	// Registerer takes the metrics; nil: they are kept and not shown.
+	Registerer prometheus.Registerer
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Manager is the broker.Gate. Its methods may be called from any goroutine.
+type Manager struct {
+	state       broker.State
+	log         broker.EventLog
+	credentials broker.Credentials
+	upstream    broker.Upstream
+	logger      *zap.Logger
+	now         func() time.Time
+	node        string
+	connections int
+	reserved    int
+	submissions int
+
+	tokens  tokens
+	metrics *metrics
+	budget  budget
+	backoff *backoff
+	notices notices
+	unsaved unsaved
+
+	// view holds what was read of the state at one policy revision.
+	view atomic.Pointer[view]
+
+	// ready is closed when the state was read for the first time.
+	ready   chan struct{}
+	running atomic.Bool
+
+	// mu guards the table of sessions and what says that none may enter. It
+	// is never held across I/O.
+	mu       sync.Mutex
+	live     map[broker.ID]*live
+	draining bool
+	lapsed   bool
+}
+
+var _ broker.Gate = (*Manager)(nil)
+
+// New makes a Manager. It lets nobody in until Run has read the state.
+func New(c Config) (*Manager, error) {
+	switch {
+	case c.State == nil || c.Log == nil || c.Credentials == nil || c.Upstream == nil || c.Logger == nil:
+		return nil, errors.New("session: State, Log, Credentials, Upstream and Logger are needed")
+	case len(c.TokenKey.Reveal()) != tokenKeySize:
+		return nil, errors.New("session: the token key must have 32 octets")
+	case c.Node == "":
+		return nil, errors.New("session: the node has no name")
+	case c.Connections < 0 || c.Submissions < 0:
+		return nil, errors.New("session: a budget is negative")
+	}
+	m := &Manager{
+		state: c.State, log: c.Log, credentials: c.Credentials, upstream: c.Upstream,
+		logger: c.Logger, now: c.Now, node: c.Node,
+		connections: orDefault(c.Connections, DefaultConnections),
+		reserved:    max(orDefault(c.Reserved, DefaultReserved), 0),
+		submissions: orDefault(c.Submissions, DefaultSubmissions),
+		tokens:      newTokens(c.TokenKey),
+		ready:       make(chan struct{}),
+		live:        make(map[broker.ID]*live),
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	m.notices.wake = make(chan struct{}, 1)
+	m.backoff = newBackoff()
+	m.budget.pools = make(map[pool]map[*live]struct{})
+	var err error
+	if m.metrics, err = newMetrics(c.Registerer); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func orDefault(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"strings"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// What is looked up in place of what a login does not have. Every login causes
+// the same look-ups, so that their number and their time tell nothing.
+const (
+	noPin     = "0000000000000000000000000000000000000000000000000000000000000000"
+	noID      = broker.ID("00000000-0000-0000-0000-000000000000")
+	noAddress = "nobody@mailbox.invalid"
+)
+
+// attempt is one login on its way in.
+type attempt struct {
+	login broker.Login
+	hash  []byte
+	pin   string
+}
+
+// finding is what an attempt came to at one view.
+type finding struct {
+	facts
+	// cause is why it is denied; empty: it is not.
+	cause  string
+	grants []grant
+}
+
+// identify finds out who is asking for what. The error is the state's.
+func (m *Manager) identify(ctx context.Context, v *view, a *attempt) (*finding, error) {
+	f := &finding{facts: facts{now: m.now(), addr: a.login.RemoteAddr.Addr().Unmap(), pin: a.pin}}
+	var err error
+	if f.password, err = v.passwordByHash(ctx, a.hash); err != nil {
+		return nil, err
+	}
+	pin := noPin
+	if a.pin != "" {
+		pin = a.pin
+	}
+	if f.workstation, err = v.workstationByPin(ctx, pin); err != nil {
+		return nil, err
+	}
+	if a.pin == "" {
+		f.workstation = nil
+	}
+	agentID := noID
+	if f.password != nil {
+		agentID = f.password.AgentID
+	}
+	if f.agent, err = v.agent(ctx, agentID); err != nil {
+		return nil, err
+	}
+	name := ""
+	if f.agent != nil {
+		name = f.agent.Name
+	}
+	address, named := mailboxOf(a.login.Username, a.login.AuthorizationID, name)
+	if !named {
+		address = noAddress
+	}
+	if f.mailbox, err = v.mailboxByAddress(ctx, address); err != nil {
+		return nil, err
+	}
+	if f.mailbox != nil && (!named || strings.ToLower(f.mailbox.Address) != address) {
+		f.mailbox = nil // an alias is not a mailbox's name
+	}
+	mailboxID := noID
+	if f.mailbox != nil {
+		mailboxID = f.mailbox.ID
+	}
+	assignments, err := v.assignmentsOf(ctx, agentID, mailboxID)
+	if err != nil {
+		return nil, err
+	}
+	if f.sites, err = v.sites(ctx); err != nil {
+		return nil, err
+	}
+	if f.locks, err = v.locks(ctx); err != nil {
+		return nil, err
+	}
+	switch f.cause = f.denial(); {
+	case f.cause != "":
+	case !named:
+		f.cause = causeUsername
+	case f.mailbox == nil:
+		f.cause = causeUnknownMailbox
+	case len(assignments) == 0:
+		f.cause = causeNotAssigned
+	default:
+		f.grants, err = grantsOf(ctx, v, assignments)
+	}
+	return f, err
+}
+
+func grantsOf(ctx context.Context, v *view, assignments []*broker.Assignment) ([]grant, error) {
+	grants := make([]grant, 0, len(assignments))
+	for _, a := range assignments {
+		d, err := v.delegation(ctx, a.DelegationID)
+		if err != nil {
+			return nil, err
+		}
+		grants = append(grants, grant{a, d})
+	}
+	return grants, nil
+}
+
+// event returns an event about the attempt, in the log of the firm whose
+// mailbox was asked for; else in the BPO's own.
+func (f *finding) event(t broker.EventType, data any) *broker.Event {
+	e := &broker.Event{Type: t, Actor: broker.Actor{Kind: "stranger"}, Data: data}
+	if f.agent != nil {
+		e.AgentID = f.agent.ID
+		e.Actor = broker.Actor{Kind: "agent", Name: f.agent.Name, ID: f.agent.ID}
+	}
+	if f.workstation != nil {
+		e.WorkstationID = f.workstation.ID
+	}
+	if f.mailbox != nil {
+		e.FirmID, e.MailboxID = f.mailbox.FirmID, f.mailbox.ID
+	}
+	return e
+}
