@@ -394,27 +394,6 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// An event costs one allocation, its id; the batch's are shared.
-func TestSubmitAllocations(t *testing.T) {
-	l, err := New(Config{Store: &fakeStore{}, Logger: zap.NewNop(), QueueSize: 1 << 20, BatchSize: 1 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	events := make([]broker.Event, 5001)
-	data := any(broker.MessageOpen{Folder: "INBOX", Messages: []broker.OpenedMessage{{UID: 1, Section: "BODY[]", Octets: 12000}}})
-	for i := range events {
-		events[i] = broker.Event{Type: broker.EventMessageOpen, Data: data}
-	}
-	next := 0
-	perEvent := testing.AllocsPerRun(len(events)-1, func() {
-		l.Submit(&events[next])
-		next++
-	})
-	if perEvent > 1 {
-		t.Errorf("%v allocations per event", perEvent)
-	}
-}
-
 func TestConfig(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"no store":       {Logger: zap.NewNop()},
