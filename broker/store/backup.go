@@ -42,7 +42,7 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 	if _, err := db.ExecContext(ctx, `VACUUM INTO $1`, path); err != nil {
 		return dbError(err)
 	}
-	if err := f.Sync(); err != nil {
+	if err := errors.Join(f.Sync(), syncFolder(path)); err != nil {
 		return unavailable(err)
 	}
 	return nil

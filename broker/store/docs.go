@@ -26,7 +26,7 @@ type querier func(query string, args ...any) (*sql.Rows, error)
 // read returns the querier for reads outside a transaction.
 func (s *Store) read(ctx context.Context) querier {
 	return func(query string, args ...any) (*sql.Rows, error) {
-		st, err := s.reads.get(query)
+		st, err := s.reads.get(ctx, query)
 		if err != nil {
 			return nil, s.readError(err)
 		}

@@ -20,14 +20,21 @@ import (
 )
 
 // createFile makes sure that the database file exists and is private. SQLite
-// gives its -wal and -shm files the same mode.
+// gives its -wal and -shm files the same mode. One that exists is not opened
+// here: closing it again would drop the locks that another Store of this
+// process has on it (POSIX locks belong to process and file).
 func createFile(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	switch {
+	case err == nil:
+		if err := errors.Join(f.Close(), syncFolder(path)); err != nil {
+			return unavailable(err)
+		}
+		return nil
+	case !errors.Is(err, os.ErrExist):
 		return unavailable(err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(path)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -38,6 +45,15 @@ func createFile(path string) error {
 		return broker.InvalidField("path", "the database %s is open to others (mode %04o): make it 0600", path, info.Mode().Perm())
 	}
 	return nil
+}
+
+// syncFolder makes a new file's name durable.
+func syncFolder(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // openSQLite returns a pool on the file: of one connection that may write, or
@@ -114,22 +130,21 @@ func dbError(err error) error {
 	return broker.Errorf(broker.Internal, "internal error").WithCause(err)
 }
 
-// statements prepares each query once. The queries are the constants of this
-// package, so that the map stays small.
+// statements prepares each query once. The queries are this package's own and
+// few, so that the map stays small.
 type statements struct {
 	prepare func(context.Context, string) (*sql.Stmt, error)
 	mu      sync.Mutex
 	byQuery map[string]*sql.Stmt
 }
 
-func (p *statements) get(query string) (*sql.Stmt, error) {
+func (p *statements) get(ctx context.Context, query string) (*sql.Stmt, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if st := p.byQuery[query]; st != nil {
 		return st, nil
 	}
-	// Not the caller's context: the statement outlives the call.
-	st, err := p.prepare(context.Background(), query)
+	st, err := p.prepare(ctx, query)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,9 @@ type tx struct {
 func (s *Store) write(ctx context.Context, do func(*tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
+	if ctx.Err() != nil {
+		return unavailable(context.Cause(ctx))
+	}
 	j := &job{do: do, done: make(chan error, 1)}
 	select {
 	case s.jobs <- j:
@@ -148,7 +151,7 @@ func (w *writer) discard() {
 // exec and query run a prepared statement. They take no context: a write that
 // was begun is finished or fails by itself.
 func (t *tx) exec(query string, args ...any) (sql.Result, error) {
-	st, err := t.stmts.get(query)
+	st, err := t.stmts.get(context.Background(), query)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +159,7 @@ func (t *tx) exec(query string, args ...any) (sql.Result, error) {
 }
 
 func (t *tx) query(query string, args ...any) (*sql.Rows, error) {
-	st, err := t.stmts.get(query)
+	st, err := t.stmts.get(context.Background(), query)
 	if err != nil {
 		return nil, err
 	}

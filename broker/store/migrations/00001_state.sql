@@ -112,7 +112,7 @@ CREATE TABLE sessions (
     end_reason TEXT
 );
 CREATE INDEX sessions_opened ON sessions (opened_at);
-CREATE INDEX sessions_live ON sessions (node) WHERE ended_at IS NULL;
+CREATE INDEX sessions_live ON sessions (opened_at) WHERE ended_at IS NULL;
 
 -- One log per firm, and the BPO's own under the empty firm_id. number is a
 -- short stand-in for the id in the events' keys.
