@@ -73,7 +73,8 @@ func Catalogue() []EventSpec {
 	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock"} {
 		for _, verb := range changeVerbs[kind] {
 			specs = append(specs, EventSpec{
-				EventType(kind + "." + verb), 1, StateChange{},
+				EventType(kind + "." + verb), 1,
+				StateChange{},
 				"the " + kind + " was " + verb, "as the " + kind + "'s own fields",
 			})
 		}

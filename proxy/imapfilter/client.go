@@ -268,7 +268,7 @@ func (s *clientSide) dispatch(entry *command, skip int) error {
 		return s.refuse(entry, &j)
 	}
 	s.f().metrics.command(entry.name, "forwarded")
-	if entry.order == alone || s.r.wantsIdentify() {
+	if entry.alone || s.r.wantsIdentify() {
 		if err := s.barrier(); err != nil {
 			return err
 		}
@@ -290,7 +290,7 @@ func (s *clientSide) dispatch(entry *command, skip int) error {
 	flight := inFlight{kind: kindOf(entry.name)}
 	flight.change = s.changeFor(entry.name, &j)
 	flight.setTag(cmd.Tag())
-	s.alone = entry.order == alone
+	s.alone = entry.alone
 	return s.forward(cmd, flight)
 }
 

@@ -67,12 +67,12 @@ type fakeSession struct {
 	mu     sync.Mutex
 	events []recorded
 	ended  *broker.End
-	done   chan struct{}
 }
 
 func (s *fakeSession) Record() *broker.Session {
 	return &broker.Session{ID: "0192a000-0000-7000-8000-000000000001"}
 }
+
 func (s *fakeSession) Mailbox() *broker.Mailbox {
 	return &broker.Mailbox{Address: "box@firm.example"}
 }
@@ -257,15 +257,6 @@ func (p *peer) until(prefix string) []string {
 			p.t.Fatalf("no %q", prefix)
 		}
 	}
-}
-
-// command sends a command and returns everything up to its tagged answer.
-func (p *peer) command(format string, args ...any) []string {
-	p.t.Helper()
-	text := fmt.Sprintf(format, args...)
-	p.send("%s", text)
-	tag, _, _ := strings.Cut(text, " ")
-	return p.until(tag + " ")
 }
 
 // closed fails unless the other side closes, whatever it says before.

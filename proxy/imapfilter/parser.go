@@ -113,7 +113,7 @@ func (p *parser) pattern() bool {
 // mailbox returns a folder's name as the client wrote it.
 func (p *parser) mailbox() ([]byte, bool) {
 	v, ok := p.astring()
-	if !ok || len(v) == 0 || len(v) > 1024 || bytes.IndexAny(v, "\r\n\x00") >= 0 {
+	if !ok || len(v) == 0 || len(v) > 1024 || bytes.ContainsAny(v, "\r\n\x00") {
 		return nil, false
 	}
 	return v, true

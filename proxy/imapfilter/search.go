@@ -142,7 +142,8 @@ func searchKey(p *parser, j *judgement, depth int) bool {
 		return searchString(p)
 	case "HEADER":
 		j.need(policy.Headers)
-		return searchString(p) && searchString(p)
+		ok := searchString(p)
+		return ok && searchString(p)
 	case "BODY", "TEXT", "X-GM-RAW":
 		j.need(policy.Read)
 		return searchString(p)
@@ -154,7 +155,8 @@ func searchKey(p *parser, j *judgement, depth int) bool {
 	case "NOT", "FUZZY":
 		return searchKey(p, j, depth-1)
 	case "OR":
-		return searchKey(p, j, depth-1) && searchKey(p, j, depth-1)
+		ok := searchKey(p, j, depth-1)
+		return ok && searchKey(p, j, depth-1)
 	}
 	return false
 }

@@ -15,22 +15,14 @@ const (
 	selected                    // with a folder selected
 )
 
-// order is how a command stands among those that are pipelined.
-type order uint8
-
-const (
-	// free commands are pipelined as they come.
-	free order = iota
-	// alone waits until all before it were answered, and all after it wait
-	// until it was: what it does changes what other answers mean.
-	alone
-)
-
 // command is one entry of the command table.
 type command struct {
 	name   string
 	states states
-	order  order
+	// alone commands wait until all before them were answered, and all after
+	// wait until they were: what they do changes what other answers mean. All
+	// others are pipelined as they come.
+	alone bool
 	// never says why the command is not forwarded; it is BAD.
 	never string
 	// judge checks the arguments and finds the actions that they need. nil:
@@ -57,7 +49,7 @@ func newTable() map[string]*command {
 	list := []command{
 		{name: "CAPABILITY", states: before | after, judge: noArgs},
 		{name: "NOOP", states: before | after, judge: noArgs},
-		{name: "LOGOUT", states: before | after, order: alone, judge: noArgs},
+		{name: "LOGOUT", states: before | after, alone: true, judge: noArgs},
 		{name: "ID", states: before | after, judge: judgeID, example: ` ("name" "test")`},
 
 		{name: "STARTTLS", states: before, never: neverTLS},
@@ -78,12 +70,12 @@ func newTable() map[string]*command {
 		{name: "SETMETADATA", states: after, never: neverAccess},
 		{name: "GETMETADATA", states: after, never: neverOffered},
 
-		{name: "ENABLE", states: after, order: alone, judge: judgeEnable, example: " CONDSTORE"},
-		{name: "SELECT", states: after, order: alone, judge: judgeSelect, example: " INBOX (CONDSTORE)", needs: policy.List},
-		{name: "EXAMINE", states: after, order: alone, judge: judgeSelect, example: " INBOX", needs: policy.List},
+		{name: "ENABLE", states: after, alone: true, judge: judgeEnable, example: " CONDSTORE"},
+		{name: "SELECT", states: after, alone: true, judge: judgeSelect, example: " INBOX (CONDSTORE)", needs: policy.List},
+		{name: "EXAMINE", states: after, alone: true, judge: judgeSelect, example: " INBOX", needs: policy.List},
 		{name: "CREATE", states: after, judge: judgeCreate, example: " New (USE (\\Archive))", needs: policy.Folders},
-		{name: "DELETE", states: after, order: alone, judge: judgeFolder, example: " Old", needs: policy.Folders},
-		{name: "RENAME", states: after, order: alone, judge: judgeRename, example: " Old New", needs: policy.Folders},
+		{name: "DELETE", states: after, alone: true, judge: judgeFolder, example: " Old", needs: policy.Folders},
+		{name: "RENAME", states: after, alone: true, judge: judgeRename, example: " Old New", needs: policy.Folders},
 		{name: "SUBSCRIBE", states: after, judge: judgeFolder, example: " New", needs: policy.Folders},
 		{name: "UNSUBSCRIBE", states: after, judge: judgeFolder, example: " New", needs: policy.Folders},
 		{name: "LIST", states: after, judge: judgeList, example: ` (SUBSCRIBED) "" ("*") RETURN (CHILDREN STATUS (MESSAGES))`, needs: policy.List},
@@ -91,16 +83,16 @@ func newTable() map[string]*command {
 		{name: "XLIST", states: after, judge: judgeLsub, example: ` "" *`, needs: policy.List},
 		{name: "NAMESPACE", states: after, judge: noArgs},
 		{name: "STATUS", states: after, judge: judgeStatus, example: " INBOX (MESSAGES UIDNEXT)", needs: policy.List},
-		{name: "APPEND", states: after, order: alone, streams: true, judge: judgeAppend, example: " Archive {5+}\r\nA: b\n", needs: policy.File},
-		{name: "IDLE", states: after, order: alone, judge: noArgs},
+		{name: "APPEND", states: after, alone: true, streams: true, judge: judgeAppend, example: " Archive {5+}\r\nA: b\n", needs: policy.File},
+		{name: "IDLE", states: after, alone: true, judge: noArgs},
 		{name: "GETQUOTA", states: after, judge: judgeQuota, example: ` "User quota"`, needs: policy.List},
 		{name: "GETQUOTAROOT", states: after, judge: judgeQuotaRoot, example: " INBOX", needs: policy.List},
-		{name: "NOTIFY", states: after, order: alone, judge: judgeNotify, example: " SET (selected (MessageNew (UID BODY.PEEK[]) MessageExpunge))", needs: policy.List | policy.Headers | policy.Read},
+		{name: "NOTIFY", states: after, alone: true, judge: judgeNotify, example: " SET (selected (MessageNew (UID BODY.PEEK[]) MessageExpunge))", needs: policy.List | policy.Headers | policy.Read},
 		{name: "CANCELUPDATE", states: selected, judge: judgeCancelUpdate, example: ` "a1"`, needs: policy.List},
 
 		{name: "CHECK", states: selected, judge: noArgs},
-		{name: "CLOSE", states: selected, order: alone, judge: judgeClose, needs: policy.Delete},
-		{name: "UNSELECT", states: selected, order: alone, judge: noArgs},
+		{name: "CLOSE", states: selected, alone: true, judge: judgeClose, needs: policy.Delete},
+		{name: "UNSELECT", states: selected, alone: true, judge: noArgs},
 		{name: "EXPUNGE", states: selected, judge: judgeExpunge, needs: policy.Delete},
 		{name: "UID EXPUNGE", states: selected, judge: judgeUIDExpunge, example: " 1:*", needs: policy.Delete},
 	}
@@ -112,7 +104,7 @@ func newTable() map[string]*command {
 		{name: "STORE", states: selected, judge: judgeStore, example: ` 1 +FLAGS.SILENT (\Seen)`, needs: policy.Flag},
 		{name: "COPY", states: selected, judge: judgeCopy, example: " 1 Archive", needs: policy.File},
 		{name: "MOVE", states: selected, judge: judgeMove, example: " 1 Archive", needs: policy.File},
-		{name: "REPLACE", states: selected, order: alone, streams: true, judge: judgeReplace, example: " 1 Archive {5+}\r\nA: b\n", needs: policy.File | policy.Delete},
+		{name: "REPLACE", states: selected, alone: true, streams: true, judge: judgeReplace, example: " 1 Archive {5+}\r\nA: b\n", needs: policy.File | policy.Delete},
 	}
 	for _, c := range both {
 		list = append(list, c)
