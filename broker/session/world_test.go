@@ -473,3 +473,5 @@ func alive(t testing.TB, s broker.LiveSession) {
 		t.Fatalf("the session ended: %v", context.Cause(s.Context()))
 	}
 }
+
+func newKey(b byte) broker.Secret { return broker.NewSecret(bytes.Repeat([]byte{b}, tokenKeySize)) }
