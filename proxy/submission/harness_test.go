@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,6 +248,7 @@ func newSink(t testing.TB, adjust func(*smtp.Server)) *sink {
 	}))
 	k.server.Domain = "upstream.example"
 	k.server.EnableDSN = true
+	k.server.MaxLineLength = 0
 	k.server.ErrorLog = errorLog{zapNop}
 	if adjust != nil {
 		adjust(k.server)
@@ -360,10 +362,17 @@ type setup struct {
 	gateway *Gateway
 	addr    string
 	conn    proxy.ConnConfig
+	written atomic.Int64
 	wg      sync.WaitGroup
 }
 
 func newSetup(t testing.TB, gate *fakeGate, adjust func(*Config)) *setup {
+	t.Helper()
+	return newSetupOn(t, gate, proxy.ConnConfig{IsTLS: true}, adjust)
+}
+
+// newSetupOn is newSetup with connections of another kind.
+func newSetupOn(t testing.TB, gate *fakeGate, conn proxy.ConnConfig, adjust func(*Config)) *setup {
 	t.Helper()
 	config := Config{Gate: gate, Hostname: "postern.example"}
 	if adjust != nil {
@@ -373,9 +382,8 @@ func newSetup(t testing.TB, gate *fakeGate, adjust func(*Config)) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &setup{gate: gate, gateway: g, conn: proxy.ConnConfig{
-		IsTLS: true, Remote: netip.MustParseAddrPort("192.0.2.1:1234"),
-	}}
+	conn.Remote = netip.MustParseAddrPort("192.0.2.1:1234")
+	s := &setup{gate: gate, gateway: g, conn: conn}
 	l := listen(t)
 	s.addr = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -385,7 +393,7 @@ func newSetup(t testing.TB, gate *fakeGate, adjust func(*Config)) *setup {
 			if err != nil {
 				return
 			}
-			c := proxy.NewConn(raw, s.conn)
+			c := proxy.NewConn(countingConn{raw, &s.written}, s.conn)
 			s.wg.Go(func() {
 				g.ServeConn(ctx, c)
 				_ = c.Close()
@@ -624,3 +632,22 @@ func (u *scripted) message() (got []byte, whole bool) {
 }
 
 func asError(err error, e **broker.Error) bool { return errors.As(err, e) }
+
+func encode(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func newPlainConn(raw net.Conn) *proxy.Conn { return proxy.NewConn(raw, proxy.ConnConfig{}) }
+
+// countingConn counts what the gateway wrote to its client.
+type countingConn struct {
+	net.Conn
+	written *atomic.Int64
+}
+
+func (c countingConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// sent is how much was written to all clients.
+func (s *setup) sent() int64 { return s.written.Load() }
