@@ -3,11 +3,15 @@
 package upstream
 
 import (
+	"crypto/tls"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 const plainOffer = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hello\n"
@@ -228,4 +232,34 @@ func TestTagsDifferBetweenLogins(t *testing.T) {
 		}
 		seen[tag] = true
 	}
+}
+
+// TestOldTLSIsRefused meets a server that speaks TLS 1.1 alone.
+func TestOldTLSIsRefused(t *testing.T) {
+	ca := servers.NewCA(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{ca.Issue().TLS}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		c, err := l.Accept()
+		if err != nil {
+			t.Errorf("nobody connected: %v", err)
+			return
+		}
+		defer c.Close()
+		if err := c.(*tls.Conn).Handshake(); err == nil {
+			t.Error("TLS 1.1 was spoken")
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		work.Wait()
+	})
+	e := broker.Endpoint{Host: "127.0.0.1", Port: uint16(l.Addr().(*net.TCPAddr).Port), TLS: broker.TLSImplicit, CA: string(ca.PEM)}
+	_, err = newDialer(t, Config{}).OpenIMAP(t.Context(), &broker.Mailbox{Address: address, IMAP: e}, password(marked))
+	wantError(t, err, broker.Unavailable, ReasonTLS)
 }
