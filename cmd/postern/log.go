@@ -12,11 +12,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
 )
 
 func newLogCommand(a *app) *cobra.Command {
-	return newGroup("log", "The audit logs", newLogEventsCommand(a))
+	return newGroup("log", "The audit logs", newLogEventsCommand(a), newLogCatalogueCommand())
 }
 
 func newLogEventsCommand(a *app) *cobra.Command {
@@ -54,6 +55,18 @@ func newLogEventsCommand(a *app) *cobra.Command {
 	cmd.Flags().Int64Var(&after, "after", -1, "only events with a higher `seq`")
 	cmd.Flags().IntVar(&limit, "limit", 1000, "how many, up to 10000")
 	return cmd
+}
+
+func newLogCatalogueCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "catalogue",
+		Short: "Print what events there are, what is in them, and which fields are personal data",
+		Long:  "Print the catalogue of events as a Markdown document. No server is needed.",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return audit.WriteCatalogue(cmd.OutOrStdout())
+		},
+	}
 }
 
 // eventRows makes a line of each event.

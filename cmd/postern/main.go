@@ -43,9 +43,9 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	// The first signal asks for an orderly end, a second one ends at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run does what args say and returns the exit code.
@@ -148,6 +148,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          groupHelp,
+		// groupHelp refuses them, in words of ours.
+		Args:                       cobra.ArbitraryArgs,
+		SuggestionsMinimumDistance: suggestionDistance,
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "the server's management `socket` (or POSTERN_SOCKET)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the server's answer as JSON")
@@ -159,9 +162,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 	return root
 }
 
+// suggestionDistance is how many slips a mistyped command may have to be
+// guessed (Levenshtein distance).
+const suggestionDistance = 2
+
 // newGroup makes a command that only holds others.
 func newGroup(use, short string, commands ...*cobra.Command) *cobra.Command {
-	group := &cobra.Command{Use: use, Short: short, RunE: groupHelp}
+	group := &cobra.Command{
+		Use: use, Short: short, RunE: groupHelp,
+		Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: suggestionDistance,
+	}
 	group.AddCommand(commands...)
 	return group
 }

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -72,7 +73,7 @@ func writeFields(out io.Writer, pairs ...string) {
 // what strangers wrote.
 func printable(s string, lines bool) string {
 	safe := func(r rune) bool { return unicode.IsPrint(r) || lines && r == '\n' }
-	if strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
 		return s
 	}
 	var b strings.Builder

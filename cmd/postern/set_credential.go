@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -58,40 +59,61 @@ both succeed. Nothing reads it back.`,
 	return cmd
 }
 
-// readSecret reads the secret from the terminal or from standard input.
+// readSecret reads the secret from the terminal or from standard input, until
+// the command is told to stop.
 func readSecret(cmd *cobra.Command, mailbox, kind string, whole bool) ([]byte, error) {
-	in := cmd.InOrStdin()
-	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !whole {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s of %s: ", kind, printable(mailbox, false))
-		secret, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(cmd.ErrOrStderr())
+	read := func() ([]byte, error) { return readInput(cmd.InOrStdin(), whole) }
+	if f, ok := cmd.InOrStdin().(*os.File); ok && term.IsTerminal(int(f.Fd())) && !whole {
+		before, err := term.GetState(int(f.Fd()))
 		if err != nil {
-			return nil, fmt.Errorf("reading from the terminal: %w", err)
+			return nil, fmt.Errorf("the terminal: %w", err)
 		}
-		return notEmpty(secret)
+		// When an interrupt comes while the echo is off.
+		defer func() { _ = term.Restore(int(f.Fd()), before) }()
+		defer fmt.Fprintln(cmd.ErrOrStderr())
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s of %s: ", kind, printable(mailbox, false))
+		read = func() ([]byte, error) { return term.ReadPassword(int(f.Fd())) }
 	}
-	text, err := io.ReadAll(io.LimitReader(in, broker.MaxSecret+2+1))
+	type result struct {
+		secret []byte
+		err    error
+	}
+	done := make(chan result, 1)
+	// Nothing interrupts a read of a terminal: when the command gives up, the
+	// process ends, and with it this goroutine.
+	go func() {
+		secret, err := read()
+		done <- result{secret, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err == nil && len(r.secret) == 0 {
+			r.err = usagef("the secret is empty")
+		}
+		return r.secret, r.err
+	case <-cmd.Context().Done():
+		return nil, errors.New("interrupted; nothing was changed")
+	}
+}
+
+// readInput reads one line, without its end, or (whole) everything.
+func readInput(in io.Reader, whole bool) ([]byte, error) {
+	const limit = broker.MaxSecret + len("\r\n")
+	text, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading standard input: %w", err)
 	}
-	if len(text) > broker.MaxSecret+2 {
+	if len(text) > limit {
 		clear(text)
 		return nil, usagef("the secret is longer than %d octets", broker.MaxSecret)
 	}
 	if whole {
-		return notEmpty(text)
+		return text, nil
 	}
 	line := bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 	if bytes.ContainsAny(line, "\r\n") {
 		clear(text)
 		return nil, usagef("standard input holds more than one line; if the secret does, use --stdin-raw")
 	}
-	return notEmpty(line)
-}
-
-func notEmpty(secret []byte) ([]byte, error) {
-	if len(secret) == 0 {
-		return nil, usagef("the secret is empty")
-	}
-	return secret, nil
+	return line, nil
 }
