@@ -28,8 +28,8 @@ const (
 	// could be read (design, section 3).
 	LeaseTime = 15 * time.Second
 	// PollInterval is how often the policy revision is read: notices can be
-	// lost.
-	PollInterval = time.Second
+	// lost. The half of a second leaves the other half for what follows.
+	PollInterval = 500 * time.Millisecond
 
 	// tokenKeySize is the HMAC-SHA-256 key's size in octets.
 	tokenKeySize = 32

@@ -198,7 +198,7 @@ func (s *live) End(e *broker.End, counters *broker.SessionEnd) {
 			data.Detail = end.Detail
 		}
 		event := s.event(broker.EventSessionEnd, data)
-		event.Actor, event.Time = by, m.now()
+		event.Actor = by
 		m.unsaved.submit(m, event)
 		m.metrics.ends.WithLabelValues(string(end.Reason)).Inc()
 		m.logger.Info("session end", append(s.fields(),

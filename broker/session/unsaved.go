@@ -5,6 +5,7 @@ package session
 import (
 	"context"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -22,10 +23,12 @@ type unsaved struct {
 type sent struct {
 	event   *broker.Event
 	receipt *broker.Receipt
+	// at is when the session ended: the time of an event that is late.
+	at time.Time
 }
 
 func (u *unsaved) submit(m *Manager, e *broker.Event) {
-	s := sent{e, m.log.Submit(e)}
+	s := sent{e, m.log.Submit(e), m.now()}
 	u.mu.Lock()
 	full := len(u.sends) >= maxUnrecorded
 	if !full {
@@ -55,9 +58,11 @@ func (u *unsaved) retry(m *Manager) {
 			}
 			continue
 		}
+		// The id stays, if it has one: when the log failed without knowing
+		// that it had not, the same event stands there twice.
 		again := *s.event
-		again.Seq = 0
-		kept = append(kept, sent{&again, m.log.Submit(&again)})
+		again.Seq, again.Time = 0, s.at
+		kept = append(kept, sent{&again, m.log.Submit(&again), s.at})
 	}
 	u.mu.Lock()
 	u.sends = append(kept, u.sends...)
