@@ -189,6 +189,9 @@ func (s *clientSide) answer(status, text string) error {
 	if err := s.barrier(); err != nil {
 		return err
 	}
+	if err := s.r.wait(nothingToSay); err != nil {
+		return err
+	}
 	s.r.say("%s %s %s\r\n", s.tag(), status, text)
 	return nil
 }

@@ -283,6 +283,25 @@ func TestClientVanishesInAppend(t *testing.T) {
 	}
 }
 
+// TestNever9RefusalsToAClientThatDoesNotReadAreBounded: what Postern answers by
+// itself waits for the client, not in memory.
+func TestNever9RefusalsToAClientThatDoesNotReadAreBounded(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	<-upstreams
+	n := 0
+	_ = c.conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	line := strings.Repeat("a FROBNICATE\r\n", 1000)
+	for n < 256<<20 {
+		m, err := io.WriteString(c.conn, line)
+		n += m
+		if err != nil {
+			return
+		}
+	}
+	t.Fatalf("%d octets of commands were answered to nobody", n)
+}
+
 // A flood of pipelined commands waits for the upstream instead of memory.
 func TestPipelineIsBounded(t *testing.T) {
 	gate, upstreams := scripted(t)

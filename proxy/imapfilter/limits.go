@@ -37,6 +37,9 @@ const (
 	maxIdentified = 4096
 	// maxIdentifyBatch is how many messages one look-up asks for.
 	maxIdentifyBatch = 100
+	// maxLocal is how many octets of Postern's own words may wait for a client
+	// that does not read; beyond it, nothing is read from him.
+	maxLocal = 4 << 10
 	// maxCollected is the largest answer to an own command that is held back.
 	maxCollected = 32 << 10
 

@@ -169,10 +169,26 @@ func (r *relay) stop(end *broker.End, bye string, grace time.Duration) {
 	time.AfterFunc(grace+killClose-killGrace, r.closeBoth)
 }
 
+// closeBoth cuts both connections off, whatever is under way on them.
 func (r *relay) closeBoth() {
 	r.down.Kill()
+	r.closeUpstream()
+}
+
+func (r *relay) closeUpstream() {
 	_ = r.up.SetDeadline(time.Unix(1, 0))
 	closeNow(r.up.Conn)
+}
+
+// closeGently closes both connections, and leaves it to the kernel to deliver
+// what was written last. Only the upstream's goroutine may call it, since it
+// writes TLS's close_notify to the client.
+func (r *relay) closeGently() {
+	if t, ok := r.down.Conn.(interface{ CloseWrite() error }); ok && r.down.IsTLS() {
+		_ = t.CloseWrite()
+	}
+	_ = r.down.Raw().Close()
+	r.closeUpstream()
 }
 
 // wakeLocked makes the upstream's goroutine look at local and end.
@@ -223,6 +239,7 @@ func (r *relay) wait(ready func(*relay) bool) error {
 }
 
 func nothingPending(r *relay) bool { return len(r.pending) == 0 }
+func nothingToSay(r *relay) bool   { return len(r.local) < maxLocal }
 func roomToPipeline(r *relay) bool { return len(r.pending) < maxPipelined }
 func continued(r *relay) bool      { return r.granted || len(r.pending) == 0 }
 

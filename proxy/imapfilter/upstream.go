@@ -77,7 +77,7 @@ func (u *upstreamSide) has(capability string) bool { return u.capabilities[capab
 
 // run ends with both connections closed.
 func (u *upstreamSide) run() {
-	defer u.r.closeBoth()
+	defer u.r.closeGently()
 	err := u.loop()
 	u.record.finish(u)
 	if u.big != nil {
@@ -171,6 +171,9 @@ func (u *upstreamSide) ownWords() error {
 		var words []byte
 		if u.state == atLine && !u.collecting {
 			words, r.local = r.local, nil
+			if words != nil {
+				r.signalLocked()
+			}
 		}
 		if words == nil {
 			if r.idling.Load() && u.state == atLine {
@@ -205,9 +208,8 @@ func (u *upstreamSide) sayBye() {
 	r.mu.Unlock()
 	if len(words) > 0 && u.state == atLine && !u.collecting && u.pass == u.start {
 		_ = u.write(words)
-		_ = u.r.down.Uncork()
 	}
-	r.closeBoth()
+	r.closeGently()
 }
 
 // makeRoom leaves room to read into: a large buffer while octets flow, the
