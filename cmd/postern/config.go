@@ -13,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/broker/vault"
 	"github.com/postern-mail/postern/broker/workstationca"
 	"github.com/postern-mail/postern/proxy"
+	"github.com/postern-mail/postern/proxy/submission"
 )
 
 // Defaults of the configuration that no package has of its own.
@@ -20,7 +21,6 @@ const (
 	defaultDrainTimeout = 30 * time.Second
 	defaultLogLevel     = "info"
 	defaultLogFormat    = "json"
-	defaultMessageSize  = 50 << 20
 )
 
 // Files in the data directory, where the configuration says nothing else.
@@ -88,8 +88,9 @@ type CredentialsConfig struct {
 
 // SealedConfig is broker/sealed's.
 type SealedConfig struct {
-	File         string `yaml:"file"`
-	IdentityFile string `yaml:"identity_file"`
+	File           string `yaml:"file"`
+	IdentityFile   string `yaml:"identity_file"`
+	PassphraseFile string `yaml:"passphrase_file"`
 }
 
 // VaultConfig is broker/vault's.
@@ -153,6 +154,7 @@ type LimitsConfig struct {
 	MailboxConnections    int      `yaml:"mailbox_connections"`
 	MailboxSubmissions    int      `yaml:"mailbox_submissions"`
 	MessageSize           size     `yaml:"message_size"`
+	MessageRecipients     int      `yaml:"message_recipients"`
 }
 
 // StoreConfig is the SQLite database's.
@@ -231,7 +233,7 @@ func (c *Config) complete(dir string) {
 	if s := c.Credentials.Sealed; s != nil {
 		setDefault(&s.File, filepath.Join(c.DataDir, sealedFile))
 		setDefault(&s.IdentityFile, filepath.Join(c.DataDir, sealedIdentityFile))
-		under(dir, &s.File, &s.IdentityFile)
+		under(dir, &s.File, &s.IdentityFile, &s.PassphraseFile)
 	}
 	if v := c.Credentials.Vault; v != nil {
 		setDefault(&v.Mount, vault.DefaultMount)
@@ -254,7 +256,8 @@ func (c *Config) complete(dir string) {
 	setDefault(&c.Limits.AuthenticateTimeout, duration(proxy.DefaultAuthenticateTimeout))
 	setDefault(&c.Limits.MailboxConnections, session.DefaultConnections)
 	setDefault(&c.Limits.MailboxSubmissions, session.DefaultSubmissions)
-	setDefault(&c.Limits.MessageSize, defaultMessageSize)
+	setDefault(&c.Limits.MessageSize, submission.DefaultMessageOctets)
+	setDefault(&c.Limits.MessageRecipients, submission.DefaultRecipients)
 	setDefault(&c.Log.Level, defaultLogLevel)
 	setDefault(&c.Log.Format, defaultLogFormat)
 	setDefault(&c.Drain.Timeout, duration(defaultDrainTimeout))

@@ -91,6 +91,7 @@ func TestExampleConfigShowsDefaults(t *testing.T) {
 	if plain.Workstations.CertificateValidity != c.Workstations.CertificateValidity {
 		t.Errorf("workstations.certificate_validity: the default is %v", plain.Workstations.CertificateValidity)
 	}
+	c.Credentials.Sealed.PassphraseFile = "" // an example, not a default
 	if *plain.Credentials.Sealed != *c.Credentials.Sealed {
 		t.Errorf("credentials.sealed: the defaults are %+v", plain.Credentials.Sealed)
 	}

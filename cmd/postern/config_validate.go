@@ -124,6 +124,7 @@ func (v *validator) limits(c *LimitsConfig) {
 	v.count("limits.mailbox_connections", c.MailboxConnections, 1000)
 	v.count("limits.mailbox_submissions", c.MailboxSubmissions, 1000)
 	v.check(c.MessageSize >= 64<<10 && c.MessageSize <= 1<<30, "limits.message_size", "give between 64KB and 1GB")
+	v.count("limits.message_recipients", c.MessageRecipients, 100_000)
 }
 
 func (v *validator) credentials(c *CredentialsConfig) {

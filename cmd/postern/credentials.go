@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/vault"
+)
+
+// credentials are what the configuration chose.
+type credentials interface {
+	broker.Credentials
+	// Run does what must be done all the time, until ctx ends.
+	Run(ctx context.Context) error
+}
+
+func openCredentials(c *CredentialsConfig, logger *zap.Logger, registry prometheus.Registerer) (credentials, error) {
+	if c.Vault != nil {
+		return openVault(c.Vault, logger, registry)
+	}
+	return openSealed(c.Sealed)
+}
+
+func openVault(c *VaultConfig, logger *zap.Logger, registry prometheus.Registerer) (credentials, error) {
+	config := vault.Config{
+		Address:    c.Address,
+		Namespace:  c.Namespace,
+		CACert:     c.CAFile,
+		ServerName: c.ServerName,
+		Mount:      c.Mount,
+		Timeout:    time.Duration(c.Timeout),
+		Auth:       vaultAuth(c.Auth),
+		Registerer: registry,
+		Logger:     logger,
+	}
+	if c.WriterAuth != nil {
+		writer := vaultAuth(c.WriterAuth)
+		config.Writer = &writer
+	}
+	client, err := vault.New(config)
+	if err != nil {
+		return nil, vaultError(err)
+	}
+	return client, nil
+}
+
+// vaultError gives an error of vault.New the name that its field has in the
+// configuration file. Environment variables keep theirs.
+func vaultError(err error) error {
+	var e *broker.Error
+	if !errors.As(err, &e) || e.Field == "" {
+		return keyError("credentials.vault", err)
+	}
+	named := *e
+	if e.Field == "environment" || strings.HasPrefix(e.Field, "VAULT_") {
+		return &named
+	}
+	field := e.Field
+	for _, rename := range [][2]string{{"writer", "writer_auth"}, {"ca_cert", "ca_file"}} {
+		if rest, ok := strings.CutPrefix(field, rename[0]); ok && (rest == "" || rest[0] == '.') {
+			field = rename[1] + rest
+		}
+	}
+	if strings.HasSuffix(field, ".secret_id_state") {
+		field += "_file"
+	}
+	named.Field = "credentials.vault." + field
+	return &named
+}
+
+func vaultAuth(c *VaultAuthConfig) vault.AuthConfig {
+	auth := vault.AuthConfig{TokenFile: c.TokenFile}
+	if r := c.AppRole; r != nil {
+		auth.AppRole = &vault.AppRole{
+			RoleID: r.RoleID, SecretIDFile: r.SecretIDFile, Wrapped: r.Wrapped,
+			SecretIDState: r.SecretIDStateFile, Mount: r.Mount,
+		}
+	}
+	if k := c.Kubernetes; k != nil {
+		auth.Kubernetes = &vault.Kubernetes{Role: k.Role, TokenFile: k.TokenFile, Mount: k.Mount}
+	}
+	if t := c.Certificate; t != nil {
+		auth.Certificate = &vault.Certificate{CertFile: t.CertFile, KeyFile: t.KeyFile, Name: t.Name, Mount: t.Mount}
+	}
+	return auth
+}
