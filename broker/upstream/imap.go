@@ -32,6 +32,10 @@ type imapLogin struct {
 // loginIMAP takes a connection from the greeting to the authenticated state.
 func loginIMAP(w *wire, e *broker.Endpoint, cred *credentials) (*broker.IMAPConn, error) {
 	l := &imapLogin{wire: w, cred: cred, prefix: newPrefix()}
+	return l.toAuthenticated(e)
+}
+
+func (l *imapLogin) toAuthenticated(e *broker.Endpoint) (*broker.IMAPConn, error) {
 	if err := l.greeting(); err != nil {
 		return nil, err
 	}
@@ -49,7 +53,7 @@ func loginIMAP(w *wire, e *broker.Endpoint, cred *credentials) (*broker.IMAPConn
 	if err := l.askCapabilities(); err != nil {
 		return nil, err
 	}
-	return &broker.IMAPConn{Conn: w.conn, Buffered: w.buffered(), Capabilities: l.capabilities}, nil
+	return &broker.IMAPConn{Conn: l.conn, Buffered: l.buffered(), Capabilities: l.capabilities}, nil
 }
 
 // newPrefix returns what tags begin with: random, so that no answer can be

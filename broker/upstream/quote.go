@@ -83,7 +83,7 @@ func longestEcho(words []byte, forms [][]byte) int {
 // are copies, which the caller wipes.
 func (c *credentials) forms() [][]byte {
 	secret := c.secret.Reveal()
-	forms := [][]byte{bytes.Clone(secret), appendQuoted(nil, secret)}
+	forms := [][]byte{bytes.Clone(secret), appendQuoted(make([]byte, 0, 2*len(secret)+2), secret)}
 	// Without the quotes around it.
 	forms[1] = forms[1][1 : len(forms[1])-1]
 	for _, message := range [][]byte{bytes.Clone(secret), c.plain(), c.oauthBearer(), c.xoauth2()} {

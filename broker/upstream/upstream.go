@@ -169,7 +169,7 @@ func (d *Dialer) OpenSubmission(ctx context.Context, m *broker.Mailbox, c *broke
 // open dials and runs one protocol's login under the deadlines, which are
 // cleared when it succeeds.
 func (d *Dialer) open(ctx context.Context, p broker.Protocol, e *broker.Endpoint, cred *credentials, login func(*wire) error) error {
-	began := time.Now()
+	began := d.now()
 	w, err := d.connect(ctx, e)
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (d *Dialer) open(ctx context.Context, p broker.Protocol, e *broker.Endpoint
 	}
 	d.log.Debug("logged in upstream",
 		zap.String("protocol", string(p)), zap.String("host", e.Host), zap.Uint16("port", e.Port),
-		zap.Duration("took", time.Since(began)))
+		zap.Duration("took", d.now().Sub(began)))
 	return nil
 }
 

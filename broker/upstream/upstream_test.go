@@ -85,6 +85,10 @@ func TestPlainTextIsForLoopbackAlone(t *testing.T) {
 		}
 	}
 	own := ownAddress(t)
+	if own == "" {
+		t.Log("this machine has loopback alone: the table above must do")
+		return
+	}
 	l, err := net.Listen("tcp", net.JoinHostPort(own, "0"))
 	if err != nil {
 		t.Fatal(err)
@@ -147,8 +151,8 @@ func TestEndpointsAreCached(t *testing.T) {
 	}
 }
 
-// ownAddress returns an address of this machine that is not loopback. Linux
-// takes the whole of 0.0.0.0/8 for no address at all, so one must be found.
+// ownAddress returns an address of this machine that is not loopback; empty:
+// it has no other.
 func ownAddress(t *testing.T) string {
 	t.Helper()
 	all, err := net.InterfaceAddrs()
