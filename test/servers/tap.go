@@ -78,10 +78,12 @@ type armedFault struct {
 // tapped is one connection through the Tap.
 type tapped struct {
 	client, server net.Conn
-	// watched counts and keeps what passed per direction while a fault is
-	// armed; both are guarded by the Tap's mutex.
-	watched [2][]byte
-	stalled chan struct{} // nil, or closed on release
+	// passed counts the octets per direction since a fault was armed, and tail
+	// holds the last of them, in which its pattern may have begun. Both are
+	// guarded by the Tap's mutex, and so is stalled: nil, or closed on release.
+	passed  [2]int
+	tail    [2][]byte
+	stalled chan struct{}
 	dead    chan struct{}
 	once    sync.Once
 }
@@ -121,7 +123,7 @@ func (tap *Tap) Arm(f Fault) <-chan struct{} {
 	defer tap.mu.Unlock()
 	tap.fault = &armedFault{Fault: f, struck: make(chan struct{})}
 	for _, c := range tap.connections {
-		c.watched = [2][]byte{}
+		c.passed, c.tail = [2]int{}, [2][]byte{}
 	}
 	return tap.fault.struck
 }
@@ -268,27 +270,37 @@ func (tap *Tap) judge(c *tapped, d Direction, chunk []byte) (passing int, struck
 	if f == nil || f.Direction != d {
 		return len(chunk), nil
 	}
-	before := len(c.watched[d])
-	c.watched[d] = append(c.watched[d], chunk...)
-	end := f.AfterOctets
+	end := f.AfterOctets - c.passed[d]
 	if len(f.Pattern) > 0 {
-		at := bytes.Index(c.watched[d], f.Pattern)
-		if at < 0 {
-			return len(chunk), nil
-		}
-		end = at + len(f.Pattern)
-		if f.Before {
-			end = at
-		}
-	} else if len(c.watched[d]) < end {
+		end = f.find(c.tail[d], chunk)
+	}
+	if end < 0 || end > len(chunk) {
+		c.passed[d] += len(chunk)
+		c.tail[d] = lastOctets(append(c.tail[d], chunk...), len(f.Pattern)-1)
 		return len(chunk), nil
 	}
 	tap.fault = nil
 	if f.Action == Stall {
 		c.stalled = tap.released
 	}
-	return min(max(end-before, 0), len(chunk)), f
+	return end, f
 }
+
+// find returns how much of the chunk passes before a pattern strikes that may
+// have begun in tail; negative: there is none. Of a pattern that is held back
+// what was in earlier chunks has passed already.
+func (f *Fault) find(tail, chunk []byte) int {
+	at := bytes.Index(append(bytes.Clone(tail), chunk...), f.Pattern)
+	if at < 0 {
+		return -1
+	}
+	if f.Before {
+		return max(at-len(tail), 0)
+	}
+	return at + len(f.Pattern) - len(tail)
+}
+
+func lastOctets(b []byte, n int) []byte { return b[max(len(b)-max(n, 0), 0):] }
 
 // waitStalled waits while the connection is stalled, and reports whether it
 // still lives.
