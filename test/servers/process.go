@@ -27,10 +27,15 @@ type process struct {
 	err  error         // how it ended; valid after done
 }
 
-// startProcess starts a program whose output goes to the file logPath. The
+// startProcess starts a program whose output goes to the file logPath.
+func startProcess(logPath string, path string, args ...string) (*process, error) {
+	return startProcessIn(logPath, nil, path, args...)
+}
+
+// startProcessIn is startProcess with variables added to the environment. The
 // kernel ends it should the test process die: that signal is tied to the
 // thread that forked, so that thread is kept until the program has ended.
-func startProcess(logPath string, path string, args ...string) (*process, error) {
+func startProcessIn(logPath string, env []string, path string, args ...string) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -44,6 +49,7 @@ func startProcess(logPath string, path string, args ...string) (*process, error)
 		defer log.Close()
 		cmd := exec.Command(path, args...)
 		cmd.Stdout, cmd.Stderr = log, log
+		cmd.Env = append(os.Environ(), env...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		if err := cmd.Start(); err != nil {
 			started <- err
