@@ -138,10 +138,11 @@ func (d *dataReader) readHeader(into []byte) (header, front []byte, err error) {
 		if bytes.HasPrefix(front, crlf) { // the header is empty
 			return nil, front, nil
 		}
-		if end := bytes.Index(front[from:], crlfcrlf); end >= 0 {
+		end := bytes.Index(front[from:], crlfcrlf)
+		switch {
+		case end >= 0 && from+end <= maxHeader:
 			return front[:from+end+len(crlf)], front, nil
-		}
-		if len(front) > maxHeader {
+		case end >= 0, len(front) > maxHeader:
 			return nil, front, errHeaderTooLong
 		}
 	}

@@ -393,7 +393,7 @@ func newSetupOn(t testing.TB, gate *fakeGate, conn proxy.ConnConfig, adjust func
 			if err != nil {
 				return
 			}
-			c := proxy.NewConn(countingConn{raw, &s.written}, s.conn)
+			c := proxy.NewConn(countingConn{raw.(*net.TCPConn), &s.written}, s.conn)
 			s.wg.Go(func() {
 				g.ServeConn(ctx, c)
 				_ = c.Close()
@@ -639,12 +639,12 @@ func newPlainConn(raw net.Conn) *proxy.Conn { return proxy.NewConn(raw, proxy.Co
 
 // countingConn counts what the gateway wrote to its client.
 type countingConn struct {
-	net.Conn
+	*net.TCPConn
 	written *atomic.Int64
 }
 
 func (c countingConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
+	n, err := c.TCPConn.Write(b)
 	c.written.Add(int64(n))
 	return n, err
 }

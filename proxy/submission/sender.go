@@ -136,7 +136,7 @@ func checkDisplayName(name string, own func(Address) bool) error {
 	}) {
 		return errEncodedWord
 	}
-	name = strings.NewReplacer("＠", "@", "﹫", "@").Replace(name)
+	name = strings.ReplaceAll(strings.ReplaceAll(name, "＠", "@"), "﹫", "@")
 	for _, word := range strings.FieldsFunc(name, func(r rune) bool {
 		return unicode.IsSpace(r) || strings.ContainsRune(`"'(),;:[]`, r)
 	}) {

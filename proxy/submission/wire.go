@@ -350,8 +350,11 @@ func (w *wire) Close() error {
 		killer := time.AfterFunc(endWithin, w.conn.Kill)
 		defer killer.Stop()
 		_ = w.conn.SetWriteDeadline(time.Now().Add(lastWords))
-		if w.flush() == nil && w.lingers {
-			w.linger()
+		switch err := w.flush(); {
+		case err != nil:
+			w.conn.Kill() // who does not read is not waited for
+		case w.lingers && !w.linger():
+			w.conn.Kill()
 		}
 		_ = w.conn.Close() // it is over either way
 		w.returnBuffer()
@@ -360,14 +363,16 @@ func (w *wire) Close() error {
 }
 
 // linger reads on for a moment after the last words: closing a socket with
-// unread octets resets it, and a reset takes the last words with it.
-func (w *wire) linger() {
+// unread octets resets it, and a reset takes the last words with it. It
+// reports whether the client closed its side.
+func (w *wire) linger() bool {
 	raw := w.conn.Raw()
 	if half, ok := raw.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
 	_ = raw.SetReadDeadline(time.Now().Add(linger))
-	_, _ = io.Copy(io.Discard, raw)
+	_, err := io.Copy(io.Discard, raw)
+	return err == nil
 }
 
 // The rest of net.Conn. go-smtp has no timeouts of its own here.
