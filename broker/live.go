@@ -125,8 +125,9 @@ type SubmissionConn struct {
 //
 // Errors: Unavailable when it cannot be reached, times out, its certificate
 // does not verify (Reason "tls"), or it answers "try again"; CredentialRefused
-// when it refuses the credential. The cause may hold the server's words; they
-// are cleared of the credential.
+// when it refuses the credential; Invalid when no login could carry the
+// credential or the login name (a NUL in a password). The cause may hold the
+// server's words; they are cleared of the credential.
 type Upstream interface {
 	OpenIMAP(ctx context.Context, m *Mailbox, c *Credential) (*IMAPConn, error)
 	OpenSubmission(ctx context.Context, m *Mailbox, c *Credential) (*SubmissionConn, error)
