@@ -41,8 +41,18 @@ type Options struct {
 	Env []string
 }
 
-// Postern is a server in a process of its own.
+// Postern is a server in a process of its own, as one test sees it.
 type Postern struct {
+	*server
+	t testing.TB
+}
+
+// For returns the same server for another test, a subtest of the one that
+// started it: what fails then fails there.
+func (p *Postern) For(t testing.TB) *Postern { return &Postern{p.server, t} }
+
+// server is what all views of a Postern share.
+type server struct {
 	// Bin is the binary; Dir the data directory that `postern init` made, with
 	// ConfigFile in it; Socket the management API's.
 	Bin, Dir, ConfigFile, Socket string
@@ -57,7 +67,6 @@ type Postern struct {
 	// its starts.
 	LogFile string
 
-	t       testing.TB
 	options Options
 	child   *servers.Child
 }
@@ -68,11 +77,11 @@ type Postern struct {
 func StartPostern(t testing.TB, options Options) *Postern {
 	t.Helper()
 	home := servers.TempDir(t)
-	p := &Postern{
-		t: t, options: options, Bin: servers.BuildPostern(t),
+	p := &Postern{t: t, server: &server{
+		options: options, Bin: servers.BuildPostern(t),
 		Dir: filepath.Join(home, "data"), Socket: filepath.Join(home, "data", "api.sock"),
 		LogFile: filepath.Join(home, "postern.log"),
-	}
+	}}
 	p.ConfigFile = filepath.Join(p.Dir, "e2e.yaml")
 	p.CAFile = filepath.Join(p.Dir, "workstation-ca", "workstation-ca.pem")
 	p.run("", "init", "--dir", p.Dir, "--hostname", "localhost", "--hostname", "127.0.0.1")

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/postern-mail/postern/broker"
@@ -41,20 +42,32 @@ type WorldOptions struct {
 	IMAP, Submission func(*World) broker.Endpoint
 }
 
-// World is Postern with a mail provider, a Vault and a firm.
+// World is Postern with a mail provider, a Vault and a firm, as one test sees
+// it.
 type World struct {
+	*surroundings
+	Postern *Postern
+	t       testing.TB
+}
+
+// For returns the same world for another test, a subtest of the one that made
+// it: what fails then fails there.
+func (w *World) For(t testing.TB) *World { return &World{w.surroundings, w.Postern.For(t), t} }
+
+// surroundings are what all views of a World share.
+type surroundings struct {
 	CA      *servers.CA
 	Dovecot *servers.Dovecot
 	Postfix *servers.Postfix
 	// Vault is nil with WorldOptions.Sealed.
-	Vault   *servers.Vault
-	Postern *Postern
+	Vault *servers.Vault
 
-	t         testing.TB
 	options   WorldOptions
 	passwords map[string]string
-	added     map[string]bool
-	seats     int
+
+	mu    sync.Mutex
+	added map[string]bool
+	seats int
 }
 
 // NewWorld starts the provider, Vault and Postern, and creates the firm. Each
@@ -62,7 +75,9 @@ type World struct {
 // AddMailbox, or by the first Seat.
 func NewWorld(t testing.TB, options WorldOptions) *World {
 	t.Helper()
-	w := &World{t: t, options: options, passwords: make(map[string]string), added: make(map[string]bool)}
+	w := &World{t: t, surroundings: &surroundings{
+		options: options, passwords: make(map[string]string), added: make(map[string]bool),
+	}}
 	w.CA = servers.NewCA(t)
 	dovecot := append([]servers.DovecotOption{servers.WithCA(w.CA)}, options.Dovecot...)
 	logins := make(map[string]string)
@@ -112,6 +127,9 @@ func (w *World) Passwords() []string {
 // does: over the command line, with the password on standard input.
 func (w *World) AddMailbox(address string) {
 	w.t.Helper()
+	w.mu.Lock()
+	w.added[address] = true
+	w.mu.Unlock()
 	imap, submission := w.Dovecot.IMAP(broker.TLSImplicit), w.Postfix.Submission(broker.TLSImplicit)
 	if w.options.IMAP != nil {
 		imap = w.options.IMAP(w)
@@ -129,7 +147,6 @@ func (w *World) AddMailbox(address string) {
 	}
 	w.Postern.CLI(args...)
 	w.Postern.CLIInput(w.passwords[address]+"\n", "mailbox", "set-credential", address)
-	w.added[address] = true
 }
 
 func hostPort(e broker.Endpoint) string { return fmt.Sprintf("%s:%d", e.Host, e.Port) }
@@ -154,13 +171,16 @@ type Seat struct {
 // first.
 func (w *World) Seat(mailbox string, actions ...string) *Seat {
 	w.t.Helper()
-	if !w.added[mailbox] {
+	w.mu.Lock()
+	w.seats++
+	number, added := w.seats, w.added[mailbox]
+	w.mu.Unlock()
+	if !added {
 		w.AddMailbox(mailbox)
 	}
-	w.seats++
 	s := &Seat{
 		world: w, Mailbox: mailbox,
-		Agent: fmt.Sprintf("agent-%d", w.seats), Workstation: fmt.Sprintf("workstation-%d", w.seats),
+		Agent: fmt.Sprintf("agent-%d", number), Workstation: fmt.Sprintf("workstation-%d", number),
 	}
 	s.AgentID = decodeCLI[broker.Agent](w.Postern, "agent", "add", s.Agent).ID
 	keys := filepath.Join(servers.TempDir(w.t), "keys")
