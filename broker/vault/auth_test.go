@@ -59,6 +59,7 @@ func wrapped(t *testing.T, v *servers.Vault, stateFile string) *vault.AppRole {
 // TestWrappedSecretID: a wrapping token works once; the secret-id in it lasts
 // as long as the process, and longer with a state file.
 func TestWrappedSecretID(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	firm, mailbox := stored(t, v, "kept")
 
@@ -131,6 +132,7 @@ func TestWrappedSecretID(t *testing.T) {
 // TestForeignWrappingToken: a token that wraps a secret-id of the sender's
 // choice is not even opened.
 func TestForeignWrappingToken(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	auth := wrapped(t, v, "")
 	client := v.Client()
@@ -153,6 +155,7 @@ func TestForeignWrappingToken(t *testing.T) {
 // TestTokensThatEnd: reads go on without a failure while tokens are renewed,
 // reach their maximum and are replaced.
 func TestTokensThatEnd(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	firm, mailbox := stored(t, v, "kept")
 	client, _ := start(t, reading(t, v, appRole(t, v, "short", "postern-proxy", 2*time.Second, 3*time.Second)))
@@ -168,6 +171,7 @@ func TestTokensThatEnd(t *testing.T) {
 
 // TestRevokedToken: within the call that finds out, Postern logs in anew.
 func TestRevokedToken(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	firm, mailbox := stored(t, v, "kept")
 	client, _ := start(t, reading(t, v, appRole(t, v, "postern-proxy", "postern-proxy", time.Hour, time.Hour)))
@@ -191,6 +195,7 @@ func TestRevokedToken(t *testing.T) {
 // TestStopRevokesTheToken: a Postern that has stopped leaves no token behind,
 // and answers at once that it has.
 func TestStopRevokesTheToken(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	tokens := func() int {
 		s, err := v.Client().Logical().List("auth/token/accessors")
@@ -219,6 +224,7 @@ func TestStopRevokesTheToken(t *testing.T) {
 }
 
 func TestTokenFile(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	firm, mailbox := stored(t, v, "kept")
 	old := v.Token("postern-proxy", time.Hour)
@@ -261,6 +267,7 @@ func TestTokenFile(t *testing.T) {
 // TestCertificate: the token is renewed too, for which Vault wants to see the
 // certificate again; and a renewed certificate is taken up.
 func TestCertificate(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	firm, mailbox := stored(t, v, "kept")
 	clients := servers.NewCA(t)
@@ -311,6 +318,7 @@ func TestCertificate(t *testing.T) {
 // TestKubernetes runs Vault's own Kubernetes backend against a TokenReview
 // endpoint (Kubernetes API, authentication.k8s.io/v1).
 func TestKubernetes(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	firm, mailbox := stored(t, v, "kept")
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -397,6 +405,7 @@ func serviceAccountToken(t *testing.T, key *ecdsa.PrivateKey, name string) strin
 // TestNoSecretInTheLog: neither a credential nor what Postern logs in with is
 // ever logged.
 func TestNoSecretInTheLog(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	core, logs := observer.New(zapcore.DebugLevel)
 	auth := wrapped(t, v, filepath.Join(t.TempDir(), "state"))

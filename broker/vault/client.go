@@ -183,7 +183,7 @@ func (id *identity) health(ctx context.Context) error {
 	var said *api.ResponseError
 	switch {
 	case errors.As(err, &said) && (said.StatusCode == http.StatusServiceUnavailable || said.StatusCode == http.StatusNotImplemented):
-		return outage(ReasonSealed, errors.New("vault is sealed or not initialised"), false)
+		return outage(ReasonSealed, errors.New("vault is sealed, not initialised, or behind a balancer that knows of none that is up"), false)
 	case errors.As(err, &said) && said.StatusCode < 500:
 		return nil // 472, 473: a secondary, or a standby: it is alive and the token decides
 	}

@@ -93,10 +93,13 @@ type write struct {
 // whose answer was lost, or with a version that an operator has deleted.
 func (w *write) try(ctx context.Context, client *api.Client) (int, error) {
 	version, err := w.put(ctx, client)
+	if err == nil {
+		return version, nil
+	}
 	f := failureOf(err)
-	if err == nil || broker.CodeOf(f) != broker.Conflict {
-		w.unsure = w.unsure || err != nil && f.outage
-		return version, err
+	if f.err.Code != broker.Conflict {
+		w.unsure = w.unsure || f.outage
+		return 0, f
 	}
 	if w.unsure {
 		ours, lookErr := w.done(ctx, client)
@@ -111,7 +114,7 @@ func (w *write) try(ctx context.Context, client *api.Client) (int, error) {
 			return w.put(ctx, client)
 		}
 	}
-	return 0, err
+	return 0, f
 }
 
 func (w *write) put(ctx context.Context, client *api.Client) (int, error) {
@@ -142,11 +145,12 @@ func (w *write) put(ctx context.Context, client *api.Client) (int, error) {
 // the names of the stored fields, not their values.
 func (w *write) done(ctx context.Context, client *api.Client) (bool, error) {
 	b, err := read(ctx, client, w.paths["subkeys"], map[string][]string{"version": {strconv.Itoa(w.cas + 1)}})
-	if broker.CodeOf(failureOf(err)) == broker.NotFound {
-		return false, nil
-	}
 	if err != nil {
-		return false, err
+		f := failureOf(err)
+		if f.err.Code == broker.NotFound {
+			return false, nil
+		}
+		return false, f
 	}
 	var a struct {
 		Data struct {

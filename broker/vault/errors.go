@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 
@@ -93,10 +94,12 @@ func failureOf(err error) *failure {
 		return &failure{err: domain}
 	}
 	var untrusted *tls.CertificateVerificationError
+	var network net.Error
 	switch {
 	case errors.As(err, &untrusted):
 		return outage(ReasonTLS, err, false)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
+		errors.As(err, &network) && network.Timeout(): // of the dialler, or of the handshake
 		return outage(ReasonTimeout, err, false)
 	}
 	return outage(ReasonUnreachable, err, true)

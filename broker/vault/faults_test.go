@@ -19,6 +19,7 @@ import (
 const slack = time.Second
 
 func TestSealed(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	firm, mailbox := put(t, client, "kept")
@@ -40,6 +41,7 @@ func TestSealed(t *testing.T) {
 }
 
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	firm, mailbox := put(t, client, "kept")
@@ -72,6 +74,7 @@ func TestKilled(t *testing.T) {
 
 // TestKilledBeforeTheLogin: Postern may start before Vault does.
 func TestKilledBeforeTheLogin(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	cfg := standard(t, v)
 	v.Restart() // and sealed
@@ -83,10 +86,11 @@ func TestKilledBeforeTheLogin(t *testing.T) {
 }
 
 func TestSlow(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	registry := prometheus.NewRegistry()
 	cfg := standard(t, v)
-	cfg.Timeout, cfg.Registerer = 400*time.Millisecond, registry
+	cfg.Timeout, cfg.Registerer = 700*time.Millisecond, registry
 	client, _ := start(t, cfg)
 	firm, mailbox := put(t, client, "kept")
 	v.Slow(time.Minute)
@@ -126,6 +130,7 @@ func TestSlow(t *testing.T) {
 // TestImpatientCallersDoNotOpenTheBreaker: clients that vanish in their login
 // must not keep others out.
 func TestImpatientCallersDoNotOpenTheBreaker(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	firm, mailbox := put(t, client, "kept")
@@ -142,6 +147,7 @@ func TestImpatientCallersDoNotOpenTheBreaker(t *testing.T) {
 
 // TestConcurrentReads: one slow answer does not hold up the next call.
 func TestConcurrentReads(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	cfg := standard(t, v)
 	cfg.Timeout = 20 * time.Second
@@ -167,6 +173,7 @@ func TestConcurrentReads(t *testing.T) {
 // TestLostAnswerToAWrite: a write that was done, and whose answer was lost,
 // comes back as a conflict when it is tried again; it is none.
 func TestLostAnswerToAWrite(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	firm, mailbox := put(t, client, "old") // the connection has been used
@@ -187,6 +194,7 @@ func TestLostAnswerToAWrite(t *testing.T) {
 
 // TestLostAnswerToADeletion: deleting twice is deleting once.
 func TestLostAnswerToADeletion(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	firm, mailbox := put(t, client, "old")

@@ -126,14 +126,17 @@ func wantReason(t *testing.T, err error, reasons ...string) {
 	t.Errorf("error %v: reason %q, want one of %q", err, e.Reason, reasons)
 }
 
+// eventually waits until f succeeds.
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
 	var last error
-	servers.WaitFor(t, 20*time.Second, func() bool {
-		last = f()
+	defer func() {
 		if last != nil {
 			t.Logf("%s: %v", what, last)
 		}
+	}()
+	servers.WaitFor(t, 20*time.Second, func() bool {
+		last = f()
 		return last == nil
 	}, what)
 }
@@ -166,6 +169,7 @@ func metric(t *testing.T, registry *prometheus.Registry, name string, labels ...
 }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	credentialstest.Run(t, func(*testing.T) broker.Credentials { return client })
@@ -173,6 +177,7 @@ func TestContract(t *testing.T) {
 
 // TestOperatorsFields: what people store with Vault's own tools is understood.
 func TestOperatorsFields(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	for name, test := range map[string]struct {
@@ -216,6 +221,7 @@ func TestOperatorsFields(t *testing.T) {
 // TestOperatorsDeletion: a version that was deleted or destroyed in Vault is
 // none, and can be replaced as if there were none.
 func TestOperatorsDeletion(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	for _, how := range []string{"delete", "destroy"} {
@@ -239,6 +245,7 @@ func TestOperatorsDeletion(t *testing.T) {
 // TestRolesAreDivided: with the policies as deployed, neither identity can do
 // the other's work, and a refusal is not taken for "no such credential".
 func TestRolesAreDivided(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	client, _ := start(t, standard(t, v))
 	firm, mailbox := put(t, client, "kept")
@@ -283,6 +290,7 @@ func TestRolesAreDivided(t *testing.T) {
 }
 
 func TestNoSuchMount(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	cfg := standard(t, v)
 	cfg.Mount = "elsewhere"
