@@ -113,6 +113,9 @@ func decodeCredential(body []byte) (*broker.Credential, error) {
 	c := &broker.Credential{}
 	var secret octets
 	for name, raw := range members {
+		if string(raw) == "null" {
+			return nil, malformed()
+		}
 		var err error
 		switch name {
 		case "kind":

@@ -80,7 +80,7 @@ func TestUnfitCredentials(t *testing.T) {
 	quoted := func(s string) string { b, _ := json.Marshal(s); return string(b) }
 	for name, test := range map[string]struct{ body, where string }{
 		"no secret":    {`{"kind":"password"}`, "#/secret"},
-		"null":         {`{"kind":"password","secret":null}`, "#/secret"},
+		"null":         {`{"kind":"password","secret":null}`, ""},
 		"NUL":          {`{"kind":"password","secret":"a\u0000b"}`, "#/secret"},
 		"too long":     {`{"kind":"password","secret":` + quoted(strings.Repeat("x", broker.MaxSecret+1)) + `}`, "#/secret"},
 		"token":        {`{"kind":"access-token","secret":"a\u0001auth=b"}`, "#/secret"},

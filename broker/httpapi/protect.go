@@ -44,15 +44,21 @@ func (a *api) protect(mux *http.ServeMux) http.Handler {
 		out := &statusWriter{ResponseWriter: w}
 		route := "unknown"
 		defer func() {
-			if fault := recover(); fault != nil {
+			fault := recover()
+			if fault != nil {
 				a.Logger.Error("request failed", zap.String("route", route), zap.String("panic", fmt.Sprint(fault)), zap.Stack("stack"))
-				if out.status == 0 {
-					writeProblem(out, newProblem(http.StatusInternalServerError, broker.Internal, "internal error"))
-				}
+			}
+			begun := out.status != 0
+			if fault != nil && !begun {
+				writeProblem(out, newProblem(http.StatusInternalServerError, broker.Internal, "internal error"))
 			}
 			by, _ := ActorOf(r.Context())
 			a.Logger.Debug("request", zap.String("route", route), zap.Int("status", out.status),
 				zap.String("actor", by.Name), zap.Duration("took", a.Now().Sub(started)))
+			if fault != nil && begun {
+				// Half an answer must not look like a whole one.
+				panic(http.ErrAbortHandler)
+			}
 		}()
 		out.Header().Set("Cache-Control", "no-store")
 		out.Header().Set("X-Content-Type-Options", "nosniff")

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 
@@ -75,6 +77,9 @@ func (f *workstationFlags) input(name string) httpapi.WorkstationInput {
 }
 
 func (f *workstationFlags) add(cmd *cobra.Command, a *app, name string) error {
+	if _, err := os.Lstat(f.saveTo); f.saveTo != "" && !errors.Is(err, fs.ErrNotExist) {
+		return usagef("--out: %s is there already", f.saveTo)
+	}
 	in := f.input(name)
 	var err error
 	if in.CSR, err = readOptional("csr", f.csr); err != nil {
@@ -89,7 +94,7 @@ func (f *workstationFlags) add(cmd *cobra.Command, a *app, name string) error {
 	}
 	if f.saveTo != "" {
 		if err := writeNew(f.saveTo, []byte(created.Certificate), 0o644); err != nil {
-			return fmt.Errorf("the workstation is added, but its certificate was not saved; use --json, or remove and add it again: %w", err)
+			return fmt.Errorf("the workstation is added, but its certificate was not saved; remove and add it again: %w", err)
 		}
 	}
 	return a.show(cmd, raw, func(out io.Writer) {
