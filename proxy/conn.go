@@ -142,7 +142,7 @@ func (c *Conn) Cork() { c.transport.cork() }
 func (c *Conn) Uncork() error { return c.transport.uncork() }
 
 // Close ends the connection with TLS's close_notify. It waits for a client
-// that does not read, but no longer than five seconds; see Kill.
+// that does not read, but for less than a second; see Kill.
 func (c *Conn) Close() error {
 	timer := time.AfterFunc(closeTimeout, c.Kill)
 	defer timer.Stop()

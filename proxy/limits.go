@@ -35,8 +35,10 @@ const (
 	// killGrace is between the deadline for authenticating, at which reads
 	// fail so that the handler can say goodbye, and the kill.
 	killGrace = 2 * time.Second
-	// closeTimeout bounds what a handler's last words may take.
-	closeTimeout = 5 * time.Second
+	// closeTimeout bounds what a handler's last words may take: an ended
+	// session's connection is closed within the second, whether its handler
+	// kills it or only returns.
+	closeTimeout = 750 * time.Millisecond
 	// lingerTimeout and lingerOctets bound how long a client that is still
 	// sending is listened to after the last words: closing a socket with
 	// octets unread resets it, and the client would not see them.

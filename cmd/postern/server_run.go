@@ -58,6 +58,9 @@ func (s *server) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	failed := func(name string, err error) {
+		if s.aborted.Err() != nil {
+			return // cut off, as everything is
+		}
 		s.logger.Error("a part of the server failed", zap.String("part", name), zap.Error(err))
 		fail(fmt.Errorf("%s: %w", name, err))
 	}

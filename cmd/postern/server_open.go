@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/postern-mail/postern/broker/audit"
+	"github.com/postern-mail/postern/broker/httpapi"
+	"github.com/postern-mail/postern/broker/session"
+	"github.com/postern-mail/postern/broker/store"
+	"github.com/postern-mail/postern/proxy"
+	"github.com/postern-mail/postern/proxy/imapfilter"
+	"github.com/postern-mail/postern/proxy/submission"
+)
+
+// open builds from the state outwards: what is built later stands on what was
+// built before.
+func (s *server) open(ctx context.Context) error {
+	var err error
+	if s.registry, err = newRegistry(); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{
+		s.openState, s.openCredentials, s.openManager, s.openCertificates, s.openAPI, s.openProxies,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	checks := []check{
+		{"store", func(ctx context.Context) error { _, err := s.store.PolicyRevision(ctx); return err }},
+		{"audit", func(context.Context) error { return s.log.Healthy() }},
+		{"credentials", s.credentials.Ready},
+	}
+	s.health = newHealth(s.registry, s.logger.Named("health"), checks)
+	if s.config.Metrics.Address != "" {
+		_, err = s.listen("metrics.address", s.config.Metrics.Address)
+	}
+	return err
+}
+
+func (s *server) openState(ctx context.Context) error {
+	var err error
+	s.store, err = store.Open(ctx, store.Config{Path: s.config.Store.Path, Logger: s.logger.Named("store")})
+	if err != nil {
+		return keyError("store.path", err)
+	}
+	s.log, err = audit.New(audit.Config{Store: s.store, Logger: s.logger.Named("audit"), Registerer: s.registry})
+	return err
+}
+
+func (s *server) openCredentials(context.Context) error {
+	var err error
+	s.credentials, err = openCredentials(&s.config.Credentials, s.logger.Named("credentials"), s.registry)
+	return err
+}
+
+func (s *server) openManager(context.Context) error {
+	key, err := readTokenKey(s.config.AppPasswords.KeyFile)
+	if err != nil {
+		return err
+	}
+	if s.upstream, err = newUpstream(s.config, s.logger.Named("upstream")); err != nil {
+		return err
+	}
+	s.manager, err = session.New(session.Config{
+		State:       s.store,
+		Log:         s.log,
+		Credentials: s.credentials,
+		Upstream:    s.upstream,
+		TokenKey:    key,
+		Node:        s.config.Node,
+		Connections: s.config.Limits.MailboxConnections,
+		Submissions: s.config.Limits.MailboxSubmissions,
+		Logger:      s.logger.Named("session"),
+		Registerer:  s.registry,
+	})
+	return err
+}
+
+func (s *server) openCertificates(context.Context) error {
+	var err error
+	s.certificates, err = newCertificates(s.config, s.logger.Named("tls"), s.registry)
+	return err
+}
+
+func (s *server) openAPI(context.Context) error {
+	config := httpapi.Config{
+		State:       s.store,
+		Events:      s.store,
+		Credentials: s.credentials,
+		Upstream:    s.upstream,
+		Sessions:    s.manager,
+		Tokens:      s.manager,
+		Logger:      s.logger.Named("api"),
+	}
+	if s.config.Workstations.EmbeddedCA != "" {
+		ca, err := loadWorkstationCA(s.config)
+		if err != nil {
+			return err
+		}
+		config.WorkstationCA = ca
+	}
+	handler, err := httpapi.New(config)
+	if err != nil {
+		return err
+	}
+	if s.api, err = httpapi.NewServer(handler, config.Logger); err != nil {
+		return err
+	}
+	l, err := httpapi.ListenUnix(s.config.API.Socket, httpapi.SocketMode)
+	if err != nil {
+		return keyError("api.socket", err)
+	}
+	s.listeners["api.socket"] = l
+	return nil
+}
+
+func (s *server) openProxies(context.Context) error {
+	limits := s.config.Limits
+	lobby, err := proxy.NewLobby(proxy.LobbyConfig{
+		Limits: proxy.Limits{
+			Pending:               limits.Pending,
+			PendingPerAddress:     limits.PendingPerAddress,
+			PendingPerCertificate: limits.PendingPerCertificate,
+			HandshakeTimeout:      time.Duration(limits.HandshakeTimeout),
+			AuthenticateTimeout:   time.Duration(limits.AuthenticateTimeout),
+		},
+		Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	imap, err := imapfilter.New(imapfilter.Config{
+		Gate:       s.manager,
+		Hostname:   s.config.Hostname,
+		StartTLS:   true,
+		MaxSwallow: int64(limits.MessageSize),
+		Logger:     s.logger.Named("imap"),
+		Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	smtp, err := submission.New(submission.Config{
+		Gate:       s.manager,
+		Hostname:   s.config.Hostname,
+		Limits:     submission.Limits{MessageOctets: int64(limits.MessageSize), Recipients: limits.MessageRecipients},
+		Sent:       submission.IMAPSent{},
+		Logger:     s.logger.Named("submission"),
+		Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.networkOnly = newNetworkOnly(s.store, s.logger.Named("sites"))
+	for _, l := range s.config.Listeners.all() {
+		if l.address == "" {
+			continue
+		}
+		var handler proxy.Handler = imap
+		if l.submission {
+			handler = smtp
+		}
+		if err := s.openProxy(l, lobby, handler); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *server) openProxy(l listener, lobby *proxy.Lobby, handler proxy.Handler) error {
+	socket, err := s.listen("listeners."+l.name, l.address)
+	if err != nil {
+		return err
+	}
+	p, err := proxy.NewServer(proxy.ServerConfig{
+		Name:           l.name,
+		Listener:       socket,
+		Implicit:       l.implicit,
+		Certificates:   s.certificates,
+		TrustedProxies: s.config.TrustedProxies,
+		NetworkOnly:    s.networkOnly.contains,
+		Lobby:          lobby,
+		Handler:        handler,
+		Logger:         s.logger.Named("proxy"),
+	})
+	if err != nil {
+		return err
+	}
+	s.proxies = append(s.proxies, p)
+	return nil
+}
+
+func (s *server) listen(key, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, keyError(key, err)
+	}
+	s.listeners[key] = l
+	return l, nil
+}
