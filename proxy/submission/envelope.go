@@ -129,6 +129,9 @@ func (s *session) refuse(r *reply, address string) *reply {
 	if s.live == nil {
 		return r
 	}
+	if address == "" {
+		address = r.address
+	}
 	s.log.Info("refused", zap.String("rule", r.rule), zap.String("text", r.text))
 	s.queue(broker.EventSendRefused, &broker.SendRefused{Rule: r.rule, Address: address, Text: r.text})
 	if s.refusals++; s.refusals >= maxRefusals {

@@ -67,7 +67,9 @@ func (h *header) judge(name string, value []byte, own func(Address) bool, intern
 	}
 	a, err := parseSender(string(unfold(value)), own, international)
 	if err != nil {
-		return refusal(550, "5.7.1", rule, fmt.Sprintf("the field %s is refused: %v", name, err))
+		r := refusal(550, "5.7.1", rule, fmt.Sprintf("the field %s is refused: %v", name, err))
+		r.address = a.String()
+		return r
 	}
 	if name == "from" {
 		h.from = a

@@ -208,6 +208,9 @@ func TestHeaderIsJudgedOnTheWire(t *testing.T) {
 		c.raw(stuffed(tt.message))
 		c.expect(tt.want)
 		wantList(t, name, s.gate.rules(), []string{tt.rule})
+		if refused := eventsOf[broker.SendRefused](s.gate, broker.EventSendRefused)[0]; name == "forged From" && refused.Address != "boss@own.example" {
+			t.Errorf("recorded: %+v", refused)
+		}
 		c.data() // client and upstream are still in step
 		c.raw(stuffed(message1("x\r\n")))
 		c.expect("250 ")
@@ -265,7 +268,7 @@ func wireOf(t *testing.T, b []byte, piece int) *wire {
 		_ = near.Close()
 	}()
 	t.Cleanup(func() { _ = far.Close(); <-done })
-	w := newWire(newPlainConn(far), &g.limits, g.buffers)
+	w := newWire(newPlainConn(far), &g.limits, g.buffers, zapNop)
 	w.session = &session{gateway: g, wire: w}
 	return w
 }

@@ -16,6 +16,8 @@ type reply struct {
 	text     string // lines joined by \n
 	// rule names what was broken, for send.refused; "": no rule, an error.
 	rule string
+	// address is the one that the rule refused, for send.refused.
+	address string
 	// fatal says that the connection is closed after it.
 	fatal bool
 }

@@ -21,13 +21,14 @@ var (
 
 // parseSender reads the value of From, Sender or Resent-From: one mailbox
 // (RFC 5322 §3.4), an own one, whose display name does not pose as another.
+// With an error it returns the address too, where there is one.
 func parseSender(value string, own func(Address) bool, international bool) (Address, error) {
 	a, display, err := parseMailbox(strings.Trim(value, " \t"), international)
 	switch {
 	case err != nil:
 		return Address{}, err
 	case !own(a):
-		return Address{}, errNotOwn
+		return a, errNotOwn
 	}
 	return a, checkDisplayName(display, own)
 }

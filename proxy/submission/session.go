@@ -58,7 +58,7 @@ var (
 func newSession(ctx context.Context, g *Gateway, c *proxy.Conn) *session {
 	s := &session{
 		gateway: g,
-		wire:    newWire(c, &g.limits, g.buffers),
+		wire:    newWire(c, &g.limits, g.buffers, g.log),
 		log:     g.log.With(zap.Stringer("remote_addr", c.RemoteAddrPort())),
 	}
 	s.wire.session = s
@@ -113,6 +113,8 @@ func (s *session) transactionCommand(c *command) (forward string, answer *reply)
 			return "", replyTooManyLogins
 		}
 		return "AUTH " + c.arg, nil
+	case c.verb == verbDATA && (s.live == nil || s.tx == nil || len(s.tx.rcpts) == 0):
+		return "", s.refuseData()
 	case s.live == nil:
 		return "", replyAuthFirst
 	case c.verb == verbMAIL:
@@ -124,10 +126,25 @@ func (s *session) transactionCommand(c *command) (forward string, answer *reply)
 		return "", replyMailFirst
 	case c.verb == verbRCPT:
 		return fmt.Sprintf("RCPT TO:<%s>", c.rcpt.to), nil
-	case len(s.tx.rcpts) == 0:
-		return "", replyRcptFirst
 	}
 	return "DATA", nil
+}
+
+// refuseData answers DATA that is out of order. What came with it may be a
+// message whose sender did not wait for 354 (RFC 2920 §3.1 forbids that): it
+// must not be read as commands.
+func (s *session) refuseData() *reply {
+	answer := replyRcptFirst
+	switch {
+	case s.live == nil:
+		answer = replyAuthFirst
+	case s.tx == nil:
+		answer = replyMailFirst
+	}
+	if len(s.wire.buffered()) > 0 {
+		return answer.closing()
+	}
+	return answer
 }
 
 // startTLS upgrades (RFC 3207). What the client sent before must not be taken

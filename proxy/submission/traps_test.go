@@ -401,3 +401,22 @@ func TestLinesOfAnotherClient(t *testing.T) {
 	}
 	_ = c.Close()
 }
+
+func TestPanicInACommandEndsItsConnectionAlone(t *testing.T) {
+	w := wireOf(t, []byte("NOOP\r\n"), 10)
+	w.session = nil
+	if n, err := w.Read(make([]byte, 100)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("got %d, %v", n, err)
+	}
+}
+
+func TestTrapMessageAfterARefusedDataIsNotCommands(t *testing.T) {
+	s, k := start(t)
+	c := s.login(t)
+	c.raw("DATA\r\nMAIL FROM:<alice@own.example>\r\nRCPT TO:<victim@client.example>\r\n")
+	c.expect("503 5.5.1")
+	c.expectEOF()
+	if k.count() != 0 {
+		t.Error("something was submitted")
+	}
+}

@@ -232,8 +232,12 @@ func (u *upstream) data() (*upstreamReply, error) {
 	u.setReadDeadline(time.Now().Add(u.limits.MessageTimeout + u.limits.FinalReplyTimeout))
 	u.final = make(chan finalReply, 1)
 	go func() {
-		r, err := u.readReply()
-		u.final <- finalReply{r, err}
+		f := finalReply{err: errReply}
+		defer func() {
+			_ = recover() // a panic is a malformed reply, not the process's end
+			u.final <- f
+		}()
+		f.reply, f.err = u.readReply()
 	}()
 	return replies[0], nil
 }

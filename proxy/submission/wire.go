@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/proxy"
 )
@@ -28,6 +30,7 @@ type wire struct {
 	conn    *proxy.Conn
 	limits  *Limits
 	session *session
+	log     *zap.Logger
 
 	// buf[r:w] was read and not consumed.
 	buf  []byte
@@ -65,23 +68,31 @@ var (
 	errEnding = errors.New("submission: the session is ending")
 )
 
-func newWire(c *proxy.Conn, limits *Limits, pool *sync.Pool) *wire {
+func newWire(c *proxy.Conn, limits *Limits, pool *sync.Pool, log *zap.Logger) *wire {
 	return &wire{
-		conn: c, limits: limits, pool: pool, done: make(chan struct{}),
+		conn: c, limits: limits, pool: pool, log: log, done: make(chan struct{}),
 		reason: broker.End{Reason: broker.EndClientClosed},
 	}
 }
 
 // Read gives go-smtp its next line. Every failure is io.EOF to it: whatever
-// the client had to be told was told.
-func (w *wire) Read(p []byte) (int, error) {
+// the client had to be told was told. A panic is one too: go-smtp recovers
+// those of its handlers, but reads outside of them, on a goroutine of its own.
+func (w *wire) Read(p []byte) (n int, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			w.log.Error("panic in a command", zap.Any("cause", cause), zap.Stack("stack"))
+			w.over, w.feed = true, nil
+			n, err = 0, io.EOF
+		}
+	}()
 	for len(w.feed) == 0 {
 		if w.over {
 			return 0, io.EOF
 		}
 		w.next()
 	}
-	n := copy(p, w.feed)
+	n = copy(p, w.feed)
 	clear(w.feed[:n]) // it may hold an app password
 	w.feed = w.feed[n:]
 	return n, nil
