@@ -97,7 +97,7 @@ func (a *api) checkAndStore(ctx context.Context, m *broker.Mailbox, c *broker.Cr
 // decodeCredential reads a CredentialInput. Its errors are fixed texts without
 // a cause: a decoder's error may quote the secret, and so may anything that
 // names a member, since the body may be the secret itself.
-func decodeCredential(body []byte) (*broker.Credential, error) {
+func decodeCredential(body []byte) (c *broker.Credential, err error) {
 	malformed := func() error {
 		return broker.Errorf(broker.Invalid, "the body must be a JSON object with kind (password or access-token), secret, and username where it is not the mailbox's")
 	}
@@ -110,13 +110,17 @@ func decodeCredential(body []byte) (*broker.Credential, error) {
 			clear(raw)
 		}
 	}()
-	c := &broker.Credential{}
+	c = &broker.Credential{}
 	var secret octets
+	defer func() {
+		if err != nil {
+			clear(secret)
+		}
+	}()
 	for name, raw := range members {
 		if string(raw) == "null" {
 			return nil, malformed()
 		}
-		var err error
 		switch name {
 		case "kind":
 			err = json.Unmarshal(raw, &c.Kind)
@@ -128,13 +132,11 @@ func decodeCredential(body []byte) (*broker.Credential, error) {
 			return nil, malformed()
 		}
 		if err != nil {
-			clear(secret)
 			return nil, malformed()
 		}
 	}
 	c.Secret = broker.NewSecret(secret)
 	if err := checkCredential(c); err != nil {
-		c.Secret.Wipe()
 		return nil, err
 	}
 	return c, nil
