@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -355,14 +356,21 @@ func TestNever5UnknownTermsAreRefused(t *testing.T) {
 func TestSlowSubscriber(t *testing.T) {
 	s := open(t, Config{})
 	hold, told := make(chan struct{}), make(chan broker.Change, 64)
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release() // or Close would wait for it for ever
 	cancel := s.Subscribe(func(c broker.Change) { <-hold; told <- c })
 	for i := range 20 {
 		must(t, s.CreateAgent(ctx, storetest.Admin, &broker.Agent{Name: fmt.Sprint("agent-", i)}))
 	}
-	close(hold)
+	release()
 	for want := int64(1); want <= 20; want++ {
-		if c := <-told; c.Revision != want {
-			t.Fatalf("revision %d, want %d", c.Revision, want)
+		select {
+		case c := <-told:
+			if c.Revision != want {
+				t.Fatalf("revision %d, want %d", c.Revision, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("revision %d was not told", want)
 		}
 	}
 	cancel()
@@ -372,11 +380,13 @@ func TestSlowSubscriber(t *testing.T) {
 func TestCloseTellsSubscribers(t *testing.T) {
 	s := open(t, Config{})
 	hold, n := make(chan struct{}), 0
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
 	s.Subscribe(func(broker.Change) { <-hold; n++ })
 	for i := range 5 {
 		must(t, s.CreateAgent(ctx, storetest.Admin, &broker.Agent{Name: fmt.Sprint("agent-", i)}))
 	}
-	close(hold)
+	release()
 	must(t, s.Close())
 	if n != 5 {
 		t.Errorf("told of %d changes, want 5", n)
