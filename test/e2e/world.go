@@ -78,6 +78,7 @@ func NewWorld(t testing.TB, options WorldOptions) *World {
 	w := &World{t: t, surroundings: &surroundings{
 		options: options, passwords: make(map[string]string), added: make(map[string]bool),
 	}}
+	servers.BuildPostern(t) // first: nothing else is worth starting without it
 	w.CA = servers.NewCA(t)
 	dovecot := append([]servers.DovecotOption{servers.WithCA(w.CA)}, options.Dovecot...)
 	logins := make(map[string]string)
