@@ -122,6 +122,26 @@ func TestBudgetTakesNoBusySession(t *testing.T) {
 	})
 }
 
+// Whoever would have as many as the greediest then gets none of his: otherwise
+// two agents would take one place from each other for ever.
+func TestBudgetComesToRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 8, "a", "b") // seven for sessions
+		defer c.close()
+		for range 4 {
+			c.must(t, "a").SetIdle(true)
+		}
+		for range 3 {
+			c.must(t, "b").SetIdle(true)
+		}
+		for _, name := range []string{"a", "b"} {
+			if _, err := c.enter(t, name, broker.ProtocolIMAP); broker.CodeOf(err) != broker.Limit {
+				t.Errorf("%s gets one more: %v", name, err)
+			}
+		}
+	})
+}
+
 func TestBudgetPlacesComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, 2, "a")

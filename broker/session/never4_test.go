@@ -92,6 +92,9 @@ func changes() []change {
 		{"mailbox's login name changed", nil, func(w *world) {
 			w.set(broker.Change{Kind: "mailbox", ID: w.mailbox.ID}, func() { w.change(func(m *broker.Mailbox) { m.Username = "u1" }) })
 		}, broker.EndRevoked},
+		{"mailbox given to another firm", nil, func(w *world) {
+			w.set(broker.Change{Kind: "mailbox", ID: w.mailbox.ID}, func() { w.change(func(m *broker.Mailbox) { m.FirmID = "another" }) })
+		}, broker.EndRevoked},
 		{"mailbox lost an address", nil, func(w *world) {
 			w.set(broker.Change{Kind: "mailbox", ID: w.mailbox.ID}, func() { w.change(func(m *broker.Mailbox) { m.Aliases = nil }) })
 		}, broker.EndRevoked},
@@ -285,15 +288,34 @@ func TestNever4ExpiryWhenTheClockIsSet(t *testing.T) {
 		w.delegation.Terms.NotAfter = time.Now().Add(8 * time.Hour)
 		w.run(t)
 		s := w.open(t)
+		checked := w.open(t)
 		mu.Lock()
 		set = 8 * time.Hour
 		mu.Unlock()
+		if err := checked.Check(context.Background()); broker.CodeOf(err) != broker.Refused || ended(t, checked).Reason != broker.EndExpired {
+			t.Errorf("Check: %v", err)
+		}
 		time.Sleep(PollInterval)
 		synctest.Wait()
 		if end := ended(t, s); end.Reason != broker.EndExpired {
 			t.Errorf("end %+v", end)
 		}
 	})
+}
+
+// A session that is over holds nothing until its decision's end.
+func TestEndStopsTheTimer(t *testing.T) {
+	w := newWorld(t)
+	w.delegation.Terms.NotAfter = time.Now().Add(time.Hour)
+	w.run(t)
+	s := w.open(t).(*live)
+	if s.timer == nil {
+		t.Fatal("there is no timer")
+	}
+	s.End(nil, nil)
+	if s.timer.Stop() {
+		t.Error("the timer still ran")
+	}
 }
 
 // TestNever4Lease: a node that cannot read the state ends its sessions, and
@@ -332,11 +354,11 @@ func TestNever4Lease(t *testing.T) {
 				w.mu.Lock()
 				w.fail = outage
 				w.mu.Unlock()
-				time.Sleep(LeaseTime - 2*PollInterval)
+				time.Sleep(LeaseTime - 4*PollInterval)
 				w.mu.Lock()
 				w.fail = nil
 				w.mu.Unlock()
-				time.Sleep(2 * PollInterval)
+				time.Sleep(4 * PollInterval)
 			}
 			synctest.Wait()
 			alive(t, s)

@@ -75,6 +75,10 @@ func TestDenied(t *testing.T) {
 		{"a token with more behind it", causeUnknownToken, func(w *world, l *broker.Login) {
 			l.Token = broker.NewSecret([]byte(w.token + "0"))
 		}},
+		{"a row that is not the token's", causeUnknownToken, func(w *world, l *broker.Login) {
+			token, _, _ := w.manager.NewToken()
+			l.Token, w.lying = broker.NewSecret([]byte(token)), true
+		}},
 		{"revoked token", causeRevokedToken, func(w *world, l *broker.Login) { w.password.RevokedAt = time.Now() }},
 		{"expired token", causeExpiredToken, func(w *world, l *broker.Login) { w.password.ExpiresAt = time.Now() }},
 		{"agent deleted", causeUnknownAgent, func(w *world, l *broker.Login) { delete(w.agents, w.agent.ID) }},

@@ -185,6 +185,29 @@ func TestNever4OnTheStore(t *testing.T) {
 	}
 }
 
+// What strangers send must be NotFound to the store, and never an outage.
+func TestDeniedOnTheStore(t *testing.T) {
+	o := newOffice(t, 5)
+	for name, change := range map[string]func(*broker.Login){
+		"no token":       func(l *broker.Login) { l.Token = broker.Secret{} },
+		"no certificate": func(l *broker.Login) { l.Certificate = nil },
+		"another key":    func(l *broker.Login) { l.Certificate = &x509.Certificate{RawSubjectPublicKeyInfo: []byte("x")} },
+		"no user name":   func(l *broker.Login) { l.Username = "" },
+		"no address":     func(l *broker.Login) { l.Username = "root' OR 1=1 --" },
+		"no address, ☃":  func(l *broker.Login) { l.Username = "☃@☃" },
+		"not a mailbox":  func(l *broker.Login) { l.Username = "who@firm.example" },
+	} {
+		l := o.login
+		change(&l)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(firstDelay/10, cancel) // nobody waits for the answer
+		if _, err := o.manager.Open(ctx, l); broker.CodeOf(err) != broker.Denied {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+}
+
 // Another process's change shows in the revision alone.
 func TestNever4ChangeOfAnotherProcess(t *testing.T) {
 	o := newOffice(t, 5)
