@@ -24,14 +24,26 @@ func withhold(answer, username string, secret []byte) string {
 	if len(secret) < minSecret {
 		return withheld
 	}
-	lower := strings.ToLower(answer)
+	lower := lowerASCII(answer)
 	for _, form := range secretForms(username, secret) {
-		if strings.Contains(lower, strings.ToLower(form)) {
+		if strings.Contains(lower, lowerASCII(form)) {
 			// Nothing of an answer that holds it is worth the risk.
 			return withheld
 		}
 	}
 	return oneLine(answer, maxAnswer)
+}
+
+// lowerASCII leaves octets that are not ASCII as they are: neither a secret
+// nor an answer need be UTF-8, and strings.ToLower would change what is not.
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 func secretForms(username string, secret []byte) []string {
