@@ -24,9 +24,9 @@ func withhold(answer, username string, secret []byte) string {
 	if len(secret) < minSecret {
 		return withheld
 	}
-	lower := lowerASCII(answer)
+	octets, runes := lowerASCII(answer), strings.ToLower(answer)
 	for _, form := range secretForms(username, secret) {
-		if strings.Contains(lower, lowerASCII(form)) {
+		if strings.Contains(octets, lowerASCII(form)) || strings.Contains(runes, strings.ToLower(form)) {
 			// Nothing of an answer that holds it is worth the risk.
 			return withheld
 		}
@@ -35,7 +35,7 @@ func withhold(answer, username string, secret []byte) string {
 }
 
 // lowerASCII leaves octets that are not ASCII as they are: neither a secret
-// nor an answer need be UTF-8, and strings.ToLower would change what is not.
+// nor an answer need be UTF-8, and strings.ToLower changes what is not.
 func lowerASCII(s string) string {
 	b := []byte(s)
 	for i, c := range b {
