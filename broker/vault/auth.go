@@ -34,9 +34,9 @@ func newAuthenticator(a AuthConfig, log *zap.Logger) authenticator {
 	case a.AppRole != nil:
 		return &appRoleAuth{AppRole: *a.AppRole, log: log}
 	case a.Kubernetes != nil:
-		return &methodAuth{func(context.Context, *connector) (api.AuthMethod, error) { return a.Kubernetes.method() }}
+		return &methodAuth{a.Kubernetes.method}
 	case a.Certificate != nil:
-		return &methodAuth{func(context.Context, *connector) (api.AuthMethod, error) { return a.Certificate, nil }}
+		return &methodAuth{func() (api.AuthMethod, error) { return a.Certificate, nil }}
 	}
 	return &tokenAuth{path: a.TokenFile}
 }
@@ -44,11 +44,11 @@ func newAuthenticator(a AuthConfig, log *zap.Logger) authenticator {
 // methodAuth logs in with a method of the library's kind, made anew for each
 // login: the Kubernetes one reads its token when it is made.
 type methodAuth struct {
-	method func(context.Context, *connector) (api.AuthMethod, error)
+	method func() (api.AuthMethod, error)
 }
 
 func (m *methodAuth) login(ctx context.Context, conn *connector) (*login, error) {
-	method, err := m.method(ctx, conn)
+	method, err := m.method()
 	if err != nil {
 		return nil, err
 	}
