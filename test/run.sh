@@ -1,12 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs every test. The packages that start real servers run one at a time:
-# they share the machine's memory and its clock.
+# Runs every test. What needs minutes says so first.
 set -eu
 cd "$(dirname "$0")/.."
 
-echo "building Postern and its dependencies"
+step() { printf '\n== %s  %s\n' "$(date -u +%H:%M:%S)" "$1"; }
+
+step "building Postern"
 go build ./...
-echo "building HashiCorp Vault's core for the tests (minutes, the first time)"
-(cd test/vaultd && go build -o /dev/null .)
+step "building HashiCorp Vault's core for the tests (minutes, the first time)"
+go test -timeout 30m -run '^TestVaultBuilds$' ./test/servers
+# One package at a time: real servers share the machine's memory and clock.
+step "running the tests"
 go test -timeout 20m -p 1 ./...
+step "all tests passed"
