@@ -90,8 +90,9 @@ func (c *Command) NewAtom(v string, space bool) Token {
 	return Token{Kind: Atom, Space: space, start: uint32(start), end: uint32(len(c.mem))}
 }
 
-// SetArgs replaces the arguments.
-func (c *Command) SetArgs(tokens []Token) { c.tokens = tokens }
+// SetArgs replaces the arguments by a copy of tokens: the caller's memory must
+// not become the one that the next command is lexed into.
+func (c *Command) SetArgs(tokens []Token) { c.tokens = append(c.tokens[:0], tokens...) }
 
 // SetName replaces the name, which must be upper case.
 func (c *Command) SetName(name string) { c.name = c.NewAtom(name, false) }
