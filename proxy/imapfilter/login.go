@@ -353,19 +353,28 @@ func (l *login) connect(ctx context.Context, session broker.LiveSession) (*admit
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(session.Context(), func() { cancel(context.Cause(session.Context())) })()
+	failed := func(err error) error {
+		if end := (*broker.End)(nil); errors.As(context.Cause(ctx), &end) {
+			return broker.Errorf(broker.Refused, "%s", end.Text).WithCause(err)
+		}
+		return err
+	}
 	up, err := session.DialIMAP(ctx)
 	if err != nil {
-		if end := (*broker.End)(nil); errors.As(context.Cause(ctx), &end) {
-			return nil, broker.Errorf(broker.Refused, "%s", end.Text).WithCause(err)
-		}
-		return nil, err
+		return nil, failed(err)
 	}
 	prefix := newPrefix()
 	var special specialFolders
 	if !session.Decision().Actions.Has(policy.All) {
-		if err := special.learn(up, prefix+"0", 15*time.Second); err != nil {
+		// The session may end while the upstream keeps Postern waiting.
+		stop := context.AfterFunc(ctx, func() { closeNow(up.Conn) })
+		err := special.learn(up, prefix+"0", 15*time.Second)
+		if !stop() && err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
 			closeNow(up.Conn)
-			return nil, broker.Errorf(broker.Unavailable, "the mail server does not tell its folders").WithCause(err)
+			return nil, failed(broker.Errorf(broker.Unavailable, "the mail server does not tell its folders").WithCause(err))
 		}
 	}
 	return &admitted{l.f.newRelay(session, l.conn, up, l.handOver(), prefix, special)}, nil

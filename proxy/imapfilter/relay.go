@@ -181,9 +181,15 @@ func (r *relay) closeUpstream() {
 }
 
 // closeGently closes both connections, and leaves it to the kernel to deliver
-// what was written last. Only the upstream's goroutine may call it, since it
-// writes TLS's close_notify to the client.
+// what was written last; a client that did not take that is reset, or the
+// kernel would go on offering it megabytes after the session's end. Only the
+// upstream's goroutine may call it, since it writes TLS's close_notify to the
+// client.
 func (r *relay) closeGently() {
+	if r.upstream.stuck {
+		r.closeBoth()
+		return
+	}
 	if t, ok := r.down.Conn.(interface{ CloseWrite() error }); ok && r.down.IsTLS() {
 		_ = t.CloseWrite()
 	}

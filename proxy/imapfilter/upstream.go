@@ -46,6 +46,8 @@ type upstreamSide struct {
 	lastWrite    time.Time
 	lastRead     int
 	scratch      []byte
+	// stuck says that a write to the client failed.
+	stuck bool
 }
 
 type lineState uint8
@@ -595,6 +597,7 @@ func (u *upstreamSide) write(b []byte) error {
 		u.lastWrite = time.Now()
 	}
 	if err != nil {
+		u.stuck = true
 		return errors.Join(errClientWrite, err)
 	}
 	return nil
