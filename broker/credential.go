@@ -3,6 +3,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"unicode/utf8"
@@ -39,18 +40,30 @@ type Credential struct {
 	Version int
 }
 
-// Validate reports what keeps c from being stored: an unknown kind, no secret,
-// one over MaxSecret, or a login name over MaxUsername or with a control
-// character in it. The error is Invalid and holds no part of c.
+// Validate reports what keeps c from being stored, since no login could carry
+// it: an unknown kind, no secret, one over MaxSecret, a password with a NUL, an
+// access token with anything but visible ASCII, or a login name over
+// MaxUsername or with a control character in it. The error is Invalid and holds
+// no part of c.
 func (c *Credential) Validate() error {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	switch {
+	// An octet that is not ASCII is at least 0x80 or, as no UTF-8, U+FFFD.
+	notVisible := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	switch secret := c.Secret.Reveal(); {
 	case c.Kind != KindPassword && c.Kind != KindAccessToken:
 		return InvalidField("kind", "not a kind of credential: use %s or %s", KindPassword, KindAccessToken)
-	case c.Secret.Empty():
+	case len(secret) == 0:
 		return InvalidField("secret", "the secret is empty")
-	case len(c.Secret.Reveal()) > MaxSecret:
+	case len(secret) > MaxSecret:
 		return InvalidField("secret", "the secret is longer than %d octets", MaxSecret)
+	case c.Kind == KindPassword && bytes.IndexByte(secret, 0) >= 0:
+		// It separates the parts of SASL PLAIN (RFC 4616 §2), and no IMAP string
+		// holds one (RFC 9051 §9).
+		return InvalidField("secret", "the password holds a NUL, which no login can carry")
+	case c.Kind == KindAccessToken && bytes.ContainsFunc(secret, notVisible):
+		// RFC 6750 §2.1. XOAUTH2 and OAUTHBEARER end a field with control-A
+		// (RFC 7628 §3.1): a token that held one could add fields.
+		return InvalidField("secret", "the access token holds a space, a line end, or something else that no token has")
 	case len(c.Username) > MaxUsername, !utf8.ValidString(c.Username), strings.ContainsFunc(c.Username, control):
 		return InvalidField("username", "the login name is too long, not UTF-8, or holds a control character")
 	}

@@ -65,7 +65,7 @@ func FuzzDecodeCredential(f *testing.F) {
 // TestEncodeDecode: the body of a write is JSON that KV version 2 would store
 // such that it can be read again; and no buffer was outgrown on the way.
 func TestEncodeDecode(t *testing.T) {
-	for _, secret := range []string{"x", "\x00\r\n\xff\"\\", strings.Repeat("s", broker.MaxSecret)} {
+	for _, secret := range []string{"x", "\x01\r\n\xff\"\\", strings.Repeat("s", broker.MaxSecret)} {
 		c := &broker.Credential{Kind: broker.KindPassword, Username: "a\"b<é>", Secret: broker.NewSecret([]byte(secret))}
 		body, err := encodeCredential(c, 7, "the-marker")
 		if err != nil {

@@ -185,9 +185,11 @@ func TestOperatorsFields(t *testing.T) {
 		secret string
 		code   broker.Code
 	}{
-		"plain":              {map[string]any{"kind": "password", "secret": "p\"ä\\\n😀\u0000"}, "p\"ä\\\n😀\u0000", ""},
+		"plain":              {map[string]any{"kind": "password", "secret": "p\"ä\\\n😀\u0001"}, "p\"ä\\\n😀\u0001", ""},
 		"no kind":            {map[string]any{"secret": "p"}, "p", ""},
-		"base64":             {map[string]any{"kind": "access-token", "secret_base64": "/w=="}, "\xff", ""},
+		"base64":             {map[string]any{"kind": "password", "secret_base64": "/w=="}, "\xff", ""},
+		"NUL":                {map[string]any{"secret": "marked-5ecret\u0000"}, "", broker.Invalid},
+		"token is not ASCII": {map[string]any{"kind": "access-token", "secret_base64": "/w=="}, "", broker.Invalid},
 		"with other fields":  {map[string]any{"secret": "p", "note": map[string]any{"a": 1}}, "p", ""},
 		"both":               {map[string]any{"secret": "marked-5ecret", "secret_base64": "/w=="}, "", broker.Invalid},
 		"neither":            {map[string]any{"password": "marked-5ecret"}, "", broker.Invalid},
