@@ -85,11 +85,11 @@ func Catalogue() []EventSpec {
 var changeVerbs = map[string][]string{
 	"firm":         {"created"},
 	"mailbox":      {"created", "updated", "deleted"},
-	"agent":        {"created", "deleted"},
+	"agent":        {"created", "updated", "deleted"},
 	"workstation":  {"created", "updated", "deleted"},
 	"site":         {"created", "updated", "deleted"},
 	"delegation":   {"created", "updated", "revoked"},
-	"assignment":   {"created", "revoked"},
+	"assignment":   {"created", "updated", "revoked"},
 	"app-password": {"created", "revoked"},
 	"lock":         {"created", "removed"},
 }

@@ -25,6 +25,9 @@ type Actor struct {
 // addresses are unique, compared in lower case: Conflict. What does not exist
 // is NotFound. A database that cannot answer is Unavailable.
 //
+// An address, alias or not, that a mailbox of another firm has is a Conflict;
+// mailboxes of one firm may share aliases.
+//
 // Deleting a thing that others need is Conflict, and says what needs it.
 type State interface {
 	CreateFirm(ctx context.Context, by Actor, f *Firm) error
@@ -42,6 +45,9 @@ type State interface {
 	CredentialSet(ctx context.Context, by Actor, mailbox ID, version int) error
 
 	CreateAgent(ctx context.Context, by Actor, a *Agent) error
+	// UpdateAgent changes the full name alone: records name agents, and
+	// clients log in, by the other.
+	UpdateAgent(ctx context.Context, by Actor, a *Agent) error
 	// DeleteAgent revokes the agent's assignments and app passwords too.
 	DeleteAgent(ctx context.Context, by Actor, id ID) error
 	Agent(ctx context.Context, id ID) (*Agent, error)
@@ -72,6 +78,9 @@ type State interface {
 	Delegations(ctx context.Context) ([]*Delegation, error)
 
 	CreateAssignment(ctx context.Context, by Actor, a *Assignment) error
+	// UpdateAssignment changes the terms alone, within what the delegation
+	// allows now; a revoked one is Conflict.
+	UpdateAssignment(ctx context.Context, by Actor, a *Assignment) error
 	RevokeAssignment(ctx context.Context, by Actor, id ID) error
 	Assignment(ctx context.Context, id ID) (*Assignment, error)
 	Assignments(ctx context.Context) ([]*Assignment, error)

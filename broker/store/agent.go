@@ -47,6 +47,40 @@ func (s *Store) CreateAgent(ctx context.Context, by broker.Actor, a *broker.Agen
 	return err
 }
 
+// UpdateAgent changes the full name alone.
+func (s *Store) UpdateAgent(ctx context.Context, by broker.Actor, a *broker.Agent) error {
+	id, wantedName, fullName := a.ID, a.Name, a.FullName
+	if err := text("full_name", fullName, maxName); err != nil {
+		return err
+	}
+	var n broker.Agent
+	err := s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Agent](t.query, kindAgent, agentByID, string(id))
+		if err != nil {
+			return err
+		}
+		if wantedName != "" && wantedName != old.Name {
+			return broker.InvalidField("name", "an agent keeps its name: records and mail clients name it so")
+		}
+		n = *old
+		n.FullName = fullName
+		before, after, err := documents(old, &n)
+		if err != nil || before == after {
+			return err
+		}
+		if err := t.update(`UPDATE agents SET doc = $1 WHERE id = $2`, after, string(id)); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindAgent, verb: "updated", id: id, before: before, after: after, event: broker.Event{AgentID: id},
+		})
+	})
+	if err == nil {
+		*a = n
+	}
+	return err
+}
+
 // DeleteAgent removes an agent, revokes the agent's assignments and app
 // passwords, and removes the locks on the agent.
 func (s *Store) DeleteAgent(ctx context.Context, by broker.Actor, id broker.ID) error {

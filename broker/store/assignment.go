@@ -80,6 +80,46 @@ func (t *tx) assignmentFits(n *broker.Assignment) error {
 	return nil
 }
 
+// UpdateAssignment changes the terms alone; those that the delegation does not
+// hold are Invalid, with the field.
+func (s *Store) UpdateAssignment(ctx context.Context, by broker.Actor, a *broker.Assignment) error {
+	wanted := a.Terms
+	wanted.Sites = slices.Clone(wanted.Sites)
+	if err := terms("terms", &wanted); err != nil {
+		return err
+	}
+	id := a.ID
+	var n broker.Assignment
+	err := s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Assignment](t.query, kindAssignment, assignmentByID, string(id))
+		if err != nil {
+			return err
+		}
+		if !old.RevokedAt.IsZero() {
+			return conflict("the assignment was revoked")
+		}
+		n = *old
+		n.Terms = wanted
+		if err := t.assignmentFits(&n); err != nil {
+			return err
+		}
+		before, after, err := documents(old, &n)
+		if err != nil || before == after {
+			return err
+		}
+		if err := t.update(`UPDATE assignments SET doc = $1 WHERE id = $2`, after, string(id)); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindAssignment, verb: "updated", id: id, before: before, after: after, event: assignmentEvent(&n),
+		})
+	})
+	if err == nil {
+		*a = n
+	}
+	return err
+}
+
 // RevokeAssignment ends an assignment for good. Revoking again is no error.
 func (s *Store) RevokeAssignment(ctx context.Context, by broker.Actor, id broker.ID) error {
 	return s.mutate(ctx, by, func(t *tx) error {
