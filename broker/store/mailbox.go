@@ -43,13 +43,52 @@ func checkMailbox(m *broker.Mailbox) error {
 	return nil
 }
 
-// addressFree refuses an address that another mailbox has as its main one.
+// addressFree refuses an address that another mailbox has as its main one, and
+// any that a mailbox of another firm has: each firm's word on who may send from
+// an address would be the other's problem.
 func (t *tx) addressFree(m *broker.Mailbox) error {
 	taken, err := t.exists(`SELECT 1 FROM mailboxes WHERE address_key = $1 AND deleted_at IS NULL AND id <> $2`,
 		key(m.Address), string(m.ID))
-	if err == nil && taken {
+	if err != nil {
+		return err
+	}
+	if taken {
 		return conflict("a mailbox of that address exists already")
 	}
+	for i, address := range m.Addresses() {
+		taken, err := t.exists(`SELECT 1 FROM mailbox_addresses WHERE address_key = $1 AND firm_id <> $2`,
+			key(address), string(m.FirmID))
+		if err != nil {
+			return err
+		}
+		if taken {
+			// Whose it is may be more than the one who asks may know.
+			e := broker.Errorf(broker.Conflict, "%s belongs to another mailbox already: take it off there first", address)
+			if e.Field = "aliases"; i == 0 {
+				e.Field = "address"
+			}
+			return e
+		}
+	}
+	return nil
+}
+
+// storeAddresses replaces a mailbox's addresses.
+func (t *tx) storeAddresses(m *broker.Mailbox) error {
+	if err := t.freeAddresses(m.ID); err != nil {
+		return err
+	}
+	for _, address := range m.Addresses() {
+		if _, err := t.exec(`INSERT INTO mailbox_addresses (address_key, mailbox_id, firm_id) VALUES ($1, $2, $3)`,
+			key(address), string(m.ID), string(m.FirmID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) freeAddresses(mailbox broker.ID) error {
+	_, err := t.exec(`DELETE FROM mailbox_addresses WHERE mailbox_id = $1`, string(mailbox))
 	return err
 }
 
@@ -79,6 +118,9 @@ func (s *Store) CreateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 		}
 		if _, err := t.exec(`INSERT INTO mailboxes (id, firm_id, address_key, doc) VALUES ($1, $2, $3, $4)`,
 			string(n.ID), string(n.FirmID), key(n.Address), doc); err != nil {
+			return err
+		}
+		if err := t.storeAddresses(&n); err != nil {
 			return err
 		}
 		return t.recordChange(by, changed{kind: kindMailbox, verb: "created", id: n.ID, after: doc, event: mailboxEvent(&n)})
@@ -115,6 +157,9 @@ func (s *Store) UpdateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 		if err := t.update(`UPDATE mailboxes SET address_key = $1, doc = $2 WHERE id = $3`, key(n.Address), after, string(n.ID)); err != nil {
 			return err
 		}
+		if err := t.storeAddresses(&n); err != nil {
+			return err
+		}
 		return t.recordChange(by, changed{
 			kind: kindMailbox, verb: "updated", id: n.ID, before: before, after: after, event: mailboxEvent(&n),
 		})
@@ -146,6 +191,9 @@ func (s *Store) DeleteMailbox(ctx context.Context, by broker.Actor, id broker.ID
 		}
 		before, err := encode(old)
 		if err != nil {
+			return err
+		}
+		if err := t.freeAddresses(id); err != nil {
 			return err
 		}
 		if err := t.update(`UPDATE mailboxes SET deleted_at = $1 WHERE id = $2`, micros(t.now), string(id)); err != nil {

@@ -62,6 +62,10 @@ func testEveryChangeHasItsEvent(t *testing.T, w *World) {
 	must(t, s.UpdateSite(ctx, Admin, &w.Site))
 	w.Delegation.Terms.Actions = policy.List
 	must(t, s.UpdateDelegation(ctx, Admin, &w.Delegation))
+	w.Assignment.Terms.Actions = policy.List
+	must(t, s.UpdateAssignment(ctx, Admin, &w.Assignment))
+	w.Agent.FullName = "R. Kumar"
+	must(t, s.UpdateAgent(ctx, Admin, &w.Agent))
 	lock := broker.Lock{Target: broker.LockMailbox, TargetID: w.Mailbox.ID, Message: "drift"}
 	must(t, s.CreateLock(ctx, Admin, &lock))
 	must(t, s.CredentialSet(ctx, Admin, w.Mailbox.ID, 1))
@@ -78,12 +82,12 @@ func testEveryChangeHasItsEvent(t *testing.T, w *World) {
 	Verify(t, own)
 	same(t, "the firm's log", types(firm), nil, []broker.EventType{
 		"firm.created", "mailbox.created", "delegation.created", "assignment.created",
-		"mailbox.updated", "delegation.updated", "lock.created", "credential.set",
+		"mailbox.updated", "delegation.updated", "assignment.updated", "lock.created", "credential.set",
 		"assignment.revoked", "delegation.revoked", "lock.removed", "mailbox.deleted",
 	})
 	same(t, "the BPO's log", types(own), nil, []broker.EventType{
 		"agent.created", "site.created", "workstation.created", "app-password.created",
-		"workstation.updated", "site.updated", "app-password.revoked",
+		"workstation.updated", "site.updated", "agent.updated", "app-password.revoked",
 		"agent.deleted", "workstation.deleted", "site.deleted",
 	})
 	revision, err := s.PolicyRevision(ctx)

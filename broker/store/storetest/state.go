@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -101,6 +102,8 @@ func testNotFound(t *testing.T, w *World) {
 		"UpdateWorkstation":   s.UpdateWorkstation(ctx, Admin, &broker.Workstation{ID: id, Name: "x", Class: broker.ClassSoftware}),
 		"UpdateSite":          s.UpdateSite(ctx, Admin, &broker.Site{ID: id, Name: "x", Networks: w.Site.Networks}),
 		"UpdateDelegation":    s.UpdateDelegation(ctx, Admin, &broker.Delegation{ID: id, Terms: w.Delegation.Terms}),
+		"UpdateAgent":         s.UpdateAgent(ctx, Admin, &broker.Agent{ID: id, FullName: "x"}),
+		"UpdateAssignment":    s.UpdateAssignment(ctx, Admin, &broker.Assignment{ID: id, Terms: w.Delegation.Terms}),
 		"DeleteMailbox":       s.DeleteMailbox(ctx, Admin, id),
 		"DeleteAgent":         s.DeleteAgent(ctx, Admin, id),
 		"DeleteWorkstation":   s.DeleteWorkstation(ctx, Admin, id),
@@ -285,12 +288,111 @@ func testUpdates(t *testing.T, w *World) {
 	delegation, err := s.Delegation(ctx, w.Delegation.ID)
 	same(t, "delegation", delegation, err, &w.Delegation)
 
+	agent := broker.Agent{ID: w.Agent.ID, FullName: "Ravi K. Kumar"}
+	must(t, s.UpdateAgent(ctx, Admin, &agent))
+	w.Agent.FullName = "Ravi K. Kumar"
+	same(t, "what UpdateAgent filled in", &agent, nil, &w.Agent)
+	read, err := s.Agent(ctx, w.Agent.ID)
+	same(t, "agent", read, err, &w.Agent)
+	wantField(t, s.UpdateAgent(ctx, Admin, &broker.Agent{ID: w.Agent.ID, Name: "other"}), "name")
+	wantField(t, s.UpdateAgent(ctx, Admin, &broker.Agent{ID: w.Agent.ID, FullName: "a\nb"}), "full_name")
+
 	// An update that changes nothing is neither recorded nor told.
 	before, err := s.PolicyRevision(ctx)
 	must(t, err)
 	must(t, s.UpdateSite(ctx, Admin, &w.Site))
+	must(t, s.UpdateAgent(ctx, Admin, &w.Agent))
+	must(t, s.UpdateMailbox(ctx, Admin, &w.Mailbox))
 	after, err := s.PolicyRevision(ctx)
 	same(t, "revision", after, err, before)
+}
+
+// testUpdateAssignment: the terms alone, and never wider than the delegation's.
+func testUpdateAssignment(t *testing.T, w *World) {
+	s := w.Store
+	end := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	w.Delegation.Terms = policy.Terms{Actions: policy.List | policy.Read, NotAfter: end}
+	must(t, s.UpdateDelegation(ctx, Admin, &w.Delegation))
+	update := broker.Assignment{ID: w.Assignment.ID, Terms: policy.Terms{Actions: policy.List, NotAfter: end}}
+	must(t, s.UpdateAssignment(ctx, Admin, &update))
+	w.Assignment.Terms = update.Terms
+	same(t, "what UpdateAssignment filled in", &update, nil, &w.Assignment)
+	got, err := s.Assignment(ctx, w.Assignment.ID)
+	same(t, "assignment", got, err, &w.Assignment)
+
+	for field, terms := range map[string]policy.Terms{
+		"terms.actions":   {Actions: policy.All, NotAfter: end},
+		"terms.not_after": {Actions: policy.List},
+		"terms.sites":     {Actions: policy.List, NotAfter: end, Sites: []string{string(broker.NewID())}},
+	} {
+		wantField(t, s.UpdateAssignment(ctx, Admin, &broker.Assignment{ID: update.ID, Terms: terms}), field)
+	}
+	other := w.Assignment
+	other.AgentID, other.MailboxID, other.CreatedAt = broker.NewID(), broker.NewID(), end
+	must(t, s.UpdateAssignment(ctx, Admin, &other))
+	same(t, "whom and where it is for", &other, nil, &w.Assignment)
+
+	must(t, s.RevokeAssignment(ctx, Admin, update.ID))
+	wantCode(t, s.UpdateAssignment(ctx, Admin, &update), broker.Conflict)
+}
+
+// testAddressesOfFirmsAreApart: what one firm's mailbox sends from, no other
+// firm's does.
+func testAddressesOfFirmsAreApart(t *testing.T, w *World) {
+	s := w.Store
+	other := broker.Firm{Name: "Other"}
+	must(t, s.CreateFirm(ctx, Admin, &other))
+	w.Mailbox.Aliases = []string{"Info@northwind.example"}
+	must(t, s.UpdateMailbox(ctx, Admin, &w.Mailbox))
+	theirs := MailboxOf(&other, "desk@other.example")
+	must(t, s.CreateMailbox(ctx, Admin, &theirs))
+
+	conflict := func(err error, field string) {
+		t.Helper()
+		wantCode(t, err, broker.Conflict)
+		var e *broker.Error
+		if !errors.As(err, &e) || e.Field != field {
+			t.Errorf("field of %v, want %s", err, field)
+		}
+		if text := broker.PublicText(err); strings.Contains(text, w.Firm.Name) || strings.Contains(text, w.Mailbox.Address) {
+			t.Errorf("tells of another firm: %s", text)
+		}
+	}
+	for name, change := range map[string]func(*broker.Mailbox) string{
+		"their alias as main address": func(m *broker.Mailbox) string {
+			m.Address = "INFO@northwind.example"
+			return "address"
+		},
+		"their alias as alias": func(m *broker.Mailbox) string {
+			m.Aliases = []string{"free@other.example", "info@NORTHWIND.example"}
+			return "aliases"
+		},
+		"their main address as alias": func(m *broker.Mailbox) string {
+			m.Aliases = []string{"oRDERS@northwind.example"}
+			return "aliases"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			added := MailboxOf(&other, "added@other.example")
+			field := change(&added)
+			conflict(s.CreateMailbox(ctx, Admin, &added), field)
+			updated := theirs
+			field = change(&updated)
+			conflict(s.UpdateMailbox(ctx, Admin, &updated), field)
+		})
+	}
+
+	// Within a firm they may be shared; what is given up or deleted is free.
+	second := MailboxOf(&w.Firm, "second@northwind.example")
+	second.Aliases = []string{"info@northwind.example", "orders@northwind.example"}
+	must(t, s.CreateMailbox(ctx, Admin, &second))
+	must(t, s.DeleteMailbox(ctx, Admin, second.ID))
+	w.Mailbox.Aliases = nil
+	must(t, s.UpdateMailbox(ctx, Admin, &w.Mailbox))
+	theirs.Aliases = []string{"info@northwind.example"}
+	must(t, s.UpdateMailbox(ctx, Admin, &theirs))
+	w.Mailbox.Aliases = []string{"Info@northwind.example"}
+	conflict(s.UpdateMailbox(ctx, Admin, &w.Mailbox), "aliases")
 }
 
 // testMailboxKeepsFirm: else one firm's credential could be read under another.
