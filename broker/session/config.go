@@ -115,6 +115,9 @@ type Manager struct {
 	// view holds what was read of the state at one policy revision.
 	view atomic.Pointer[view]
 
+	// followed is the revision by which every session was decided.
+	followed atomic.Int64
+
 	// ready is closed when the state was read for the first time.
 	ready   chan struct{}
 	running atomic.Bool

@@ -54,6 +54,23 @@ func (m *Manager) Live() []*broker.Session {
 	return records
 }
 
+// Standing returns the records of the sessions of this node that may go on
+// under the policy at revision, or a later one; those that it ended are not
+// among them, though their connections may still be open. ok is false while
+// some session was not decided by it yet. The caller must not change the
+// records.
+func (m *Manager) Standing(revision int64) (records []*broker.Session, ok bool) {
+	if m.followed.Load() < revision {
+		return nil, false
+	}
+	for _, s := range m.sessions(nil) {
+		if !s.over() {
+			records = append(records, s.record)
+		}
+	}
+	return records, true
+}
+
 // EndSession ends one session in somebody's name. The error is NotFound when
 // it is not open on this node. It does not wait for the connections to close.
 func (m *Manager) EndSession(_ context.Context, by broker.Actor, id broker.ID) error {

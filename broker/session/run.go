@@ -79,7 +79,7 @@ func (w *watch) poll(ctx context.Context) {
 	}
 	if revision != w.seen || w.behind {
 		w.pass(ctx, w.viewAt(revision), w.sessions(nil), time.Time{})
-		w.seen = revision
+		w.reached(revision)
 	}
 	w.renew(began)
 }
@@ -150,11 +150,19 @@ func (w *watch) follow(ctx context.Context) {
 			return
 		}
 		w.pass(ctx, w.viewAt(max(revision, last)), w.sessions(nil), earliest(changes))
-		w.seen = max(revision, last)
+		w.reached(max(revision, last))
 		return
 	}
 	w.pass(ctx, w.viewAt(last), w.sessions(changes), earliest(changes))
-	w.seen = last
+	w.reached(last)
+}
+
+// reached notes up to which revision a pass has come.
+func (w *watch) reached(revision int64) {
+	w.seen = revision
+	if !w.behind {
+		w.followed.Store(revision)
+	}
 }
 
 func earliest(changes []broker.Change) (at time.Time) {
