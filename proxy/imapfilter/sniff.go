@@ -4,6 +4,7 @@ package imapfilter
 
 import (
 	"bytes"
+	"io"
 	"strings"
 )
 
@@ -20,6 +21,8 @@ type headerSniffer struct {
 	value  []byte
 	id     string
 }
+
+var _ io.Writer = (*headerSniffer)(nil)
 
 const messageIDField = "message-id:"
 

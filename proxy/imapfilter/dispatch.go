@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"fmt"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+// dispatch judges a complete command and sends it on.
+func (s *clientSide) dispatch(entry *command, skip int) error {
+	cmd := s.lexer.Command()
+	if entry.judge == nil {
+		s.f().metrics.command(entry.name, "never")
+		return s.answer("BAD", "never here: "+entry.never)
+	}
+	var j judgement
+	if err := s.judge(entry, skip, &j); err != nil {
+		s.f().metrics.command(entry.name, "bad")
+		return s.answer("BAD", err.Error())
+	}
+	if !j.allowed(s.r.decision) {
+		if entry.name == "CLOSE" {
+			return s.closeWithoutExpunge(cmd)
+		}
+		return s.refuse(entry, &j)
+	}
+	s.f().metrics.command(entry.name, "forwarded")
+	if entry.alone || s.r.wantsIdentify() {
+		if err := s.barrier(); err != nil {
+			return err
+		}
+		if err := s.identifyOpened(); err != nil {
+			return err
+		}
+	}
+	switch entry.name {
+	case "ENABLE":
+		if !s.keepEnableable(cmd) {
+			return s.answer("OK", "nothing to enable")
+		}
+	case "FETCH", "UID FETCH":
+		peek := j.fetch.seen && !s.r.decision.Actions.Has(policy.Flag)
+		s.scratch = rewriteFetch(cmd, &j.fetch, skip == 0, peek, s.scratch)
+	case "IDLE":
+		return s.idle(cmd)
+	}
+	flight := inFlight{kind: kindOf(entry.name)}
+	flight.change = s.changeFor(entry.name, &j)
+	flight.setTag(cmd.Tag())
+	s.alone = entry.alone
+	return s.forward(cmd, flight)
+}
+
+func kindOf(name string) inFlightKind {
+	switch name {
+	case "SELECT", "EXAMINE":
+		return selecting
+	case "CLOSE", "UNSELECT":
+		return closing
+	case "LOGOUT":
+		return logout
+	}
+	return plain
+}
+
+// judge runs the command's grammar, and adds what only the session knows.
+func (s *clientSide) judge(entry *command, skip int, j *judgement) error {
+	s.parse.begin(s.lexer.Command())
+	s.parse.pos = skip
+	j.uids = skip > 0
+	if err := entry.judge(&s.parse, j); err != nil {
+		return err
+	}
+	special := &s.r.special
+	switch entry.name {
+	case "MOVE", "UID MOVE":
+		if special.isTrash(j.target) {
+			j.needs = policy.Delete
+		}
+	case "APPEND":
+		if special.isSentOrDrafts(j.folder) {
+			j.alternative = policy.Send
+		}
+	case "REPLACE", "UID REPLACE":
+		if special.isSentOrDrafts(j.folder) {
+			j.alternative = policy.Send | policy.Delete
+		}
+	case "FETCH", "UID FETCH":
+		if j.fetch.seen && !j.fetch.rewritable && !s.r.decision.Actions.Has(policy.Flag) {
+			j.need(policy.Flag) // RFC822 sets \Seen and has no PEEK form
+		}
+	}
+	return nil
+}
+
+// refuse answers a command that the decision does not allow. The first of its
+// kind in a session is recorded.
+func (s *clientSide) refuse(entry *command, j *judgement) error {
+	s.f().metrics.command(entry.name, "refused")
+	missing := j.needs &^ s.r.decision.Actions
+	if key := entry.name + " " + missing.String(); !s.refused[key] {
+		if s.refused == nil {
+			s.refused = make(map[string]bool)
+		}
+		s.refused[key] = true
+		folder := j.folder
+		if folder == nil {
+			folder = j.target
+		}
+		s.r.session.Submit(broker.EventCommandRefused, broker.CommandRefused{
+			Command: entry.name, Needs: missing, Folder: printable(folder),
+		})
+	}
+	return s.answer("NO", fmt.Sprintf("[NOPERM] %s needs the action %q, which the mailbox's owner did not grant you", entry.name, missing.String()))
+}
+
+// closeWithoutExpunge turns CLOSE into UNSELECT for a session that may not
+// delete.
+func (s *clientSide) closeWithoutExpunge(cmd *imapwire.Command) error {
+	if !s.r.upstream.has("UNSELECT") && !s.r.upstream.has("IMAP4REV2") {
+		return s.answer("NO", "[NOPERM] CLOSE would expunge, which the mailbox's owner did not grant you; select another folder instead")
+	}
+	s.f().metrics.command("CLOSE", "rewritten")
+	if err := s.barrier(); err != nil {
+		return err
+	}
+	cmd.SetName("UNSELECT")
+	flight := inFlight{kind: closing}
+	flight.setTag(cmd.Tag())
+	s.alone = true
+	return s.forward(cmd, flight)
+}
+
+// keepEnableable drops extensions that the table does not know; false: none
+// is left.
+func (s *clientSide) keepEnableable(cmd *imapwire.Command) bool {
+	kept := s.scratch[:0]
+	for _, t := range cmd.Args() {
+		if onList(enableable, cmd.Value(t)) {
+			kept = append(kept, t)
+		}
+	}
+	s.scratch = kept
+	cmd.SetArgs(kept)
+	return len(kept) > 0
+}
