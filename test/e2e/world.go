@@ -47,17 +47,19 @@ type WorldOptions struct {
 type World struct {
 	*surroundings
 	Postern *Postern
+	Dovecot *servers.Dovecot
 	t       testing.TB
 }
 
 // For returns the same world for another test, a subtest of the one that made
 // it: what fails then fails there.
-func (w *World) For(t testing.TB) *World { return &World{w.surroundings, w.Postern.For(t), t} }
+func (w *World) For(t testing.TB) *World {
+	return &World{w.surroundings, w.Postern.For(t), w.Dovecot.For(t), t}
+}
 
 // surroundings are what all views of a World share.
 type surroundings struct {
 	CA      *servers.CA
-	Dovecot *servers.Dovecot
 	Postfix *servers.Postfix
 	// Vault is nil with WorldOptions.Sealed.
 	Vault *servers.Vault
@@ -161,7 +163,7 @@ type Seat struct {
 	Certificate       tls.Certificate
 	CertFile, KeyFile string
 	// The ids of what was made for it.
-	AgentID, Delegation, Assignment, AppPassword broker.ID
+	AgentID, WorkstationID, Delegation, Assignment, AppPassword broker.ID
 
 	world *World
 }
@@ -185,7 +187,8 @@ func (w *World) Seat(mailbox string, actions ...string) *Seat {
 	}
 	s.AgentID = decodeCLI[broker.Agent](w.Postern, "agent", "add", s.Agent).ID
 	keys := filepath.Join(servers.TempDir(w.t), "keys")
-	w.Postern.CLI("workstation", "add", s.Workstation, "--generate-key", keys)
+	s.WorkstationID = decodeCLI[httpapi.WorkstationCreated](w.Postern,
+		"workstation", "add", s.Workstation, "--generate-key", keys).Workstation.ID
 	s.CertFile, s.KeyFile = filepath.Join(keys, s.Workstation+".crt"), filepath.Join(keys, s.Workstation+".key")
 	var err error
 	if s.Certificate, err = tls.LoadX509KeyPair(s.CertFile, s.KeyFile); err != nil {
