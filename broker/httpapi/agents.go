@@ -15,6 +15,12 @@ type AgentInput struct {
 	FullName string `json:"full_name,omitempty" example:"Asha Rao"`
 }
 
+// AgentPatch changes what is in it. The name stays: records and mail clients
+// name the agent so.
+type AgentPatch struct {
+	FullName *string `json:"full_name,omitempty" example:"Asha Rao"`
+}
+
 type agentPath struct {
 	Agent string `path:"agent" doc:"Id or name."`
 }
@@ -43,6 +49,20 @@ func (a *api) registerAgents() {
 				return nil, err
 			}
 			return &answer[*broker.Agent]{g}, nil
+		})
+	route(a, http.MethodPatch, "/v1/agents/{agent}", "update-agent", "Change an agent's full name",
+		func(ctx context.Context, in *struct {
+			Agent string `path:"agent" doc:"Id or name."`
+			Body  AgentPatch
+		}) (*answer[*broker.Agent], error) {
+			g, err := a.findAgent(ctx, "", in.Agent)
+			if err != nil {
+				return nil, err
+			}
+			if in.Body.FullName != nil {
+				g.FullName = *in.Body.FullName
+			}
+			return &answer[*broker.Agent]{g}, a.State.UpdateAgent(ctx, actor(ctx), g)
 		})
 	route(a, http.MethodDelete, "/v1/agents/{agent}", "delete-agent",
 		"Remove an agent, revoking his assignments and app passwords and ending his sessions",

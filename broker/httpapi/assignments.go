@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
 )
 
 // AssignmentInput puts an agent on a delegation, which is named by its id, or
@@ -25,6 +26,12 @@ type Assignment struct {
 	Mailbox string     `json:"mailbox,omitempty"`
 	Agent   string     `json:"agent,omitempty"`
 	State   GrantState `json:"state" enum:"active,not-yet-valid,expired,revoked"`
+}
+
+// AssignmentUpdated is an assignment with its new terms, and what they ended.
+type AssignmentUpdated struct {
+	Assignment Assignment `json:"assignment"`
+	Ended
 }
 
 type assignmentPath struct {
@@ -46,6 +53,8 @@ func (a *api) registerAssignments() {
 			}
 			return &answer[*Assignment]{a.showAssignment(s, names)}, nil
 		})
+	route(a, http.MethodPatch, "/v1/assignments/{assignment}", "update-assignment",
+		"Change an assignment's terms within the delegation's, ending the sessions that they make narrower", a.updateAssignment)
 	route(a, http.MethodPost, "/v1/assignments/{assignment}/revoke", "revoke-assignment", "Revoke an assignment, ending its sessions; for good",
 		func(ctx context.Context, in *assignmentPath) (*answer[Ended], error) {
 			assignment, err := a.findAssignment(ctx, in.Assignment)
@@ -131,24 +140,43 @@ func (a *api) delegationFor(ctx context.Context, in *AssignmentInput) (*broker.D
 	if err != nil {
 		return nil, err
 	}
-	all, err := a.State.Delegations(ctx)
+	return a.delegationOn(ctx, m, "mailbox", GrantState.holds)
+}
+
+func (a *api) updateAssignment(ctx context.Context, in *struct {
+	Assignment string `path:"assignment" doc:"Id."`
+	Body       GrantPatch
+}) (*answer[AssignmentUpdated], error) {
+	s, err := a.findAssignment(ctx, in.Assignment)
 	if err != nil {
 		return nil, err
 	}
-	var found *broker.Delegation
-	for _, d := range all {
-		if d.MailboxID != m.ID || !a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt).holds() {
-			continue
-		}
-		if found != nil {
-			return nil, broker.InvalidField("mailbox", "%s has several delegations: name one by its id", m.Address)
-		}
-		found = d
+	unlock, err := a.changing.lock(ctx, s.ID)
+	if err != nil {
+		return nil, err
 	}
-	if found == nil {
-		e := broker.Errorf(broker.NotFound, "%s is not delegated", m.Address)
-		e.Field = "mailbox"
-		return nil, e
+	defer unlock()
+	if s, err = a.State.Assignment(ctx, s.ID); err != nil {
+		return nil, err
 	}
-	return found, nil
+	d, err := a.State.Delegation(ctx, s.DelegationID)
+	if err != nil {
+		return nil, err
+	}
+	// A delegation that was made narrower since leaves terms behind that are
+	// wider, and mean nothing: they must not refuse a change of others.
+	if s.Terms, err = a.patchTerms(ctx, &in.Body.Terms, policy.Narrow(d.Terms, s.Terms), d.Terms); err != nil {
+		return nil, err
+	}
+	ended, err := a.narrowing(ctx,
+		func(live *broker.Session) bool { return live.AssignmentID == s.ID },
+		func() error { return a.State.UpdateAssignment(ctx, actor(ctx), s) })
+	if err != nil {
+		return nil, err
+	}
+	names, err := a.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[AssignmentUpdated]{AssignmentUpdated{Assignment: *a.showAssignment(s, names), Ended: ended}}, nil
 }

@@ -4,23 +4,12 @@ package httpapi
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
 )
-
-// TermsInput says what may be done. In an assignment, what is left out is as
-// the delegation has it now.
-type TermsInput struct {
-	Actions     []Action   `json:"actions,omitempty" nullable:"false" doc:"What may be done; without it, all."`
-	NotBefore   *time.Time `json:"not_before,omitempty" doc:"When the terms begin to hold; without it, at once."`
-	NotAfter    *time.Time `json:"not_after,omitempty" doc:"When they end; without it, when revoked."`
-	Sites       []string   `json:"sites,omitempty" nullable:"false" doc:"Sites that may be used, by id or name; without it, any."`
-	HardwareKey bool       `json:"hardware_key,omitempty" doc:"Demands a workstation of class hardware."`
-}
 
 // DelegationInput makes a delegation.
 type DelegationInput struct {
@@ -65,8 +54,14 @@ type Delegation struct {
 	State   GrantState `json:"state" enum:"active,not-yet-valid,expired,revoked"`
 }
 
+// DelegationUpdated is a delegation with its new terms, and what they ended.
+type DelegationUpdated struct {
+	Delegation Delegation `json:"delegation"`
+	Ended
+}
+
 type delegationPath struct {
-	Delegation string `path:"delegation" doc:"Id."`
+	Delegation string `path:"delegation" doc:"Id; or a mailbox, by id or address, that has one delegation."`
 }
 
 // grantsQuery narrows a list of grants.
@@ -89,6 +84,9 @@ func (a *api) registerDelegations() {
 			}
 			return &answer[*Delegation]{a.showDelegation(d, names)}, nil
 		})
+	route(a, http.MethodPatch, "/v1/delegations/{delegation}", "update-delegation",
+		"Change a delegation's terms, ending the sessions that they make narrower; assignments keep theirs, and allow what both do",
+		a.updateDelegation)
 	route(a, http.MethodPost, "/v1/delegations/{delegation}/revoke", "revoke-delegation",
 		"Revoke a delegation and its assignments, ending their sessions; for good",
 		func(ctx context.Context, in *delegationPath) (*answer[Ended], error) {
@@ -148,57 +146,83 @@ func (a *api) createDelegation(ctx context.Context, in *struct{ Body DelegationI
 	return &answer[*Delegation]{a.showDelegation(d, names)}, nil
 }
 
-// findDelegation finds one by its id.
+// findDelegation finds one by its id, or by its mailbox: by the one delegation
+// there that holds or will, or else by the one that is expired.
 func (a *api) findDelegation(ctx context.Context, field, ref string) (*broker.Delegation, error) {
-	id, err := pathID("delegation", ref)
-	if err == nil {
-		var d *broker.Delegation
-		if d, err = a.State.Delegation(ctx, id); err == nil {
-			return d, nil
+	if id, err := broker.ParseID(ref); err == nil {
+		d, err := a.State.Delegation(ctx, id)
+		if err == nil || broker.CodeOf(err) != broker.NotFound {
+			return d, err
 		}
 	}
+	m, err := a.findMailbox(ctx, field, ref)
+	if err == nil {
+		d, err := a.delegationOn(ctx, m, field, GrantState.holds)
+		if broker.CodeOf(err) == broker.NotFound {
+			d, err = a.delegationOn(ctx, m, field, func(s GrantState) bool { return s == GrantExpired })
+		}
+		return d, err
+	}
 	if broker.CodeOf(err) == broker.NotFound {
-		e := broker.Errorf(broker.NotFound, "there is no delegation %q (it is named by its id)", ref)
+		e := broker.Errorf(broker.NotFound, "there is no delegation %q (it is named by its id or its mailbox)", ref)
 		e.Field = field
 		return nil, e
 	}
 	return nil, err
 }
 
-// terms reads terms. What in leaves out is as in base; a hardware key that
-// base demands stays demanded.
-func (a *api) terms(ctx context.Context, in *TermsInput, base policy.Terms) (policy.Terms, error) {
-	t := base
-	t.HardwareKey = base.HardwareKey || in.HardwareKey
-	if len(in.Actions) > 0 {
-		names := make([]string, len(in.Actions))
-		for i, name := range in.Actions {
-			names[i] = string(name)
+// delegationOn finds the one delegation of a mailbox whose state is wanted.
+func (a *api) delegationOn(ctx context.Context, m *broker.Mailbox, field string, wanted func(GrantState) bool) (*broker.Delegation, error) {
+	all, err := a.State.Delegations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found *broker.Delegation
+	for _, d := range all {
+		if d.MailboxID != m.ID || !wanted(a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt)) {
+			continue
 		}
-		var err error
-		if t.Actions, err = policy.ParseActions(names); err != nil {
-			return t, broker.InvalidField("terms.actions", "%s", err.Error())
+		if found != nil {
+			return nil, broker.InvalidField(field, "%s has several delegations: name one by its id", m.Address)
 		}
+		found = d
 	}
-	if in.NotBefore != nil {
-		t.NotBefore = in.NotBefore.UTC()
+	if found == nil {
+		e := broker.Errorf(broker.NotFound, "%s is not delegated", m.Address)
+		e.Field = field
+		return nil, e
 	}
-	if in.NotAfter != nil {
-		t.NotAfter = in.NotAfter.UTC()
-		if !t.NotAfter.After(a.Now()) {
-			return t, broker.InvalidField("terms.not_after", "has passed already")
-		}
+	return found, nil
+}
+
+func (a *api) updateDelegation(ctx context.Context, in *struct {
+	Delegation string `path:"delegation" doc:"Id; or a mailbox, by id or address, that has one delegation."`
+	Body       GrantPatch
+}) (*answer[DelegationUpdated], error) {
+	d, err := a.findDelegation(ctx, "", in.Delegation)
+	if err != nil {
+		return nil, err
 	}
-	if len(in.Sites) == 0 {
-		return t, nil
+	unlock, err := a.changing.lock(ctx, d.ID)
+	if err != nil {
+		return nil, err
 	}
-	t.Sites = make([]string, len(in.Sites))
-	for i, ref := range in.Sites {
-		s, err := a.findSite(ctx, fmt.Sprintf("terms.sites[%d]", i), ref)
-		if err != nil {
-			return t, err
-		}
-		t.Sites[i] = string(s.ID)
+	defer unlock()
+	if d, err = a.State.Delegation(ctx, d.ID); err != nil {
+		return nil, err
 	}
-	return t, nil
+	if d.Terms, err = a.patchTerms(ctx, &in.Body.Terms, d.Terms, policy.Terms{}); err != nil {
+		return nil, err
+	}
+	ended, err := a.narrowing(ctx,
+		func(s *broker.Session) bool { return s.DelegationID == d.ID },
+		func() error { return a.State.UpdateDelegation(ctx, actor(ctx), d) })
+	if err != nil {
+		return nil, err
+	}
+	names, err := a.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[DelegationUpdated]{DelegationUpdated{Delegation: *a.showDelegation(d, names), Ended: ended}}, nil
 }

@@ -53,6 +53,10 @@ type Sessions interface {
 	// Live returns the records of the sessions that are open on this node.
 	// The caller must not change them.
 	Live() []*broker.Session
+	// Standing returns the records of those that may go on under the policy at
+	// revision; ok is false while that is not decided for each. The caller
+	// must not change them.
+	Standing(revision int64) (records []*broker.Session, ok bool)
 	// EndSession ends one with reason by-admin and returns when it is told
 	// to; NotFound when it is not open on this node.
 	EndSession(ctx context.Context, by broker.Actor, id broker.ID) error

@@ -4,8 +4,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"net/http"
 
 	"github.com/postern-mail/postern/broker"
@@ -37,6 +35,19 @@ type WorkstationCreated struct {
 	CA          string      `json:"ca,omitempty" doc:"The issuing CA's certificate, in PEM."`
 }
 
+// WorkstationPatch changes what is in it. Its key changes by renewal.
+type WorkstationPatch struct {
+	Name   *string   `json:"name,omitempty" minLength:"1" doc:"Unique. Certificates that were issued keep the old name, and stay good."`
+	Site   *string   `json:"site,omitempty" doc:"Binds it to a site's networks, by the site's id or name; empty: it may roam."`
+	Groups *[]string `json:"groups,omitempty" nullable:"false" doc:"What app passwords can be limited to, in place of all before."`
+}
+
+// WorkstationUpdated is a changed workstation, and what the change ended.
+type WorkstationUpdated struct {
+	Workstation Workstation `json:"workstation"`
+	Ended
+}
+
 type workstationPath struct {
 	Workstation string `path:"workstation" doc:"Id or name."`
 }
@@ -53,6 +64,10 @@ func (a *api) registerWorkstations() {
 			shown, err := a.showWorkstation(ctx, w)
 			return &answer[*Workstation]{shown}, err
 		})
+	route(a, http.MethodPatch, "/v1/workstations/{workstation}", "update-workstation",
+		"Change a workstation, ending the sessions that it can no longer open", a.updateWorkstation)
+	route(a, http.MethodPost, "/v1/workstations/{workstation}/renew", "renew-workstation",
+		"Give a workstation a new certificate, or a new key, by a CSR or a certificate; sessions of keys that it loses end", a.renewWorkstation)
 	route(a, http.MethodDelete, "/v1/workstations/{workstation}", "delete-workstation", "Remove a workstation, ending its sessions",
 		func(ctx context.Context, in *workstationPath) (*answer[Ended], error) {
 			w, err := a.findWorkstation(ctx, "", in.Workstation)
@@ -107,7 +122,8 @@ func (a *api) createWorkstation(ctx context.Context, in *struct{ Body Workstatio
 		w.SiteID, created.Workstation.Site = s.ID, s.Name
 	}
 	var err error
-	if w.KeyPins, created.Certificate, err = a.keyPins(b, w); err != nil {
+	key := workstationKey{csr: b.CSR, certificate: b.Certificate, pins: b.KeyPins}
+	if w.KeyPins, created.Certificate, err = a.keyPins(key, w); err != nil {
 		return nil, err
 	}
 	if created.Certificate != "" {
@@ -122,50 +138,63 @@ func (a *api) createWorkstation(ctx context.Context, in *struct{ Body Workstatio
 	return &answer[WorkstationCreated]{created}, nil
 }
 
-// keyPins returns the pins of w, and the certificate if one was issued.
-func (a *api) keyPins(in *WorkstationInput, w *broker.Workstation) (pins []string, certificate string, err error) {
-	ways := 0
-	for _, given := range []bool{in.CSR != "", in.Certificate != "", len(in.KeyPins) > 0} {
-		if given {
-			ways++
+func (a *api) updateWorkstation(ctx context.Context, in *struct {
+	Workstation string `path:"workstation" doc:"Id or name."`
+	Body        WorkstationPatch
+}) (*answer[WorkstationUpdated], error) {
+	w, unlock, err := a.lockWorkstation(ctx, in.Workstation)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if in.Body.Name != nil {
+		w.Name = *in.Body.Name
+	}
+	if in.Body.Groups != nil {
+		w.Groups = *in.Body.Groups
+	}
+	if in.Body.Site != nil {
+		w.SiteID = ""
+		if *in.Body.Site != "" {
+			s, err := a.findSite(ctx, "site", *in.Body.Site)
+			if err != nil {
+				return nil, err
+			}
+			w.SiteID = s.ID
 		}
 	}
-	if ways != 1 {
-		return nil, "", broker.InvalidField("csr", "give one of csr, certificate and key_pins")
-	}
-	switch {
-	case len(in.KeyPins) > 0:
-		return in.KeyPins, "", nil
-	case in.Certificate != "":
-		pin, err := certificatePin([]byte(in.Certificate))
-		if err != nil {
-			return nil, "", broker.InvalidField("certificate", "%s", broker.PublicText(err)).WithCause(err)
-		}
-		return []string{pin}, "", nil
-	}
-	if a.WorkstationCA == nil {
-		return nil, "", broker.InvalidField("csr", "this server has no CA of its own: give a certificate of the CA it trusts")
-	}
-	issued, err := a.WorkstationCA.Issue([]byte(in.CSR), w)
-	if err != nil {
-		return nil, "", err
-	}
-	pin, err := certificatePin(issued)
-	if err != nil {
-		return nil, "", broker.Errorf(broker.Internal, "the CA's certificate cannot be read").WithCause(err)
-	}
-	return []string{pin}, string(issued), nil
+	updated, err := a.storeWorkstation(ctx, w)
+	return &answer[WorkstationUpdated]{updated}, err
 }
 
-// certificatePin hashes the key of the first certificate in PEM.
-func certificatePin(text []byte) (string, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", broker.Errorf(broker.Invalid, "is no certificate in PEM")
+// lockWorkstation finds a workstation, and keeps other requests from changing
+// it.
+func (a *api) lockWorkstation(ctx context.Context, ref string) (w *broker.Workstation, unlock func(), err error) {
+	if w, err = a.findWorkstation(ctx, "", ref); err != nil {
+		return nil, nil, err
 	}
-	c, err := x509.ParseCertificate(block.Bytes)
+	if unlock, err = a.changing.lock(ctx, w.ID); err != nil {
+		return nil, nil, err
+	}
+	if w, err = a.State.Workstation(ctx, w.ID); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return w, unlock, nil
+}
+
+// storeWorkstation stores a changed workstation and tells what that ended.
+func (a *api) storeWorkstation(ctx context.Context, w *broker.Workstation) (updated WorkstationUpdated, err error) {
+	updated.Ended, err = a.narrowing(ctx,
+		func(s *broker.Session) bool { return s.WorkstationID == w.ID },
+		func() error { return a.State.UpdateWorkstation(ctx, actor(ctx), w) })
 	if err != nil {
-		return "", broker.Errorf(broker.Invalid, "is a certificate that cannot be read").WithCause(err)
+		return updated, err
 	}
-	return broker.KeyPin(c), nil
+	shown, err := a.showWorkstation(ctx, w)
+	if err != nil {
+		return updated, err
+	}
+	updated.Workstation = *shown
+	return updated, nil
 }
