@@ -106,18 +106,3 @@ func (h *home) try(stdin, name string, args ...string) (stdout, stderr string, e
 	err = cmd.Run()
 	return out.String(), problems.String(), err
 }
-
-// awaitMail waits until a message with this subject lies in somebody's folder
-// at the provider, and returns its octets.
-func awaitMail(t *testing.T, w *World, user, folder, subject string) []byte {
-	t.Helper()
-	var uids []string
-	servers.WaitFor(t, 30*time.Second, func() bool {
-		uids = w.Dovecot.Messages(user, folder, "SUBJECT "+subject)
-		return len(uids) > 0
-	}, subject+" to arrive")
-	if len(uids) != 1 {
-		t.Fatalf("%s arrived %d times", subject, len(uids))
-	}
-	return w.Dovecot.Message(user, folder, uids[0])
-}

@@ -45,14 +45,14 @@ func testCurl(t *testing.T, w *World, mailbox string) {
 	}
 	draft := message(mailbox, buyer, "curl-draft", "to be finished")
 	curl("--upload-file", h.write("draft", draft), imaps+"Drafts")
-	if got := awaitMail(t, w, mailbox, "Drafts", "curl-draft"); string(got) != draft {
+	if got := w.AwaitMail(mailbox, "Drafts", "curl-draft"); string(got) != draft {
 		t.Errorf("the draft at the provider: %q", got)
 	}
 
 	sent := message(mailbox, buyer, "curl-sent", "by courier")
 	curl("--upload-file", h.write("sent", sent), "--mail-from", mailbox, "--mail-rcpt", buyer,
 		fmt.Sprintf("smtps://localhost:%d/client.example", w.Postern.SubmissionsPort))
-	if got := awaitMail(t, w, buyer, "INBOX", "curl-sent"); !strings.HasSuffix(string(got), sent) {
+	if got := w.AwaitMail(buyer, "INBOX", "curl-sent"); !strings.HasSuffix(string(got), sent) {
 		t.Errorf("what arrived: %q", got)
 	}
 	opened := s.AwaitEvents(1, broker.EventMessageOpen)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -152,14 +153,40 @@ func (c *Conn) Expect(pattern string) []string {
 // and returns what it still said.
 func (c *Conn) ExpectClosed(within time.Duration) string {
 	c.t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
-		c.t.Fatal(err)
+	end := <-c.UntilClosed(within)
+	if end.Err != nil {
+		c.t.Fatalf("the server did not close within %v: %v; it said %q", within, end.Err, end.Said)
 	}
-	rest, err := io.ReadAll(c.in)
-	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
-		c.t.Fatalf("the server did not close within %v; it said %q", within, rest)
-	}
-	return string(rest)
+	return end.Said
+}
+
+// Closed is how a connection ended.
+type Closed struct {
+	// Said is what the server still said.
+	Said string
+	// At is when it had closed.
+	At time.Time
+	// Err is nil, unless it did not close in time.
+	Err error
+}
+
+// UntilClosed reads, on a goroutine of its own, until the server closes. The
+// connection is not to be read otherwise from then on.
+func (c *Conn) UntilClosed(within time.Duration) <-chan Closed {
+	ended := make(chan Closed, 1)
+	go func() {
+		if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+			ended <- Closed{Err: err}
+			return
+		}
+		rest, err := io.ReadAll(c.in)
+		end := Closed{Said: string(rest), At: time.Now()}
+		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+			end.Err = err
+		}
+		ended <- end
+	}()
+	return ended
 }
 
 // Cmd sends one IMAP command under a tag of its own and returns the untagged

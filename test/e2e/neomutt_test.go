@@ -48,7 +48,7 @@ set sort=date mail_check=60
 	term.keys("r")
 	term.await("y:Send")
 	term.keys("y")
-	sent := awaitMail(t, w, buyer, "INBOX", "neomutt-order")
+	sent := w.AwaitMail(buyer, "INBOX", "neomutt-order")
 	if !strings.Contains(string(sent), "They leave tomorrow.") || !strings.Contains(string(sent), "In-Reply-To: <neomutt-order@client.example>") {
 		t.Errorf("the answer: %q", sent)
 	}

@@ -34,7 +34,7 @@ tls_starttls on
 	for _, account := range []string{"implicit", "starttls"} {
 		sent := message(mailbox, buyer, "msmtp-"+account, "by courier\r\n.\r\n..two dots")
 		h.run(strings.ReplaceAll(sent, "\r\n", "\n"), "msmtp", "-C", rc, "-a", account, buyer)
-		if got := awaitMail(t, w, buyer, "INBOX", "msmtp-"+account); !strings.HasSuffix(string(got), sent) {
+		if got := w.AwaitMail(buyer, "INBOX", "msmtp-"+account); !strings.HasSuffix(string(got), sent) {
 			t.Errorf("what arrived: %q", got)
 		}
 	}
@@ -72,7 +72,7 @@ func testSwaks(t *testing.T, w *World, mailbox string) {
 			if !strings.Contains(out, "=== TLS started") {
 				t.Errorf("no TLS:\n%s", out)
 			}
-			awaitMail(t, w, buyer, "INBOX", subject)
+			w.AwaitMail(buyer, "INBOX", subject)
 			sent++
 		}
 	}

@@ -321,7 +321,7 @@ func (p *player) provider(text string) {
 
 func (p *player) arrives(words []string) {
 	p.t.Helper()
-	got := awaitMail(p.t, p.w, p.peer, "INBOX", words[0])
+	got := p.w.AwaitMail(p.peer, "INBOX", words[0])
 	if len(words) > 1 {
 		if want := p.expand(string(p.tr.file(words[1])), false); !strings.HasSuffix(string(got), want) {
 			p.t.Errorf("line %d: what arrived is\n%s\nand not\n%s", p.line, got, want)
@@ -354,13 +354,12 @@ func (p *player) event(text string) {
 		}
 		return false
 	}
-	deadline := time.Now().Add(eventTimeout)
-	for !found() {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("line %d: no event %s with %q; there are\n\t%s", p.line, kind, wanted, strings.Join(seen, "\n\t"))
+	defer func() {
+		if p.t.Failed() {
+			p.t.Logf("the events %s are\n\t%s", kind, strings.Join(seen, "\n\t"))
 		}
-		time.Sleep(pollEvery)
-	}
+	}()
+	servers.WaitFor(p.t, eventTimeout, found, fmt.Sprintf("an event %s with %q", kind, wanted))
 }
 
 func (p *player) sent(want string) {

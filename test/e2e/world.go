@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
@@ -153,6 +154,24 @@ func (w *World) AddMailbox(address string) {
 }
 
 func hostPort(e broker.Endpoint) string { return fmt.Sprintf("%s:%d", e.Host, e.Port) }
+
+// deliveryTimeout is for a message to pass Postfix and Dovecot.
+const deliveryTimeout = 30 * time.Second
+
+// AwaitMail waits until a message with this subject lies in somebody's folder
+// at the provider, and returns its octets.
+func (w *World) AwaitMail(user, folder, subject string) []byte {
+	w.t.Helper()
+	var uids []string
+	servers.WaitFor(w.t, deliveryTimeout, func() bool {
+		uids = w.Dovecot.Messages(user, folder, "SUBJECT "+subject)
+		return len(uids) > 0
+	}, subject+" to arrive")
+	if len(uids) != 1 {
+		w.t.Fatalf("%s arrived %d times", subject, len(uids))
+	}
+	return w.Dovecot.Message(user, folder, uids[0])
+}
 
 // Seat is an agent at a workstation, assigned to a mailbox.
 type Seat struct {
