@@ -25,6 +25,7 @@ type Assignment struct {
 	Firm    string     `json:"firm,omitempty"`
 	Mailbox string     `json:"mailbox,omitempty"`
 	Agent   string     `json:"agent,omitempty"`
+	Sites   []string   `json:"sites,omitempty" nullable:"false" doc:"The names of the terms' sites."`
 	State   GrantState `json:"state" enum:"active,not-yet-valid,expired,revoked"`
 }
 
@@ -97,6 +98,7 @@ func (a *api) listAssignments(ctx context.Context, in *grantsQuery) (*answer[Lis
 func (a *api) showAssignment(s *broker.Assignment, names *directory) *Assignment {
 	return &Assignment{
 		Assignment: *s, Firm: names.firms[s.FirmID], Mailbox: names.mailboxes[s.MailboxID], Agent: names.agents[s.AgentID],
+		Sites: names.sitesOf(&s.Terms),
 		State: a.grantState(s.Terms.NotBefore, s.Terms.NotAfter, s.RevokedAt),
 	}
 }

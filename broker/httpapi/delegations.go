@@ -51,6 +51,7 @@ type Delegation struct {
 	broker.Delegation
 	Firm    string     `json:"firm,omitempty"`
 	Mailbox string     `json:"mailbox,omitempty"`
+	Sites   []string   `json:"sites,omitempty" nullable:"false" doc:"The names of the terms' sites."`
 	State   GrantState `json:"state" enum:"active,not-yet-valid,expired,revoked"`
 }
 
@@ -121,7 +122,7 @@ func (a *api) listDelegations(ctx context.Context, in *grantsQuery) (*answer[Lis
 
 func (a *api) showDelegation(d *broker.Delegation, names *directory) *Delegation {
 	return &Delegation{
-		Delegation: *d, Firm: names.firms[d.FirmID], Mailbox: names.mailboxes[d.MailboxID],
+		Delegation: *d, Firm: names.firms[d.FirmID], Mailbox: names.mailboxes[d.MailboxID], Sites: names.sitesOf(&d.Terms),
 		State: a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
 )
 
 // find returns the thing that ref names: its id, or else its name. field is
@@ -81,6 +82,17 @@ func pathID(kind, ref string) (broker.ID, error) {
 // has no name.
 type directory struct {
 	firms, mailboxes, agents, workstations, sites map[broker.ID]string
+}
+
+// sitesOf names the sites of terms; one that is gone by its id.
+func (d *directory) sitesOf(t *policy.Terms) []string {
+	names := make([]string, len(t.Sites))
+	for i, id := range t.Sites {
+		if names[i] = d.sites[broker.ID(id)]; names[i] == "" {
+			names[i] = id
+		}
+	}
+	return names
 }
 
 func (a *api) directory(ctx context.Context) (*directory, error) {
