@@ -14,7 +14,7 @@ import (
 
 func newAgentCommand(a *app) *cobra.Command {
 	return newGroup("agent", "Agents, who read and write the mail",
-		newAgentAddCommand(a), newAgentListCommand(a), newAgentRemoveCommand(a))
+		newAgentAddCommand(a), newAgentListCommand(a), newAgentUpdateCommand(a), newAgentRemoveCommand(a))
 }
 
 func newAgentAddCommand(a *app) *cobra.Command {
@@ -30,12 +30,36 @@ func newAgentAddCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, raw, func(out io.Writer) {
-				writeFields(out, "Agent", g.Name, "Full name", g.FullName, "Id", string(g.ID))
-			})
+			return a.show(cmd, raw, func(out io.Writer) { writeAgent(out, g) })
 		},
 	}
 	cmd.Flags().StringVar(&in.FullName, "full-name", "", "the agent's full name")
+	return cmd
+}
+
+func writeAgent(out io.Writer, g *broker.Agent) {
+	writeFields(out, "Agent", g.Name, "Full name", g.FullName, "Id", string(g.ID))
+}
+
+func newAgentUpdateCommand(a *app) *cobra.Command {
+	var fullName string
+	cmd := &cobra.Command{
+		Use:   "update AGENT --full-name NAME",
+		Short: "Change an agent's full name",
+		Long: `Change an agent's full name. The short name stays: records and mail clients name
+the agent by it.`,
+		Example: `  postern agent update asha --full-name "Asha Rao-Menon"`,
+		Args:    exactly("AGENT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, g, err := call[broker.Agent](cmd, a, http.MethodPatch, path("agents", args[0]), httpapi.AgentPatch{FullName: &fullName})
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) { writeAgent(out, g) })
+		},
+	}
+	cmd.Flags().StringVar(&fullName, "full-name", "", "the agent's full name (empty: none)")
+	_ = cmd.MarkFlagRequired("full-name")
 	return cmd
 }
 

@@ -13,7 +13,7 @@ import (
 
 func newAssignmentCommand(a *app) *cobra.Command {
 	return newGroup("assignment", "Assignments: an agent on a delegation",
-		newAssignmentCreateCommand(a), newAssignmentListCommand(a),
+		newAssignmentCreateCommand(a), newAssignmentListCommand(a), newAssignmentShowCommand(a), newAssignmentUpdateCommand(a),
 		newEndingCommand(a, endingCommand{
 			use: "revoke ASSIGNMENT", short: "Revoke an assignment, for good",
 			long:    "Revoke an assignment, for good. Its sessions end within a second.",
@@ -43,10 +43,7 @@ them now; none can be wider.`,
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, raw, func(out io.Writer) {
-				writeFields(out, "Assignment", string(s.ID), "Agent", nameOr(s.Agent, s.AgentID), "Mailbox", nameOr(s.Mailbox, s.MailboxID))
-				writeTerms(out, s.Terms)
-			})
+			return a.show(cmd, raw, func(out io.Writer) { writeAssignment(out, s) })
 		},
 	}
 	f.register(cmd, "without it: the delegation's")
@@ -54,6 +51,56 @@ them now; none can be wider.`,
 	cmd.Flags().StringVar(&in.Delegation, "delegation", "", "the delegation's `id`")
 	cmd.MarkFlagsOneRequired("mailbox", "delegation")
 	cmd.MarkFlagsMutuallyExclusive("mailbox", "delegation")
+	return cmd
+}
+
+func writeAssignment(out io.Writer, s *httpapi.Assignment) {
+	writeFields(out, "Assignment", string(s.ID), "Agent", nameOr(s.Agent, s.AgentID), "Mailbox", nameOr(s.Mailbox, s.MailboxID),
+		"Delegation", string(s.DelegationID), "State", string(s.State))
+	writeTerms(out, s.Terms, s.Sites)
+}
+
+func newAssignmentShowCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show ASSIGNMENT",
+		Short:   "Show an assignment",
+		Example: "  postern assignment show 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
+		Args:    exactly("ASSIGNMENT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, s, err := call[httpapi.Assignment](cmd, a, http.MethodGet, path("assignments", args[0]), nil)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) { writeAssignment(out, s) })
+		},
+	}
+}
+
+func newAssignmentUpdateCommand(a *app) *cobra.Command {
+	var f termsFlags
+	cmd := &cobra.Command{
+		Use:   "update ASSIGNMENT",
+		Short: "Change an assignment's terms within the delegation's; sessions that they make narrower end",
+		Long: `Change an assignment's terms; what no flag names stays as it is, cut to what the
+delegation allows now. None can be wider than the delegation's.
+
+Sessions that the new terms make narrower end within a second; the others go on.`,
+		Example: `  postern assignment update 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d --actions list,headers,read
+  postern assignment update 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d --not-after ""`,
+		Args: exactly("ASSIGNMENT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			patch, err := f.patch(cmd)
+			if err != nil {
+				return err
+			}
+			raw, updated, err := call[httpapi.AssignmentUpdated](cmd, a, http.MethodPatch, path("assignments", args[0]), patch)
+			if err != nil {
+				return err
+			}
+			return a.showUpdated(cmd, raw, "assignment changed", updated.Ended, func(out io.Writer) { writeAssignment(out, &updated.Assignment) })
+		},
+	}
+	f.registerPatch(cmd, "the delegation's")
 	return cmd
 }
 

@@ -9,56 +9,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/broker/httpapi"
-	"github.com/postern-mail/postern/policy"
 )
 
 func newDelegationCommand(a *app) *cobra.Command {
 	return newGroup("delegation", "Delegations: a firm's grant on a mailbox",
-		newDelegationCreateCommand(a), newDelegationListCommand(a),
+		newDelegationCreateCommand(a), newDelegationListCommand(a), newDelegationShowCommand(a), newDelegationUpdateCommand(a),
 		newEndingCommand(a, endingCommand{
 			use: "revoke DELEGATION", short: "Revoke a delegation and its assignments, for good",
-			long:    "Revoke a delegation and its assignments, for good. Their sessions end within a second.",
-			example: "  postern delegation revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
-			method:  http.MethodPost, path: func(arg string) string { return path("delegations", arg, "revoke") },
+			long: `Revoke a delegation and its assignments, for good. Their sessions end within a
+second. It is named by its id, or by its mailbox when that has only one.`,
+			example: `  postern delegation revoke sales@acme.example
+  postern delegation revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d`,
+			method: http.MethodPost, path: func(arg string) string { return path("delegations", arg, "revoke") },
 			done: "delegation %s revoked",
 		}))
-}
-
-// termsFlags say what may be done.
-type termsFlags struct {
-	actions, sites      []string
-	notBefore, notAfter string
-	hardwareKey         bool
-}
-
-func (f *termsFlags) register(cmd *cobra.Command, actionsDefault string) {
-	flags := cmd.Flags()
-	flags.StringSliceVar(&f.actions, "actions", nil, "what may be done, separated by commas: "+policy.All.String()+" ("+actionsDefault+")")
-	flags.StringVar(&f.notBefore, "not-before", "", "when it begins to hold: a `date`, or a time in RFC 3339")
-	flags.StringVar(&f.notAfter, "not-after", "", "when it ends: a `date`, whose whole day it holds, or a time in RFC 3339")
-	flags.StringSliceVar(&f.sites, "site", nil, "a `site` that it may be used from; may be repeated (without it: any)")
-	flags.BoolVar(&f.hardwareKey, "hardware-key", false, "demand a workstation of class hardware")
-}
-
-func (f *termsFlags) terms() (in httpapi.TermsInput, err error) {
-	in = httpapi.TermsInput{Sites: f.sites, HardwareKey: f.hardwareKey}
-	if _, err := policy.ParseActions(f.actions); err != nil {
-		return in, usagef("--actions: %v", err)
-	}
-	for _, name := range f.actions {
-		in.Actions = append(in.Actions, httpapi.Action(name))
-	}
-	if in.NotBefore, err = parseTime("not-before", f.notBefore, false); err != nil {
-		return in, err
-	}
-	in.NotAfter, err = parseTime("not-after", f.notAfter, true)
-	return in, err
-}
-
-// writeTerms prints terms under what was made.
-func writeTerms(out io.Writer, t policy.Terms) {
-	writeFields(out, "Actions", list(t.Actions.Names()), "Not before", stamp(t.NotBefore), "Not after", stamp(t.NotAfter),
-		"Sites", list(t.Sites), "Hardware key", yes(t.HardwareKey))
 }
 
 func newDelegationCreateCommand(a *app) *cobra.Command {
@@ -78,13 +42,64 @@ func newDelegationCreateCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, raw, func(out io.Writer) {
-				writeFields(out, "Delegation", string(d.ID), "Mailbox", nameOr(d.Mailbox, d.MailboxID), "Firm", nameOr(d.Firm, d.FirmID))
-				writeTerms(out, d.Terms)
-			})
+			return a.show(cmd, raw, func(out io.Writer) { writeDelegation(out, d) })
 		},
 	}
 	f.register(cmd, "without it: all")
+	return cmd
+}
+
+func writeDelegation(out io.Writer, d *httpapi.Delegation) {
+	writeFields(out, "Delegation", string(d.ID), "Mailbox", nameOr(d.Mailbox, d.MailboxID), "Firm", nameOr(d.Firm, d.FirmID),
+		"State", string(d.State))
+	writeTerms(out, d.Terms, d.Sites)
+}
+
+func newDelegationShowCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show DELEGATION",
+		Short:   "Show a delegation, by its id or by its mailbox when that has only one",
+		Example: "  postern delegation show sales@acme.example",
+		Args:    exactly("DELEGATION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, d, err := call[httpapi.Delegation](cmd, a, http.MethodGet, path("delegations", args[0]), nil)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) { writeDelegation(out, d) })
+		},
+	}
+}
+
+func newDelegationUpdateCommand(a *app) *cobra.Command {
+	var f termsFlags
+	cmd := &cobra.Command{
+		Use:   "update DELEGATION",
+		Short: "Change a delegation's terms; sessions that they make narrower end",
+		Long: `Change a delegation's terms; what no flag names stays as it is. It is named by
+its id, or by its mailbox when that has only one.
+
+Sessions that the new terms make narrower end within a second; the others go on.
+Assignments keep terms of their own, and an agent may do what both allow: after
+narrower terms here, an assignment may hold more than counts; after wider ones,
+agents get no more until 'postern assignment update' gives it to them.`,
+		Example: `  postern delegation update sales@acme.example --actions list,headers,read
+  postern delegation update sales@acme.example --not-after 2026-12-31 --site Pune --hardware-key
+  postern delegation update sales@acme.example --not-after "" --site ""`,
+		Args: exactly("DELEGATION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			patch, err := f.patch(cmd)
+			if err != nil {
+				return err
+			}
+			raw, updated, err := call[httpapi.DelegationUpdated](cmd, a, http.MethodPatch, path("delegations", args[0]), patch)
+			if err != nil {
+				return err
+			}
+			return a.showUpdated(cmd, raw, "delegation changed", updated.Ended, func(out io.Writer) { writeDelegation(out, &updated.Delegation) })
+		},
+	}
+	f.registerPatch(cmd, "no limit")
 	return cmd
 }
 

@@ -41,3 +41,14 @@ func newEndingCommand(a *app, e endingCommand) *cobra.Command {
 		},
 	}
 }
+
+// showUpdated shows what was changed and which sessions that ended.
+func (a *app) showUpdated(cmd *cobra.Command, raw []byte, done string, ended httpapi.Ended, words func(io.Writer)) error {
+	if err := a.show(cmd, raw, func(out io.Writer) {
+		words(out)
+		showEnded(out, done, ended)
+	}); err != nil {
+		return err
+	}
+	return stillOpen(ended)
+}

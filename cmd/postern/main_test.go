@@ -115,8 +115,8 @@ func scriptStored(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// live VARIABLE: opens a session on the first assignment, and puts its id
-// into a variable.
+// live VARIABLE [WORKSTATION]: opens a session on the first assignment, from
+// the workstation, and puts its id into a variable.
 func scriptLive(ts *testscript.TestScript, _ bool, args []string) {
 	w := world(ts)
 	assignments, err := w.Store.Assignments(context.Background())
@@ -128,6 +128,18 @@ func scriptLive(ts *testscript.TestScript, _ bool, args []string) {
 		ID: broker.NewID(), Protocol: broker.ProtocolIMAP, FirmID: a.FirmID, MailboxID: a.MailboxID, AgentID: a.AgentID,
 		DelegationID: a.DelegationID, AssignmentID: a.ID, AppPasswordID: passwords[0].ID,
 		RemoteAddr: "192.0.2.7:50000", Node: "test", OpenedAt: time.Now().UTC(),
+	}
+	if len(args) > 1 {
+		machines, err := w.Store.Workstations(context.Background())
+		ts.Check(err)
+		for _, m := range machines {
+			if m.Name == args[1] {
+				s.WorkstationID = m.ID
+			}
+		}
+		if s.WorkstationID == "" {
+			ts.Fatalf("no workstation %s", args[1])
+		}
 	}
 	ts.Check(w.Sessions.Open(context.Background(), s))
 	ts.Setenv(args[0], string(s.ID))

@@ -18,7 +18,8 @@ import (
 
 func newWorkstationCommand(a *app) *cobra.Command {
 	return newGroup("workstation", "Workstations, from which agents may come",
-		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a), newWorkstationRemoveCommand(a))
+		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a),
+		newWorkstationUpdateCommand(a), newWorkstationRenewCommand(a), newWorkstationRemoveCommand(a))
 }
 
 // workstationFlags are those of workstation add.
@@ -77,8 +78,8 @@ func (f *workstationFlags) input(name string) httpapi.WorkstationInput {
 }
 
 func (f *workstationFlags) add(cmd *cobra.Command, a *app, name string) error {
-	if _, err := os.Lstat(f.saveTo); f.saveTo != "" && !errors.Is(err, fs.ErrNotExist) {
-		return usagef("--out: %s is there already", f.saveTo)
+	if err := checkOut(f.saveTo); err != nil {
+		return err
 	}
 	in := f.input(name)
 	var err error
@@ -105,6 +106,14 @@ func (f *workstationFlags) add(cmd *cobra.Command, a *app, name string) error {
 			writeFields(out, "Certificate", f.saveTo)
 		}
 	})
+}
+
+// checkOut refuses a file that is there, before a certificate is asked for.
+func checkOut(file string) error {
+	if _, err := os.Lstat(file); file != "" && !errors.Is(err, fs.ErrNotExist) {
+		return usagef("--out: %s is there already", file)
+	}
+	return nil
 }
 
 func readOptional(flag, file string) (string, error) {
@@ -163,6 +172,45 @@ func newWorkstationShowCommand(a *app) *cobra.Command {
 			return a.show(cmd, raw, func(out io.Writer) { writeWorkstation(out, w) })
 		},
 	}
+}
+
+func newWorkstationUpdateCommand(a *app) *cobra.Command {
+	var name, site string
+	var groups []string
+	cmd := &cobra.Command{
+		Use:   "update WORKSTATION",
+		Short: "Change a workstation; sessions that it can no longer open end",
+		Long: `Change a workstation; what no flag names stays as it is. A certificate that it has
+bears its old name and stays good. For a new certificate or key, see
+'postern workstation renew'.`,
+		Example: `  postern workstation update pune-07 --site Pune --group day --group night
+  postern workstation update pune-07 --name goa-01 --site ""`,
+		Args: exactly("WORKSTATION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var patch httpapi.WorkstationPatch
+			if cmd.Flags().Changed("name") {
+				patch.Name = &name
+			}
+			if cmd.Flags().Changed("site") {
+				patch.Site = &site
+			}
+			if cmd.Flags().Changed("group") {
+				patch.Groups = &groups
+			}
+			if patch == (httpapi.WorkstationPatch{}) {
+				return usagef("nothing to change: give --name, --site or --group")
+			}
+			raw, updated, err := call[httpapi.WorkstationUpdated](cmd, a, http.MethodPatch, path("workstations", args[0]), patch)
+			if err != nil {
+				return err
+			}
+			return a.showUpdated(cmd, raw, "workstation changed", updated.Ended, func(out io.Writer) { writeWorkstation(out, &updated.Workstation) })
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "a new `name`")
+	cmd.Flags().StringVar(&site, "site", "", "bind it to a `site`'s networks (empty: it may roam)")
+	cmd.Flags().StringSliceVar(&groups, "group", nil, "a `group` that app passwords can be limited to, in place of all before; may be repeated (empty: none)")
+	return cmd
 }
 
 func newWorkstationRemoveCommand(a *app) *cobra.Command {
