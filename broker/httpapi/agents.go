@@ -54,7 +54,8 @@ func (a *api) registerAgents() {
 		func(ctx context.Context, in *struct {
 			Agent string `path:"agent" doc:"Id or name."`
 			Body  AgentPatch
-		}) (*answer[*broker.Agent], error) {
+		},
+		) (*answer[*broker.Agent], error) {
 			g, err := a.findAgent(ctx, "", in.Agent)
 			if err != nil {
 				return nil, err

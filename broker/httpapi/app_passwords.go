@@ -74,7 +74,8 @@ func (a *api) findAppPassword(ctx context.Context, ref string) (*broker.AppPassw
 func (a *api) listAppPasswords(ctx context.Context, in *struct {
 	All   bool   `query:"all" doc:"Revoked and expired ones too."`
 	Agent string `query:"agent" doc:"Only this agent's, by id or name."`
-}) (*answer[List[*AppPassword]], error) {
+},
+) (*answer[List[*AppPassword]], error) {
 	var agent broker.ID
 	if in.Agent != "" {
 		g, err := a.findAgent(ctx, "agent", in.Agent)

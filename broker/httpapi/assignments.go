@@ -148,7 +148,8 @@ func (a *api) delegationFor(ctx context.Context, in *AssignmentInput) (*broker.D
 func (a *api) updateAssignment(ctx context.Context, in *struct {
 	Assignment string `path:"assignment" doc:"Id."`
 	Body       GrantPatch
-}) (*answer[AssignmentUpdated], error) {
+},
+) (*answer[AssignmentUpdated], error) {
 	s, err := a.findAssignment(ctx, in.Assignment)
 	if err != nil {
 		return nil, err

@@ -48,7 +48,8 @@ func (a *api) registerCredential() {
 func (a *api) setCredential(ctx context.Context, in *struct {
 	Mailbox string `path:"mailbox" doc:"Id or address."`
 	RawBody []byte `contentType:"application/json"`
-}) (*answer[CredentialSet], error) {
+},
+) (*answer[CredentialSet], error) {
 	// huma puts the buffer back into a pool.
 	defer clear(in.RawBody)
 	c, err := decodeCredential(in.RawBody)

@@ -199,7 +199,8 @@ func (a *api) delegationOn(ctx context.Context, m *broker.Mailbox, field string,
 func (a *api) updateDelegation(ctx context.Context, in *struct {
 	Delegation string `path:"delegation" doc:"Id; or a mailbox, by id or address, that has one delegation."`
 	Body       GrantPatch
-}) (*answer[DelegationUpdated], error) {
+},
+) (*answer[DelegationUpdated], error) {
 	d, err := a.findDelegation(ctx, "", in.Delegation)
 	if err != nil {
 		return nil, err

@@ -134,7 +134,8 @@ func (a *api) lockTarget(ctx context.Context, target broker.LockTarget, name str
 
 func (a *api) removeLock(ctx context.Context, in *struct {
 	Lock string `path:"lock" doc:"Id."`
-}) (*answer[*Lock], error) {
+},
+) (*answer[*Lock], error) {
 	id, err := pathID("lock", in.Lock)
 	if err != nil {
 		return nil, err

@@ -85,7 +85,8 @@ func (a *api) registerMailboxes() {
 
 func (a *api) listMailboxes(ctx context.Context, in *struct {
 	Firm string `query:"firm" doc:"Only this firm's, by id or name."`
-}) (*answer[List[*Mailbox]], error) {
+},
+) (*answer[List[*Mailbox]], error) {
 	var firm broker.ID
 	if in.Firm != "" {
 		f, err := a.findFirm(ctx, "firm", in.Firm)
@@ -176,7 +177,8 @@ func setEndpoint(e *broker.Endpoint, in *EndpointInput, field string, ports defa
 func (a *api) updateMailbox(ctx context.Context, in *struct {
 	Mailbox string `path:"mailbox" doc:"Id or address."`
 	Body    MailboxPatch
-}) (*answer[*Mailbox], error) {
+},
+) (*answer[*Mailbox], error) {
 	m, err := a.findMailbox(ctx, "", in.Mailbox)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,8 @@ func (a *api) registerSessions() {
 	route(a, http.MethodPost, "/v1/sessions/{session}/end", "end-session", "End a live session; its client may come back at once",
 		func(ctx context.Context, in *struct {
 			Session string `path:"session" doc:"Id."`
-		}) (*answer[Ended], error) {
+		},
+		) (*answer[Ended], error) {
 			id, err := pathID("session", in.Session)
 			if err != nil {
 				return nil, err
@@ -42,7 +43,8 @@ func (a *api) registerSessions() {
 func (a *api) listSessions(ctx context.Context, in *struct {
 	All   bool `query:"all" doc:"Ended ones too."`
 	Limit int  `query:"limit" minimum:"1" maximum:"10000" doc:"How many; 100 unless given."`
-}) (*answer[List[*Session]], error) {
+},
+) (*answer[List[*Session]], error) {
 	limit := in.Limit
 	if limit == 0 {
 		limit = defaultSessions

@@ -72,7 +72,8 @@ func (a *api) registerSites() {
 func (a *api) updateSite(ctx context.Context, in *struct {
 	Site string `path:"site" doc:"Id or name."`
 	Body SitePatch
-}) (*answer[*broker.Site], error) {
+},
+) (*answer[*broker.Site], error) {
 	s, err := a.findSite(ctx, "", in.Site)
 	if err != nil {
 		return nil, err

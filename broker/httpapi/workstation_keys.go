@@ -38,7 +38,8 @@ type WorkstationRenewed struct {
 func (a *api) renewWorkstation(ctx context.Context, in *struct {
 	Workstation string `path:"workstation" doc:"Id or name."`
 	Body        WorkstationRenewal
-}) (*answer[WorkstationRenewed], error) {
+},
+) (*answer[WorkstationRenewed], error) {
 	b := &in.Body
 	w, unlock, err := a.lockWorkstation(ctx, in.Workstation)
 	if err != nil {

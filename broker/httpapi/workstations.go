@@ -141,7 +141,8 @@ func (a *api) createWorkstation(ctx context.Context, in *struct{ Body Workstatio
 func (a *api) updateWorkstation(ctx context.Context, in *struct {
 	Workstation string `path:"workstation" doc:"Id or name."`
 	Body        WorkstationPatch
-}) (*answer[WorkstationUpdated], error) {
+},
+) (*answer[WorkstationUpdated], error) {
 	w, unlock, err := a.lockWorkstation(ctx, in.Workstation)
 	if err != nil {
 		return nil, err

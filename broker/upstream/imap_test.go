@@ -40,23 +40,33 @@ func TestIMAPLogin(t *testing.T) {
 	}{
 		{"capabilities in greeting and answer", password(marked), broker.TLSNone, plainOffer +
 			authenticate + plain + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
-		{"capabilities asked before and after", password(marked), broker.TLSNone,
+		{
+			"capabilities asked before and after", password(marked), broker.TLSNone,
 			"S: * OK hello\nC: TAG CAPABILITY\nS: * CAPABILITY IMAP4rev1 auth=plain sasl-ir\nS: TAG OK done\n" +
-				authenticate + plain + "\nS: TAG OK in\nC: TAG CAPABILITY\nS: * capability IMAP4rev1 IDLE X-Late\nS: TAG OK done"},
+				authenticate + plain + "\nS: TAG OK in\nC: TAG CAPABILITY\nS: * capability IMAP4rev1 IDLE X-Late\nS: TAG OK done",
+		},
 		{"capabilities told by themselves", password(marked), broker.TLSNone, plainOffer +
 			authenticate + plain + "\nS: * CAPABILITY IMAP4rev1 IDLE X-Late\nS: * OK still busy\nS: TAG OK in"},
-		{"no SASL-IR", password(marked), broker.TLSNone,
+		{
+			"no SASL-IR", password(marked), broker.TLSNone,
 			"S: * OK [CAPABILITY AUTH=PLAIN] hello\nC: TAG AUTHENTICATE PLAIN\nS: + \nC: " + plain +
-				"\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
-		{"LOGIN, quoted", password(marked), broker.TLSNone,
+				"\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in",
+		},
+		{
+			"LOGIN, quoted", password(marked), broker.TLSNone,
 			"S: * OK [CAPABILITY IMAP4rev1] hello\nC: TAG LOGIN \"" + address + `" "mArKeD-p4ss \"w\\qd"` +
-				"\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
-		{"LOGIN, literal", password("pässwörd"), broker.TLSNone,
+				"\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in",
+		},
+		{
+			"LOGIN, literal", password("pässwörd"), broker.TLSNone,
 			"S: * OK [CAPABILITY IMAP4rev1] hello\nC: TAG LOGIN \"" + address + "\" {10}\nS: + go\nC: pässwörd" +
-				"\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
-		{"SASL LOGIN as the last resort", password(marked), broker.TLSNone,
+				"\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in",
+		},
+		{
+			"SASL LOGIN as the last resort", password(marked), broker.TLSNone,
 			"S: * OK [CAPABILITY LOGINDISABLED AUTH=LOGIN] hello\nC: TAG AUTHENTICATE LOGIN\nS: + VXNlcm5hbWU6\nC: " +
-				encoded(address) + "\nS: + UGFzc3dvcmQ6\nC: " + encoded(marked) + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
+				encoded(address) + "\nS: + UGFzc3dvcmQ6\nC: " + encoded(marked) + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in",
+		},
 		{"OAUTHBEARER", accessToken("tok.en"), broker.TLSNone, "S: * OK hi\nC: TAG CAPABILITY\n" +
 			"S: * CAPABILITY AUTH=XOAUTH2 AUTH=OAUTHBEARER\nS: TAG OK\nC: TAG AUTHENTICATE OAUTHBEARER\nS: +\n" +
 			"C: BASE64 n,a=" + address + `,\1host=127.0.0.1\1port=PORT\1auth=Bearer tok.en\1\1` + "\n" +
@@ -64,15 +74,19 @@ func TestIMAPLogin(t *testing.T) {
 		{"XOAUTH2", accessToken("tok.en"), broker.TLSNone, "S: * OK [CAPABILITY AUTH=XOAUTH2 SASL-IR] hi\n" +
 			"C: TAG AUTHENTICATE XOAUTH2 " + encoded("user="+address+"\x01auth=Bearer tok.en\x01\x01") +
 			"\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
-		{"a token too long for an initial response", accessToken(long), broker.TLSNone,
+		{
+			"a token too long for an initial response", accessToken(long), broker.TLSNone,
 			"S: * OK [CAPABILITY AUTH=XOAUTH2 SASL-IR] hi\nC: TAG AUTHENTICATE XOAUTH2\nS: + \nC: " +
-				encoded("user="+address+"\x01auth=Bearer "+long+"\x01\x01") + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
+				encoded("user="+address+"\x01auth=Bearer "+long+"\x01\x01") + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in",
+		},
 		{"implicit TLS", password(marked), broker.TLSImplicit, "TLS\n" + plainOffer +
 			authenticate + plain + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
-		{"STARTTLS voids what was said before", password(marked), broker.TLSStartTLS,
+		{
+			"STARTTLS voids what was said before", password(marked), broker.TLSStartTLS,
 			"S: * OK [CAPABILITY STARTTLS AUTH=LOGIN LOGINDISABLED] hello\nC: TAG STARTTLS\nS: TAG OK go\nTLS\n" +
 				"C: TAG CAPABILITY\nS: * CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\nS: TAG OK\n" +
-				authenticate + plain + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in"},
+				authenticate + plain + "\nS: TAG OK [CAPABILITY IMAP4rev1 IDLE X-Late] in",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

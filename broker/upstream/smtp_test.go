@@ -32,25 +32,37 @@ func TestSubmissionLogin(t *testing.T) {
 		script     string
 		extensions map[string]string
 	}{
-		{"PLAIN", password(marked), broker.TLSNone, head + "S: 250-size 1000\nS: 250-8BITMIME\nS: 250 AUTH LOGIN PLAIN\n" +
-			"C: AUTH PLAIN " + plainPayload(marked) + "\nS: 235-welcome\nS: 235 in",
-			map[string]string{"SIZE": "1000", "8BITMIME": "", "AUTH": "LOGIN PLAIN"}},
-		{"LOGIN", password(marked), broker.TLSNone, head + "S: 250 AUTH login\n" +
-			"C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: " + encoded(address) + "\nS: 334 UGFzc3dvcmQ6\nC: " + encoded(marked) + "\nS: 235 in",
-			map[string]string{"AUTH": "login"}},
-		{"OAUTHBEARER", accessToken("tok.en"), broker.TLSNone, head + "S: 250 AUTH XOAUTH2 OAUTHBEARER PLAIN\n" +
-			"C: AUTH OAUTHBEARER " + "<oauthbearer>" + "\nS: 235",
-			map[string]string{"AUTH": "XOAUTH2 OAUTHBEARER PLAIN"}},
-		{"XOAUTH2, too long for one line", accessToken(long), broker.TLSNone, head + "S: 250 AUTH XOAUTH2\n" +
-			"C: AUTH XOAUTH2\nS: 334 \nC: " + encoded("user="+address+"\x01auth=Bearer "+long+"\x01\x01") + "\nS: 235 in",
-			map[string]string{"AUTH": "XOAUTH2"}},
-		{"STARTTLS voids what was said before", password(marked), broker.TLSStartTLS, head + "S: 250-OLD\nS: 250 STARTTLS\n" +
-			"C: STARTTLS\nS: 220 go\nTLS\nC: EHLO localhost\nS: 250-mail.example\nS: 250 AUTH PLAIN\n" +
-			"C: AUTH PLAIN " + plainPayload(marked) + "\nS: 235 in",
-			map[string]string{"AUTH": "PLAIN"}},
-		{"implicit TLS", password(marked), broker.TLSImplicit, "TLS\n" + head + "S: 250 AUTH PLAIN\n" +
-			"C: AUTH PLAIN " + plainPayload(marked) + "\nS: 235 in",
-			map[string]string{"AUTH": "PLAIN"}},
+		{
+			"PLAIN", password(marked), broker.TLSNone, head + "S: 250-size 1000\nS: 250-8BITMIME\nS: 250 AUTH LOGIN PLAIN\n" +
+				"C: AUTH PLAIN " + plainPayload(marked) + "\nS: 235-welcome\nS: 235 in",
+			map[string]string{"SIZE": "1000", "8BITMIME": "", "AUTH": "LOGIN PLAIN"},
+		},
+		{
+			"LOGIN", password(marked), broker.TLSNone, head + "S: 250 AUTH login\n" +
+				"C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: " + encoded(address) + "\nS: 334 UGFzc3dvcmQ6\nC: " + encoded(marked) + "\nS: 235 in",
+			map[string]string{"AUTH": "login"},
+		},
+		{
+			"OAUTHBEARER", accessToken("tok.en"), broker.TLSNone, head + "S: 250 AUTH XOAUTH2 OAUTHBEARER PLAIN\n" +
+				"C: AUTH OAUTHBEARER " + "<oauthbearer>" + "\nS: 235",
+			map[string]string{"AUTH": "XOAUTH2 OAUTHBEARER PLAIN"},
+		},
+		{
+			"XOAUTH2, too long for one line", accessToken(long), broker.TLSNone, head + "S: 250 AUTH XOAUTH2\n" +
+				"C: AUTH XOAUTH2\nS: 334 \nC: " + encoded("user="+address+"\x01auth=Bearer "+long+"\x01\x01") + "\nS: 235 in",
+			map[string]string{"AUTH": "XOAUTH2"},
+		},
+		{
+			"STARTTLS voids what was said before", password(marked), broker.TLSStartTLS, head + "S: 250-OLD\nS: 250 STARTTLS\n" +
+				"C: STARTTLS\nS: 220 go\nTLS\nC: EHLO localhost\nS: 250-mail.example\nS: 250 AUTH PLAIN\n" +
+				"C: AUTH PLAIN " + plainPayload(marked) + "\nS: 235 in",
+			map[string]string{"AUTH": "PLAIN"},
+		},
+		{
+			"implicit TLS", password(marked), broker.TLSImplicit, "TLS\n" + head + "S: 250 AUTH PLAIN\n" +
+				"C: AUTH PLAIN " + plainPayload(marked) + "\nS: 235 in",
+			map[string]string{"AUTH": "PLAIN"},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -310,8 +310,13 @@ func TestNever8UpstreamsVerdictIsTheClients(t *testing.T) {
 		{"250 \x1b[2J\x00\xff evil\r\n", "250 2.0.0 ?[2J?? evil\r\n"},
 		{"554 5.7.1 " + strings.Repeat("x", 1500) + "\r\n", "554 5.7.1 " + strings.Repeat("x", maxRelayedText) + "\r\n"},
 		// What is no reply is an unknown outcome.
-		{"250 bare line feed\n", "451 4.4.2"}, {"999 what\r\n", "451 4.4.2"}, {"250-a\r\n550 b\r\n", "451 4.4.2"}, {"354 go\r\n", "451 4.4.2"},
-		{strings.Repeat("x", 5000) + "\r\n", "451 4.4.2"}, {strings.Repeat("250-x\r\n", 500), "451 4.4.2"}, {"25\r\n", "451 4.4.2"},
+		{"250 bare line feed\n", "451 4.4.2"},
+		{"999 what\r\n", "451 4.4.2"},
+		{"250-a\r\n550 b\r\n", "451 4.4.2"},
+		{"354 go\r\n", "451 4.4.2"},
+		{strings.Repeat("x", 5000) + "\r\n", "451 4.4.2"},
+		{strings.Repeat("250-x\r\n", 500), "451 4.4.2"},
+		{"25\r\n", "451 4.4.2"},
 	} {
 		gate := newGate()
 		ups := scriptedUpstream(t, gate)
