@@ -72,10 +72,14 @@ func TestDial(t *testing.T) {
 		{"no credential", coded(broker.NotFound, "404"), nil, broker.Unavailable, textNoMailbox + " Ask Priya (desk 4).", "", 0},
 		{"Vault sealed", coded(broker.Unavailable, "503"), nil, broker.Unavailable, textVault, "", 0},
 		{"credential unreadable", coded(broker.Invalid, "json"), nil, broker.Internal, textInternal + " Ask Priya (desk 4).", "", 0},
-		{"drift", nil, coded(broker.CredentialRefused, "NO [AUTHENTICATIONFAILED] bad\r\npassword"), broker.CredentialRefused,
-			textDrift + " Ask Priya (desk 4).", "NO [AUTHENTICATIONFAILED] bad  password", 1},
-		{"drift that echoes the credential", nil, coded(broker.CredentialRefused, "NO wrong: "+secret), broker.CredentialRefused,
-			textDrift + " Ask Priya (desk 4).", withheld, 1},
+		{
+			"drift", nil, coded(broker.CredentialRefused, "NO [AUTHENTICATIONFAILED] bad\r\npassword"), broker.CredentialRefused,
+			textDrift + " Ask Priya (desk 4).", "NO [AUTHENTICATIONFAILED] bad  password", 1,
+		},
+		{
+			"drift that echoes the credential", nil, coded(broker.CredentialRefused, "NO wrong: "+secret), broker.CredentialRefused,
+			textDrift + " Ask Priya (desk 4).", withheld, 1,
+		},
 		{"upstream away", nil, coded(broker.Unavailable, "connection refused"), broker.Unavailable, textUpstream, "", 1},
 		{"a fault", nil, errors.New("strange " + secret), broker.Internal, textInternal + " Ask Priya (desk 4).", "", 1},
 	}

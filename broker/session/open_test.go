@@ -255,12 +255,14 @@ func TestLetIn(t *testing.T) {
 		}, nil},
 		{"a lock that has ended", func(w *world, l *broker.Login) { w.lock(broker.LockAgent, w.agent.ID, time.Now()) }, nil},
 		{"somebody else's lock", func(w *world, l *broker.Login) { w.lock(broker.LockAgent, broker.NewID(), time.Time{}) }, nil},
-		{"network-only site", func(w *world, l *broker.Login) { l.Certificate, w.site.NetworkOnly = nil, true },
+		{
+			"network-only site", func(w *world, l *broker.Login) { l.Certificate, w.site.NetworkOnly = nil, true },
 			func(t *testing.T, w *world, s broker.LiveSession) {
 				if s.Record().WorkstationID != "" || s.Record().SiteID != w.site.ID {
 					t.Errorf("record %+v", s.Record())
 				}
-			}},
+			},
+		},
 		{"an IPv4 address in IPv6 form", func(w *world, l *broker.Login) {
 			l.RemoteAddr = netip.MustParseAddrPort("[::ffff:192.0.2.17]:50000")
 		}, nil},

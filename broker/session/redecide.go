@@ -130,8 +130,11 @@ func (s *live) early(f *facts, d *broker.Delegation) *broker.End {
 		in.Delegation, in.Assignment = d.Terms, d.Terms
 	}
 	for _, key := range []lockKey{
-		{broker.LockAgent, s.record.AgentID}, {broker.LockWorkstation, s.record.WorkstationID},
-		{broker.LockMailbox, s.record.MailboxID}, {broker.LockFirm, s.record.FirmID}, {broker.LockSite, s.record.SiteID},
+		{broker.LockAgent, s.record.AgentID},
+		{broker.LockWorkstation, s.record.WorkstationID},
+		{broker.LockMailbox, s.record.MailboxID},
+		{broker.LockFirm, s.record.FirmID},
+		{broker.LockSite, s.record.SiteID},
 	} {
 		for _, l := range f.locks[key] {
 			in.Locks = append(in.Locks, policy.Lock{Message: l.Message, Until: l.Until})

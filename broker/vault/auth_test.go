@@ -362,8 +362,10 @@ func tokenReview(t *testing.T, known map[string]string) http.Handler {
 		if name, ok := known[token]; ok {
 			status = map[string]any{
 				"authenticated": true, "audiences": []string{"vault"},
-				"user": map[string]any{"username": "system:serviceaccount:mail:" + name, "uid": "uid-" + name,
-					"groups": []string{"system:serviceaccounts"}},
+				"user": map[string]any{
+					"username": "system:serviceaccount:mail:" + name, "uid": "uid-" + name,
+					"groups": []string{"system:serviceaccounts"},
+				},
 			}
 		}
 		review["status"] = status
