@@ -147,7 +147,6 @@ var (
 	replyAuthFirst        = newReply(530, "5.7.0", "authenticate first")
 	replyTLSFirst         = newReply(538, "5.7.11", "encryption is required: say STARTTLS first")
 	replyAuthTwice        = newReply(503, "5.5.1", "already authenticated")
-	replyAuthInMail       = newReply(503, "5.5.1", "not while a message is being sent")
 	replyMechanism        = newReply(504, "5.5.4", "this mechanism is not offered")
 	replySASL             = newReply(501, "5.5.2", "the SASL response is malformed")
 	replyMailTwice        = newReply(503, "5.5.1", "a message is being sent already; say RSET")

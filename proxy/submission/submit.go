@@ -25,7 +25,6 @@ type message struct {
 	hash    hash.Hash
 	header  *header
 	front   *[]byte // pooled
-	intent  broker.ID
 }
 
 // Data implements smtp.Session. The message is taken off the wire directly;
