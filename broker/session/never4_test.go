@@ -263,7 +263,7 @@ func TestNever4Expiry(t *testing.T) {
 				s := w.open(t)
 				time.Sleep(90*time.Minute - 1)
 				alive(t, s)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				if end := ended(t, s); end.Reason != broker.EndExpired {
 					t.Errorf("end %+v", end)
@@ -559,17 +559,16 @@ func TestManyNotices(t *testing.T) {
 		w := newWorld(t)
 		w.run(t)
 		s := w.open(t)
-		var hold sync.Mutex
-		hold.Lock()
+		gate := make(chan struct{})
 		w.mu.Lock()
-		w.hook = func(string) { hold.Lock(); hold.Unlock() } //nolint:staticcheck // a gate
+		w.hook = func(string) { <-gate }
 		w.mu.Unlock()
 		time.Sleep(PollInterval) // Run hangs in its poll
 		w.set(broker.Change{Kind: "delegation", ID: w.delegation.ID}, func() { w.delegation.RevokedAt = time.Now() })
 		for range 3 * maxNotices {
 			w.set(broker.Change{Kind: "agent", ID: "someone"}, func() {})
 		}
-		hold.Unlock()
+		close(gate)
 		synctest.Wait()
 		ended(t, s)
 	})

@@ -195,7 +195,7 @@ func (s *live) judge(f *facts, g grant) *broker.End {
 // session is logged in to. Its aliases are the decision's matter.
 func (s *live) movedAway(now *broker.Mailbox) bool {
 	was := s.mailbox
-	if now.FirmID != was.FirmID || strings.ToLower(now.Address) != strings.ToLower(was.Address) || now.Username != was.Username {
+	if now.FirmID != was.FirmID || !strings.EqualFold(now.Address, was.Address) || now.Username != was.Username {
 		return true
 	}
 	if s.record.Protocol == broker.ProtocolIMAP {

@@ -270,7 +270,7 @@ func TestNever4ManySessionsOnTheStore(t *testing.T) {
 		case <-deadline:
 			t.Fatal("a session lives a second later")
 		}
-		defer s.End(nil, nil)
+		t.Cleanup(func() { s.End(nil, nil) })
 	}
 	t.Logf("%d sessions ended in %v, commit included", sessions, time.Since(began))
 }
