@@ -8,7 +8,8 @@
 // StartPostern starts the server alone; NewWorld starts everything around it
 // and adds a firm. World.Seat puts an agent at a workstation in front of a
 // mailbox, and Seat.IMAP and Seat.Submission are a mail client's connections
-// from there.
+// from there. For gives a subtest its own view of a shared world. Transcripts
+// are conversations in files, test/testdata, that read like the protocols.
 //
 // Only tests import it. Everything it starts ends with the test that started
 // it, and a server that raced, panicked or did not stop in order fails that

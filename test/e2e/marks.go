@@ -39,8 +39,7 @@ func Leaks(b []byte, secrets []string) []string {
 }
 
 // CheckNothingLeaked fails the test when a mailbox's password stands in the
-// server's log, its database or anything else in its data directory that is
-// meant to be read, or in what any of the connections received.
+// server's log, in its database, or in what any of the connections received.
 func (w *World) CheckNothingLeaked(connections ...*Conn) {
 	w.t.Helper()
 	secrets := w.Passwords()
