@@ -221,9 +221,6 @@ func (s *clientSide) lookUp() (*command, int) {
 // and lexes what follows it.
 func (s *clientSide) bufferLiteral() (done bool, err error) {
 	t := s.lexer.Pending()
-	if t.NonSync && !s.r.server.Allows(t.Size()) && !imapwire.NonSyncSmall.Allows(t.Size()) {
-		return false, &imapwire.SyntaxError{Text: "a non-synchronising literal that is too large", Fatal: true}
-	}
 	b, err := s.lexer.BufferLiteral()
 	if err != nil {
 		return false, err

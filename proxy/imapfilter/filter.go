@@ -14,7 +14,6 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/proxy"
-	"github.com/postern-mail/postern/proxy/imapwire"
 )
 
 // Config is what a Filter depends on.
@@ -107,12 +106,6 @@ func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPCo
 	u.end = copy(u.buf, up.Buffered)
 	up.Buffered = nil
 	u.capabilities = capabilitySet(up.Capabilities)
-	switch {
-	case u.has("LITERAL+"):
-		r.server = imapwire.NonSyncAny
-	case u.has("LITERAL-"), u.has("IMAP4REV2"):
-		r.server = imapwire.NonSyncSmall
-	}
 	return r
 }
 

@@ -21,7 +21,7 @@ func (s *clientSide) forward(cmd *imapwire.Command, flight inFlight) error {
 	}
 	start := len(s.out.Bytes())
 	s.out.Head(cmd.Tag(), cmd.Name())
-	s.out.Args(cmd, 0, s.r.server)
+	s.out.Args(cmd, 0)
 	if len(s.out.Breaks()) == 0 {
 		s.r.push(flight, expectNothing)
 		if len(s.out.Bytes()) > smallBuffer || s.alone {

@@ -110,15 +110,17 @@ func TestNever2AnEarlyAnswerDoesNotMakeTheRestACommand(t *testing.T) {
 	gate, upstreams := scripted(t)
 	c := newRig(t, gate).login()
 	u := <-upstreams
-	c.raw("a APPEND INBOX {5+}\r\n")
-	u.expect("a APPEND INBOX {5+}")
+	c.raw("a APPEND INBOX {50+}\r\nabcde")
+	u.expect("a APPEND INBOX {50}")
+	u.raw("+ go\r\n")
+	_, _ = io.ReadFull(u.r, make([]byte, 5))
 	u.raw("a NO too early\r\n")
 	c.expect("a NO")
-	c.raw("abcde (\\Seen) {16+}\r\nx DELETE INBOX\r\n\r\n")
+	c.raw(strings.Repeat("x", 45) + " (\\Seen) {16+}\r\nx DELETE INBOX\r\n\r\n")
 	c.closed()
 	_ = u.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	rest, _ := io.ReadAll(u.r)
-	if string(rest) != "abcde" {
+	if string(rest) != strings.Repeat("x", 45) {
 		t.Fatalf("the upstream got %q", rest)
 	}
 }
@@ -270,7 +272,8 @@ func TestClientVanishesInAppend(t *testing.T) {
 	c := rig.login()
 	u := <-upstreams
 	c.raw("a APPEND INBOX {100+}\r\nSubject: half")
-	u.expect("a APPEND INBOX {100+}")
+	u.expect("a APPEND INBOX {100}")
+	u.raw("+ go\r\n")
 	c.conn.Close()
 	_ = u.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	rest, err := io.ReadAll(u.r)

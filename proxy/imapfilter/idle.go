@@ -19,7 +19,7 @@ func (s *clientSide) idle(cmd *imapwire.Command) error {
 	flight := inFlight{}
 	flight.setTag(tag)
 	s.out.Head(cmd.Tag(), cmd.Name())
-	s.out.Args(cmd, 0, s.r.server)
+	s.out.Args(cmd, 0)
 	s.r.push(flight, expectForClient)
 	if err := s.flush(); err != nil {
 		return err

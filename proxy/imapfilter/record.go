@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/broker"
@@ -318,10 +319,13 @@ func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
 	case broker.EventFolderChange:
 		rec.owe(session.Submit(c.kind, broker.FolderChange{Command: c.command, Folder: c.folder, Target: c.target}), -1)
 	case broker.EventMessageAppend:
-		if len(c.messages) == 0 {
-			c.messages = []broker.MessageAppend{{}}
+		u.r.mu.Lock() // the client's goroutine may still be adding to it
+		messages := slices.Clone(c.messages)
+		u.r.mu.Unlock()
+		if len(messages) == 0 {
+			messages = []broker.MessageAppend{{}}
 		}
-		for _, m := range c.messages {
+		for _, m := range messages {
 			m.Folder, m.AppendUID = c.folder, uids
 			rec.owe(session.Submit(c.kind, m), -1)
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/proxy"
-	"github.com/postern-mail/postern/proxy/imapwire"
 )
 
 // relay carries one session after login. See the package comment for who
@@ -31,7 +30,6 @@ type relay struct {
 
 	// prefix begins the tags of Postern's own commands.
 	prefix  string
-	server  imapwire.NonSync
 	special specialFolders
 
 	client   clientSide

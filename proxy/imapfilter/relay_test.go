@@ -119,8 +119,10 @@ func TestRelayAppend(t *testing.T) {
 	c.expect("b NO [TRYCREATE]")
 	// Several messages, without waiting.
 	c.raw("c APPEND Sent {3+}\r\nabc {2+}\r\nde\r\nd NOOP\r\n")
-	u.expect("c APPEND Sent {3+}")
-	u.expect("abc {2+}")
+	u.expect("c APPEND Sent {3}")
+	u.raw("+ go\r\n")
+	u.expect("abc {2}")
+	u.raw("+ go\r\n")
 	u.expect("de")
 	u.raw("c OK done\r\n")
 	c.expect("c OK")

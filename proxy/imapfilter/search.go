@@ -167,7 +167,8 @@ func searchString(p *parser) bool {
 		return false
 	}
 	// Clients search for * and %: RFC 9051 has them quoted, servers take both.
-	if !p.more() || !p.toks[p.pos].IsString() {
+	// A literal8 stands in APPEND alone.
+	if !p.more() || !p.toks[p.pos].IsString() || p.toks[p.pos].Binary {
 		return false
 	}
 	p.pos++

@@ -4,6 +4,7 @@ package imapfilter
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"time"
@@ -13,6 +14,10 @@ import (
 )
 
 // appendCommand carries a command whose messages pass by as literals.
+//
+// Each message is announced upstream by a synchronising literal: no octet of
+// it is sent before the upstream has said that it will read as many. A client
+// that does not wait is held back by its socket meanwhile.
 func (s *clientSide) appendCommand(entry *command, skip int) error {
 	cmd := s.lexer.Command()
 	var j judgement
@@ -22,10 +27,6 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 	if !j.allowed(s.r.decision) {
 		s.f().metrics.command(entry.name, "refused")
 		return s.swallowRefused(entry, &j)
-	}
-	t := s.lexer.Pending()
-	if t.NonSync && !s.r.server.Allows(t.Size()) {
-		return s.notACommand(nil, &imapwire.SyntaxError{Text: "a non-synchronising literal that was not offered", Fatal: true})
 	}
 	if err := s.barrier(); err != nil {
 		return err
@@ -38,88 +39,103 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 	flight := inFlight{change: &change{kind: broker.EventMessageAppend, folder: printable(j.folder)}}
 	flight.setTag(cmd.Tag())
 	s.out.Head(cmd.Tag(), cmd.Name())
-	next, pushed := 0, false
-	for {
+	s.r.push(flight, expectNothing)
+	for next := 0; ; {
 		catenate, utf8 := streamContext(cmd)
-		t := s.lexer.Pending()
-		next = s.out.Args(cmd, next, s.r.server)
-		if !pushed {
-			pushed = true
-			s.r.push(flight, expectNothing)
-		}
-		granted, err := s.announceAndStream(t, flight.change)
-		if err != nil || !granted {
-			return err
-		}
-		line, err := s.lines.read(imapwire.MaxLine)
+		next = s.out.Args(cmd, next)
+		granted, err := s.announceAndStream(s.lexer.Pending(), flight.change)
 		if err != nil {
 			return err
+		}
+		if !granted { // the upstream refused, and the client knows
+			return s.swallowLiterals()
 		}
 		from := len(cmd.Args())
-		done, err := s.lexer.Line(line)
-		for err == nil && !done && !s.streamsHere(skip) {
-			done, err = s.bufferLiteral()
-		}
-		if err == nil {
-			s.parse.begin(cmd)
-			if err = appendRest(&s.parse, from, catenate, utf8); err != nil {
-				err = &imapwire.SyntaxError{Text: err.Error()}
-			}
-		}
+		done, err := s.appendNext(skip, from, catenate, utf8)
 		if err != nil {
-			// Half a command is upstream: it can only be cut off.
-			s.r.say("%s BAD %s\r\n", s.tag(), err.Error())
-			return &imapwire.SyntaxError{Text: "an APPEND that is not one", Fatal: true}
+			return err
 		}
 		if done && next == len(cmd.Args()) {
 			s.out.Raw("\r\n")
 			return s.flush()
 		}
 		if s.r.nothingUnderWay() {
-			// The upstream gave its answer early and is past this command: what
-			// is left of it must not be read as another.
-			return &imapwire.SyntaxError{Text: "the mail server refused the message before it was complete", Fatal: true}
+			return errAnsweredEarly()
 		}
 		if done {
-			s.out.Args(cmd, next, s.r.server)
-			return s.flush()
+			s.out.Args(cmd, next)
+			_, err := s.flushInPieces()
+			return err
 		}
 	}
 }
 
-// announceAndStream sends what leads up to a message, waits for leave where
-// the literal is synchronising, and lets the message pass. false: the upstream
-// refused it, and the client knows.
-func (s *clientSide) announceAndStream(t imapwire.Token, c *change) (bool, error) {
-	sync := !t.NonSync || !s.r.server.Allows(t.Size())
-	if sync {
-		s.r.mu.Lock()
-		s.r.expect, s.r.granted = expectForClient, false
-		s.r.mu.Unlock()
-	}
-	if err := s.flushInPieces(); err != nil {
+// errAnsweredEarly: the upstream gave its answer and is past this command,
+// so that what is left of it must not be read as another.
+func errAnsweredEarly() error {
+	return &imapwire.SyntaxError{Text: "the mail server answered before the message was complete", Fatal: true}
+}
+
+// appendNext reads what follows a message: the end of the command, or what
+// leads up to the next message.
+func (s *clientSide) appendNext(skip, from int, catenate, utf8 bool) (done bool, err error) {
+	line, err := s.lines.read(imapwire.MaxLine)
+	if err != nil {
 		return false, err
 	}
-	if sync {
-		granted, err := s.awaitContinuation()
-		if err != nil || !granted {
-			return false, err
+	done, err = s.lexer.Line(line)
+	for err == nil && !done && !s.streamsHere(skip) {
+		done, err = s.bufferLiteral()
+	}
+	if err == nil {
+		s.parse.begin(s.lexer.Command())
+		if err = appendRest(&s.parse, from, catenate, utf8); err != nil {
+			err = &imapwire.SyntaxError{Text: err.Error()}
 		}
+	}
+	if syntax := (*imapwire.SyntaxError)(nil); errors.As(err, &syntax) {
+		// Half a command is upstream: it can only be cut off.
+		s.r.say("%s BAD %s\r\n", s.tag(), syntax.Text)
+		err = &imapwire.SyntaxError{Text: "an APPEND that is not one", Fatal: true}
+	}
+	return done, err
+}
+
+// announceAndStream sends what leads up to a message, waits for the
+// upstream's leave, and lets the message pass. false: the upstream refused it.
+func (s *clientSide) announceAndStream(t imapwire.Token, c *change) (bool, error) {
+	expect := expectForClient
+	if t.NonSync {
+		expect = expectForPostern
+	}
+	s.r.mu.Lock()
+	s.r.expect, s.r.granted = expect, false
+	s.r.mu.Unlock()
+	if granted, err := s.flushInPieces(); err != nil || !granted {
+		return false, err
+	}
+	if granted, err := s.awaitContinuation(); err != nil || !granted {
+		return false, err
 	}
 	message := appendedMessage{octets: t.Size(), hash: sha256.New(), sniff: headerSniffer{active: true}}
 	if err := s.stream(t.Size(), &message); err != nil {
 		return false, err
 	}
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	if len(s.r.pending) == 0 {
+		return false, errAnsweredEarly()
+	}
 	c.messages = append(c.messages, message.data())
 	return true, nil
 }
 
-// flushInPieces writes an APPEND's head, whose mailbox may be a literal that
-// must be waited for.
-func (s *clientSide) flushInPieces() error {
+// flushInPieces writes what leads up to a message, in which a mailbox or a URL
+// may be a literal that must be waited for. false: the upstream refused it.
+func (s *clientSide) flushInPieces() (bool, error) {
 	breaks, whole := s.out.Breaks(), s.out.Bytes()
 	if len(breaks) == 0 {
-		return s.flush()
+		return true, s.flush()
 	}
 	s.r.mu.Lock()
 	after := s.r.expect
@@ -128,11 +144,11 @@ func (s *clientSide) flushInPieces() error {
 	start := 0
 	for _, end := range breaks {
 		if err := s.write(whole[start:end]); err != nil {
-			return err
+			return false, err
 		}
 		if granted, err := s.awaitContinuation(); err != nil || !granted {
 			s.out.Reset()
-			return err
+			return false, err
 		}
 		s.r.mu.Lock()
 		s.r.granted = false
@@ -144,7 +160,7 @@ func (s *clientSide) flushInPieces() error {
 	s.r.mu.Unlock()
 	err := s.write(whole[start:])
 	s.out.Reset()
-	return err
+	return err == nil, err
 }
 
 // stream lets size octets of a literal pass upstream.

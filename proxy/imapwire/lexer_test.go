@@ -39,10 +39,10 @@ func lexAll(l *Lexer, input []byte) (rest []byte, err error) {
 }
 
 // serialise writes a command as it goes upstream.
-func serialise(c *Command, server NonSync) []byte {
+func serialise(c *Command) []byte {
 	var w Writer
 	w.Head(c.Tag(), c.Name())
-	w.Args(c, 0, server)
+	w.Args(c, 0)
 	return w.Bytes()
 }
 
@@ -53,21 +53,21 @@ func TestLexerRoundTrip(t *testing.T) {
 		{"a SELECT [Gmail]/Sent\r\n", "a SELECT [Gmail]/Sent\r\n"},
 		{"a SELECT \"a \\\"b\\\\ c\"\r\n", "a SELECT \"a \\\"b\\\\ c\"\r\n"},
 		{"a SELECT {5}\r\nIn\"ox\r\n", "a SELECT \"In\\\"ox\"\r\n"},
-		{"a SEARCH TEXT {3+}\r\n\xffab BODY x\r\n", "a SEARCH TEXT {3+}\r\n\xffab BODY x\r\n"},
+		{"a SEARCH TEXT {3+}\r\n\xffab BODY x\r\n", "a SEARCH TEXT {3}\r\n\xffab BODY x\r\n"},
 		{"a FETCH 1:*,3 (BODY.PEEK[HEADER.FIELDS (From \"To\")]<0.10> UID)\r\n", "a FETCH 1:*,3 (BODY.PEEK[HEADER.FIELDS (From \"To\")]<0.10> UID)\r\n"},
 		{"a STORE 1 +FLAGS.SILENT (\\Seen $x)\r\n", "a STORE 1 +FLAGS.SILENT (\\Seen $x)\r\n"},
 		{"a STORE 1 FLAGS ()\r\n", "a STORE 1 FLAGS ()\r\n"},
 		{"a ID (\"k\" NIL)\r\n", "a ID (\"k\" NIL)\r\n"},
 		{"a LIST \"\" {0}\r\n\r\n", "a LIST \"\" \"\"\r\n"},
 		{"a SELECT \"Entwürfe\"\r\n", "a SELECT \"Entwürfe\"\r\n"},
-		{"a X ~{3}\r\na\x00b\r\n", "a X ~{3+}\r\na\x00b\r\n"},
+		{"a X ~{3}\r\na\x00b\r\n", "a X ~{3}\r\na\x00b\r\n"},
 	} {
 		var l Lexer
 		if _, err := lexAll(&l, []byte(tc.in)); err != nil {
 			t.Errorf("%q: %v", tc.in, err)
 			continue
 		}
-		if got := string(serialise(l.Command(), NonSyncAny)); got != tc.want {
+		if got := string(serialise(l.Command())); got != tc.want {
 			t.Errorf("%q became %q, want %q", tc.in, got, tc.want)
 		}
 	}
@@ -141,7 +141,7 @@ func TestLexerDoesNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Head(l.Command().Tag(), l.Command().Name())
-		w.Args(l.Command(), 0, NonSyncAny)
+		w.Args(l.Command(), 0)
 	}); n != 0 {
 		t.Fatalf("%v allocations a line", n)
 	}
@@ -157,7 +157,7 @@ func BenchmarkLexAndSerialise(b *testing.B) {
 		w.Reset()
 		_, _ = l.Line(line)
 		w.Head(l.Command().Tag(), l.Command().Name())
-		w.Args(l.Command(), 0, NonSyncAny)
+		w.Args(l.Command(), 0)
 	}
 }
 
@@ -190,18 +190,34 @@ func FuzzLexer(f *testing.F) {
 		if _, err := lexAll(&l, in); err != nil {
 			return
 		}
-		for _, server := range []NonSync{NonSyncNone, NonSyncSmall, NonSyncAny} {
-			out := serialise(l.Command(), server)
-			rest, err := lexAll(&again, out)
-			if err != nil {
-				t.Fatalf("%q became %q: %v", in, out, err)
+		var w Writer
+		w.Head(l.Command().Tag(), l.Command().Name())
+		w.Args(l.Command(), 0)
+		out := w.Bytes()
+		rest, err := lexAll(&again, out)
+		if err != nil {
+			t.Fatalf("%q became %q: %v", in, out, err)
+		}
+		if len(rest) != 0 {
+			t.Fatalf("%q became more than one command: %q", in, out)
+		}
+		if !sameCommand(l.Command(), again.Command()) {
+			t.Fatalf("%q became %q", in, out)
+		}
+		breaks := w.Breaks()
+		for _, token := range again.Command().Args() {
+			if token.NonSync {
+				t.Fatalf("%q became %q: a literal that does not wait", in, out)
 			}
-			if len(rest) != 0 {
-				t.Fatalf("%q became more than one command: %q", in, out)
+			if token.Kind == Literal {
+				if len(breaks) == 0 || !bytes.HasSuffix(out[:breaks[0]], []byte("}\r\n")) {
+					t.Fatalf("%q became %q, with breaks at %v", in, out, w.Breaks())
+				}
+				breaks = breaks[1:]
 			}
-			if !sameCommand(l.Command(), again.Command()) {
-				t.Fatalf("%q became %q", in, out)
-			}
+		}
+		if len(breaks) != 0 {
+			t.Fatalf("%q became %q, with breaks at %v", in, out, w.Breaks())
 		}
 	})
 }

@@ -7,21 +7,6 @@ import (
 	"strconv"
 )
 
-// NonSync says which non-synchronising literals a server takes (RFC 7888).
-type NonSync uint8
-
-// The kinds of servers.
-const (
-	NonSyncNone  NonSync = iota
-	NonSyncSmall         // LITERAL-: up to 4,096 octets
-	NonSyncAny           // LITERAL+
-)
-
-// Allows reports whether a literal of size octets may be non-synchronising.
-func (n NonSync) Allows(size int64) bool {
-	return n == NonSyncAny || n == NonSyncSmall && size <= 4096
-}
-
 // Writer serialises commands into memory that it reuses.
 type Writer struct {
 	buf    []byte
@@ -32,8 +17,8 @@ type Writer struct {
 func (w *Writer) Bytes() []byte { return w.buf }
 
 // Breaks returns the offsets in Bytes after which the sender must wait for a
-// continuation request before it goes on: behind each synchronising literal's
-// announcement.
+// continuation request before it goes on: behind each buffered literal's
+// announcement. Behind a Stream's, which ends what Args writes, it must as well.
 func (w *Writer) Breaks() []int { return w.breaks }
 
 // Reset forgets what was written, and gives memory back that a long command
@@ -60,10 +45,12 @@ func (w *Writer) Head(tag, name []byte) {
 // returns the index of the token after.
 //
 // Buffered literals that hold only what a quoted string may are written as
-// quoted strings: the same value, without a round trip. A Stream literal is
-// announced as the client announced it when server allows that, otherwise as
-// a synchronising one.
-func (w *Writer) Args(c *Command, from int, server NonSync) int {
+// quoted strings: the same value, without a round trip. All others are
+// announced as synchronising ones, however the client announced them: a server
+// that refuses a command for what stands before a literal, and does not know
+// or does not heed that the octets come all the same, would take them for its
+// next command.
+func (w *Writer) Args(c *Command, from int) int {
 	for i := from; i < len(c.tokens); i++ {
 		t := c.tokens[i]
 		if t.Space {
@@ -80,14 +67,11 @@ func (w *Writer) Args(c *Command, from int, server NonSync) int {
 				w.quoted(v)
 				continue
 			}
-			nonSync := server.Allows(t.size)
-			w.announce(t, nonSync)
-			if !nonSync {
-				w.breaks = append(w.breaks, len(w.buf))
-			}
+			w.announce(t)
+			w.breaks = append(w.breaks, len(w.buf))
 			w.buf = append(w.buf, v...)
 		case Stream:
-			w.announce(t, t.NonSync && server.Allows(t.size))
+			w.announce(t)
 			return i + 1
 		case Open:
 			w.buf = append(w.buf, '(')
@@ -99,15 +83,12 @@ func (w *Writer) Args(c *Command, from int, server NonSync) int {
 	return len(c.tokens)
 }
 
-func (w *Writer) announce(t Token, nonSync bool) {
+func (w *Writer) announce(t Token) {
 	if t.Binary {
 		w.buf = append(w.buf, '~')
 	}
 	w.buf = append(w.buf, '{')
 	w.buf = strconv.AppendInt(w.buf, t.size, 10)
-	if nonSync {
-		w.buf = append(w.buf, '+')
-	}
 	w.buf = append(w.buf, '}', '\r', '\n')
 }
 
