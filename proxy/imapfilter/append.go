@@ -18,7 +18,7 @@ func judgeAppend(p *parser, j *judgement) error {
 		return errSyntax
 	}
 	j.need(policy.File)
-	return appendMessage(p)
+	return appendMessage(p, j)
 }
 
 // judgeReplace: RFC 8508 §3.
@@ -30,13 +30,13 @@ func judgeReplace(p *parser, j *judgement) error {
 		return errSyntax
 	}
 	j.need(policy.File | policy.Delete)
-	return appendMessage(p)
+	return appendMessage(p, j)
 }
 
 // appendMessage takes flags, date and the beginning of one message (RFC 9051
 // §6.3.12, RFC 3502, RFC 4469, RFC 6855 §4) and stops behind a Stream token,
 // or at the end for a CATENATE that is made of URLs alone.
-func appendMessage(p *parser) error {
+func appendMessage(p *parser, j *judgement) error {
 	if p.take(imapwire.Open) {
 		for !p.take(imapwire.Close) {
 			if _, ok := p.flag(); !ok {
@@ -51,30 +51,65 @@ func appendMessage(p *parser) error {
 		p.pos++
 	}
 	switch {
-	case p.take(imapwire.Stream):
+	case p.at(imapwire.Stream):
+		if p.toks[p.pos].Binary {
+			j.uses |= usesBinary
+		}
+		p.pos++
 		return p.end()
 	case p.is("UTF8"):
-		if !p.take(imapwire.Open) || !p.take(imapwire.Stream) {
+		j.uses |= usesUTF8
+		if !p.take(imapwire.Open) || !p.at(imapwire.Stream) || !p.toks[p.pos].Binary {
 			return errSyntax
 		}
+		p.pos++
 		return p.end()
 	case p.is("CATENATE"):
+		j.uses |= usesCatenate
 		if !p.take(imapwire.Open) {
 			return errSyntax
 		}
-		return catenateParts(p)
+		return catenateParts(p, j)
 	}
 	return errSyntax
 }
 
+// extensions are those of APPEND that an upstream must have offered. To others
+// they are broken commands, and what a server does about the literal in a
+// broken command is not to be relied upon.
+type extensions uint8
+
+const (
+	usesBinary extensions = 1 << iota
+	usesUTF8
+	usesCatenate
+	usesMultiAppend
+)
+
+// missing returns the name of an extension that is used and not offered.
+func (u *upstreamSide) missing(uses extensions) string {
+	switch {
+	case uses&usesBinary != 0 && !u.has("BINARY") && !u.has("IMAP4REV2"):
+		return "BINARY"
+	case uses&usesUTF8 != 0 && !u.has("UTF8=ACCEPT") && !u.has("UTF8=ONLY"):
+		return "UTF8=ACCEPT"
+	case uses&usesCatenate != 0 && !u.has("CATENATE"):
+		return "CATENATE"
+	case uses&usesMultiAppend != 0 && !u.has("MULTIAPPEND"):
+		return "MULTIAPPEND"
+	}
+	return ""
+}
+
 // catenateParts takes parts up to a TEXT literal, or to the list's end.
-func catenateParts(p *parser) error {
+func catenateParts(p *parser, j *judgement) error {
 	for {
 		switch {
 		case p.is("TEXT"):
-			if !p.take(imapwire.Stream) {
+			if !p.at(imapwire.Stream) || p.toks[p.pos].Binary {
 				return errSyntax
 			}
+			p.pos++
 			return p.end()
 		case p.is("URL"):
 			v, ok := p.astring()
@@ -82,10 +117,7 @@ func catenateParts(p *parser) error {
 				return errSyntax
 			}
 		case p.take(imapwire.Close):
-			if !p.more() {
-				return nil
-			}
-			return appendMessage(p)
+			return anotherMessage(p, j)
 		default:
 			return errSyntax
 		}
@@ -101,20 +133,26 @@ func localURL(v []byte) bool {
 
 // appendRest judges what follows a message's literal: from is the index of
 // the first new token; catenate and utf8 say in which list the literal stood.
-func appendRest(p *parser, from int, catenate, utf8 bool) error {
+func appendRest(p *parser, j *judgement, from int, catenate, utf8 bool) error {
 	p.pos = from
 	switch {
 	case catenate:
-		return catenateParts(p)
+		return catenateParts(p, j)
 	case utf8:
 		if !p.take(imapwire.Close) {
 			return errSyntax
 		}
 	}
+	return anotherMessage(p, j)
+}
+
+// anotherMessage takes the end of the command, or the next message (RFC 3502).
+func anotherMessage(p *parser, j *judgement) error {
 	if !p.more() {
 		return nil
 	}
-	return appendMessage(p)
+	j.uses |= usesMultiAppend
+	return appendMessage(p, j)
 }
 
 // streamContext tells in which list the Stream token that ends toks stands.

@@ -3,6 +3,7 @@
 package imapfilter
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/postern-mail/postern/broker"
@@ -74,6 +75,9 @@ func (s *clientSide) judge(entry *command, skip int, j *judgement) error {
 	j.uids = skip > 0
 	if err := entry.judge(&s.parse, j); err != nil {
 		return err
+	}
+	if missing := s.r.upstream.missing(j.uses); missing != "" {
+		return errors.New("the mail server does not offer " + missing)
 	}
 	special := &s.r.special
 	switch entry.name {

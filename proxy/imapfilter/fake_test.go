@@ -308,7 +308,7 @@ func tcpPair(t testing.TB) (a, b net.Conn) {
 func scripted(t testing.TB, capabilities ...string) (*fakeGate, chan *peer) {
 	peers := make(chan *peer, 4)
 	if capabilities == nil {
-		capabilities = []string{"IMAP4rev1", "IDLE", "LITERAL+", "UIDPLUS", "MOVE", "UNSELECT", "ENABLE", "STARTTLS", "AUTH=PLAIN"}
+		capabilities = []string{"IMAP4rev1", "IDLE", "LITERAL+", "UIDPLUS", "MOVE", "UNSELECT", "ENABLE", "STARTTLS", "AUTH=PLAIN", "MULTIAPPEND", "CATENATE", "BINARY", "UTF8=ACCEPT"}
 	}
 	return &fakeGate{dial: func(context.Context) (*broker.IMAPConn, error) {
 		a, b := tcpPair(t)

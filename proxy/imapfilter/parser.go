@@ -239,6 +239,8 @@ type judgement struct {
 	uids bool
 	// flags describes what STORE does, as token indexes.
 	flagsFrom, flagsTo int
+	// uses are the extensions of APPEND that it uses.
+	uses extensions
 	// fetch is what FETCH asks for.
 	fetch fetchItems
 }

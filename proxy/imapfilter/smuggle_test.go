@@ -5,6 +5,7 @@ package imapfilter
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -87,6 +88,41 @@ func TestNever2Literal8StandsInAppendAlone(t *testing.T) {
 	}
 }
 
+// TestNever2ExtensionsOfAppendGoWhereTheyAreOffered: what a server does about
+// the literal of a command that it does not understand is not relied upon.
+func TestNever2ExtensionsOfAppendGoWhereTheyAreOffered(t *testing.T) {
+	gate, upstreams := scripted(t, "IMAP4rev1", "LITERAL+")
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	for command, needs := range map[string]string{
+		"APPEND Work ~{3+}\r\nabc":                              "BINARY",
+		"APPEND Work UTF8 (~{3+}\r\nabc)":                       "UTF8=ACCEPT",
+		"APPEND Work CATENATE (TEXT {3+}\r\nabc)":               "CATENATE",
+		"APPEND Work CATENATE (URL \"/Work/;UID=1\")":           "CATENATE",
+		"APPEND Work CATENATE (TEXT ~{3+}\r\nabc)":              "",
+		"APPEND Work UTF8 ({3+}\r\nabc)":                        "",
+		"APPEND Work CATENATE (TEXT {3+}\r\nabc URL {1+}\r\nx)": "CATENATE",
+	} {
+		c.raw("a " + command + "\r\n")
+		if got := c.expect("a BAD "); needs != "" && !strings.Contains(got, needs) {
+			t.Errorf("%s: %s", command, got)
+		}
+		nothingBut(t, c, u)
+	}
+	// The second message comes to light when the first is upstream.
+	c.raw("a APPEND Work {3+}\r\nabc {3+}\r\nabc\r\n")
+	u.expect("a APPEND Work {3}")
+	u.raw("+ go\r\n")
+	if got := c.expect("a BAD "); !strings.Contains(got, "MULTIAPPEND") {
+		t.Error(got)
+	}
+	c.expect("* BYE")
+	rest, _ := io.ReadAll(u.r)
+	if string(rest) != "abc" {
+		t.Errorf("the upstream got %q", rest)
+	}
+}
+
 // smuggling are commands that a server refuses before it has read the literal,
 // or so it may be. %d is the literal's size, %s its octets.
 var smuggling = []string{
@@ -94,6 +130,8 @@ var smuggling = []string{
 	"APPEND INBOX (\\Nonsense) {%d+}\r\n%s",
 	"APPEND INBOX \"99-Jan-2026 00:00:00 +0000\" {%d+}\r\n%s",
 	"APPEND INBOX ~{%d+}\r\n%s",
+	"APPEND INBOX UTF8 (~{%d+}\r\n%s)",
+	"APPEND INBOX {3+}\r\nabc (\\Nonsense) {%d+}\r\n%s",
 	"APPEND INBOX CATENATE (URL \"/nonsense\" TEXT {%d+}\r\n%s)",
 	"REPLACE 1 INBOX {%d+}\r\n%s",
 	"SEARCH SUBJECT {%d+}\r\n%s",

@@ -51,7 +51,7 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 			return s.swallowLiterals()
 		}
 		from := len(cmd.Args())
-		done, err := s.appendNext(skip, from, catenate, utf8)
+		done, err := s.appendNext(&j, skip, from, catenate, utf8)
 		if err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func errAnsweredEarly() error {
 
 // appendNext reads what follows a message: the end of the command, or what
 // leads up to the next message.
-func (s *clientSide) appendNext(skip, from int, catenate, utf8 bool) (done bool, err error) {
+func (s *clientSide) appendNext(j *judgement, skip, from int, catenate, utf8 bool) (done bool, err error) {
 	line, err := s.lines.read(imapwire.MaxLine)
 	if err != nil {
 		return false, err
@@ -89,8 +89,10 @@ func (s *clientSide) appendNext(skip, from int, catenate, utf8 bool) (done bool,
 	}
 	if err == nil {
 		s.parse.begin(s.lexer.Command())
-		if err = appendRest(&s.parse, from, catenate, utf8); err != nil {
+		if err = appendRest(&s.parse, j, from, catenate, utf8); err != nil {
 			err = &imapwire.SyntaxError{Text: err.Error()}
+		} else if missing := s.r.upstream.missing(j.uses); missing != "" {
+			err = &imapwire.SyntaxError{Text: "the mail server does not offer " + missing}
 		}
 	}
 	if syntax := (*imapwire.SyntaxError)(nil); errors.As(err, &syntax) {
