@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -55,6 +54,9 @@ func parseSMTP(b []byte) (*submitted, error) {
 		}
 		end := bytes.Index(append([]byte("\r\n"), b...), []byte("\r\n.\r\n"))
 		if end < 0 {
+			if bare(strings.TrimSuffix(string(b), "\r")) {
+				return out, fmt.Errorf("%w in half a message", errLineEnd)
+			}
 			return out, fmt.Errorf("%w a message", errUnended)
 		}
 		m := string(b[:end])
@@ -81,11 +83,46 @@ type imapCommand struct {
 	literals        []string
 }
 
+// imapRecord is a place in the record of an IMAP server's Tap.
+type imapRecord struct {
+	tap  *servers.Tap
+	from [2]int
+}
+
+func recordFrom(tap *servers.Tap) imapRecord {
+	return imapRecord{tap, [2]int{len(tap.Seen(servers.ToServer)), len(tap.Seen(servers.ToClient))}}
+}
+
+// commands reads what was said since.
+func (r imapRecord) commands() ([]imapCommand, error) {
+	return parseIMAP(said(r.tap, r.from[0]), r.tap.Seen(servers.ToClient)[r.from[1]:])
+}
+
+// answers are the lines of a server, in which it gives leave for literals.
+type answers struct{ rest []byte }
+
+// granted reports whether the server said "+" before it answered a command.
+func (a *answers) granted(tag string) bool {
+	for len(a.rest) > 0 {
+		var line []byte
+		line, a.rest, _ = bytes.Cut(a.rest, []byte("\r\n"))
+		switch {
+		case bytes.HasPrefix(line, []byte("+")):
+			return true
+		case bytes.HasPrefix(line, []byte(tag+" ")):
+			return false
+		}
+	}
+	return false
+}
+
 // parseIMAP reads whole connections, one after the other, by RFC 9051 and RFC
 // 7888: every octet belongs to a command with a tag and a name, or to one of
-// its literals, or ends an IDLE.
-func parseIMAP(b []byte) ([]imapCommand, error) {
+// its literals, or ends an IDLE. Of a literal that the server gave no leave
+// for, none may come.
+func parseIMAP(b, answered []byte) ([]imapCommand, error) {
 	var all []imapCommand
+	server := &answers{answered}
 	for len(b) > 0 {
 		var c imapCommand
 		text := ""
@@ -99,8 +136,8 @@ func parseIMAP(b []byte) ([]imapCommand, error) {
 			}
 			b = rest
 			text += string(line)
-			size := literalSize(line)
-			if size < 0 {
+			size, waits := literalSize(line)
+			if tag, _, _ := strings.Cut(text, " "); size < 0 || waits && !server.granted(tag) {
 				break
 			}
 			if size > len(b) {
@@ -109,10 +146,11 @@ func parseIMAP(b []byte) ([]imapCommand, error) {
 			c.literals = append(c.literals, string(b[:size]))
 			b = b[size:]
 		}
-		if text == "DONE" && len(all) > 0 && all[len(all)-1].name == "IDLE" {
-			continue
+		last := ""
+		if len(all) > 0 {
+			last = all[len(all)-1].name
 		}
-		if len(all) > 0 && all[len(all)-1].name == "AUTHENTICATE" && saslLine.MatchString(text) {
+		if text == "DONE" && last == "IDLE" || last == "AUTHENTICATE" && saslLine.MatchString(text) {
 			continue
 		}
 		m := commandLine.FindStringSubmatch(text)
@@ -120,26 +158,31 @@ func parseIMAP(b []byte) ([]imapCommand, error) {
 			return all, fmt.Errorf("%w: %q", errUnmeant, text)
 		}
 		c.tag, c.name, c.args = m[1], m[2], m[3]
+		if c.name == "IDLE" {
+			server.granted(c.tag)
+		}
 		all = append(all, c)
 	}
 	return all, nil
 }
 
 var (
-	announced = regexp.MustCompile(`~?\{(\d+)\+?\}$`)
+	announced = regexp.MustCompile(`~?\{(\d+)(\+?)\}$`)
 	saslLine  = regexp.MustCompile(`^[A-Za-z0-9+/]+=*$`)
 )
 
-func literalSize(line []byte) int {
+// literalSize returns the literal that a line announces, and whether it waits
+// for leave; -1: it announces none.
+func literalSize(line []byte) (size int, waits bool) {
 	m := announced.FindSubmatch(line)
 	if m == nil {
-		return -1
+		return -1, false
 	}
 	n, err := strconv.Atoi(string(m[1]))
 	if err != nil {
-		return -1
+		return -1, false
 	}
-	return n
+	return n, len(m[2]) == 0
 }
 
 func names(commands []imapCommand) []string {
@@ -148,16 +191,4 @@ func names(commands []imapCommand) []string {
 		all = append(all, c.name)
 	}
 	return all
-}
-
-// ofLogin are the commands with which Postern begins a session of its own.
-var ofLogin = []string{"CAPABILITY", "AUTHENTICATE", "LOGIN", "LIST"}
-
-// without leaves out what a login says.
-func afterLogin(commands []imapCommand) []imapCommand {
-	i := slices.IndexFunc(commands, func(c imapCommand) bool { return !slices.Contains(ofLogin, c.name) })
-	if i < 0 {
-		return nil
-	}
-	return commands[i:]
 }
