@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -279,31 +280,52 @@ func (d *demo) loginRefused(received *bytes.Buffer) error {
 	return imap.imap("NO ", "LOGIN "+demoMailbox+" (the app password)", "LOGIN %s %s", demoMailbox, d.token)
 }
 
-// checkLog looks for an event of each thing that the demo did.
+// checkLog looks for an event of each thing that the demo did. A session's end
+// is recorded after its connections are closed, so it is waited for.
 func (d *demo) checkLog(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, demoPatience)
+	defer cancel()
+	types := []broker.EventType{
+		broker.EventSessionOpen, broker.EventMessageOpen, broker.EventMessageFlag, broker.EventMessageAppend,
+		broker.EventSendIntent, broker.EventSendResult, broker.EventSendRefused, broker.EventCommandRefused,
+		"assignment.revoked", broker.EventSessionEnd,
+	}
+	look := time.NewTicker(demoPatience / 300)
+	defer look.Stop()
+	for {
+		counts, err := d.countEvents(ctx)
+		if err != nil {
+			return err
+		}
+		missing := slices.IndexFunc(types, func(t broker.EventType) bool { return counts[t] == 0 })
+		if missing < 0 {
+			for _, t := range types {
+				fmt.Fprintf(d.out, "    %-18s %d\n", t, counts[t])
+			}
+			return nil
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("there is no %s event", types[missing])
+		}
+	}
+}
+
+func (d *demo) countEvents(ctx context.Context) (map[broker.EventType]int, error) {
 	var all httpapi.LogPage
 	if err := d.cli(ctx, &all, "", "log", "events", "--firm", demoFirm); err != nil {
-		return err
+		return nil, err
 	}
 	counts := make(map[broker.EventType]int)
 	for _, item := range all.Items {
 		var e broker.Event
 		if err := json.Unmarshal(item.Record, &e); err != nil {
-			return err
+			return nil, err
 		}
 		counts[e.Type]++
 	}
-	for _, t := range []broker.EventType{
-		broker.EventSessionOpen, broker.EventMessageOpen, broker.EventMessageFlag, broker.EventMessageAppend,
-		broker.EventSendIntent, broker.EventSendResult, broker.EventSendRefused, broker.EventCommandRefused,
-		"assignment.revoked", broker.EventSessionEnd,
-	} {
-		if counts[t] == 0 {
-			return fmt.Errorf("there is no %s event", t)
-		}
-		fmt.Fprintf(d.out, "    %-18s %d\n", t, counts[t])
-	}
-	return nil
+	return counts, nil
 }
 
 // checkSecrecy looks for the password in all that the agent received.
