@@ -32,6 +32,9 @@ type clientSide struct {
 	// alone says that the last command must be answered before the next.
 	alone    bool
 	deadline time.Time
+	// writeBy is the deadline for writes upstream; timer is wait's.
+	writeBy time.Time
+	timer   *time.Timer
 }
 
 // run ends with the session over.
@@ -56,11 +59,14 @@ func (s *clientSide) fail(err error) {
 	case errors.As(err, &syntax):
 		s.r.stop(&broker.End{Reason: broker.EndProtocol, Detail: syntax.Text},
 			"* BYE "+syntax.Text+"\r\n", lastWords)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.r.stop(&broker.End{Reason: broker.EndIdle}, "* BYE [UNAVAILABLE] silent for too long\r\n", lastWords)
 	case errors.Is(err, errUpstreamWrite):
 		s.r.stop(&broker.End{Reason: broker.EndUpstreamClosed, Detail: "write failed"},
 			"* BYE [UNAVAILABLE] the mail server closed the connection\r\n", lastWords)
+	case errors.Is(err, errUpstreamSilent):
+		s.r.stop(&broker.End{Reason: broker.EndUpstreamClosed, Detail: "no answer"},
+			"* BYE [UNAVAILABLE] the mail server does not answer\r\n", lastWords)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.r.stop(&broker.End{Reason: broker.EndIdle}, "* BYE [UNAVAILABLE] silent for too long\r\n", lastWords)
 	default:
 		s.r.stop(&broker.End{Reason: broker.EndClientClosed}, "", 0)
 	}
@@ -77,8 +83,8 @@ func (s *clientSide) readLine() ([]byte, error) {
 	if err := s.flush(); err != nil {
 		return nil, err
 	}
-	if now := time.Now(); s.deadline.Sub(now) < silence-time.Minute {
-		s.deadline = now.Add(silence)
+	if now := time.Now(); s.deadline.Sub(now) < s.f().silence*30/31 {
+		s.deadline = now.Add(s.f().silence)
 		if err := s.r.down.SetReadDeadline(s.deadline); err != nil {
 			return nil, err
 		}
@@ -101,6 +107,12 @@ func (s *clientSide) flush() error {
 }
 
 func (s *clientSide) write(b []byte) error {
+	if now := time.Now(); s.writeBy.Sub(now) < s.f().silence*30/31 {
+		s.writeBy = now.Add(s.f().silence)
+		if err := s.r.up.SetWriteDeadline(s.writeBy); err != nil {
+			return fmt.Errorf("%w: %w", errUpstreamWrite, err)
+		}
+	}
 	n, err := s.r.up.Write(b)
 	s.r.octetsUp.Add(int64(n))
 	if err != nil {
@@ -184,7 +196,7 @@ func (s *clientSide) answer(status, text string) error {
 	if err := s.barrier(); err != nil {
 		return err
 	}
-	if err := s.r.wait(nothingToSay); err != nil {
+	if err := s.wait(nothingToSay); err != nil {
 		return err
 	}
 	s.r.say("%s %s %s\r\n", s.tag(), status, text)
@@ -196,7 +208,7 @@ func (s *clientSide) barrier() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	return s.r.wait(nothingPending)
+	return s.wait(nothingPending)
 }
 
 // lookUp finds the command's entry in the table, and how many arguments its

@@ -43,7 +43,8 @@ type Filter struct {
 	buffers    bufferPool
 	metrics    *metrics
 
-	// How long IDLE is left alone; shorter in tests.
+	// Times of limits.go; shorter in tests.
+	silence, listenAfter            time.Duration
 	reIdle, reIdleJitter, stillHere time.Duration
 }
 
@@ -65,6 +66,7 @@ func New(c Config) (*Filter, error) {
 	return &Filter{
 		gate: c.Gate, hostname: c.Hostname, startTLS: c.StartTLS, maxSwallow: c.MaxSwallow,
 		log: c.Logger, table: newTable(), metrics: m,
+		silence: silence, listenAfter: listenAfter,
 		reIdle: reIdle, reIdleJitter: reIdleJitter, stillHere: stillHere,
 	}, nil
 }

@@ -15,7 +15,7 @@ func (s *clientSide) forward(cmd *imapwire.Command, flight inFlight) error {
 		if err := s.flush(); err != nil {
 			return err
 		}
-		if err := s.r.wait(roomToPipeline); err != nil {
+		if err := s.wait(roomToPipeline); err != nil {
 			return err
 		}
 	}
@@ -41,7 +41,7 @@ func (s *clientSide) forwardInPieces(start int, flight inFlight) error {
 			return err
 		}
 	}
-	if err := s.r.wait(nothingPending); err != nil {
+	if err := s.wait(nothingPending); err != nil {
 		return err
 	}
 	s.r.push(flight, expectForPostern)
@@ -73,7 +73,7 @@ func (s *clientSide) forwardInPieces(start int, flight inFlight) error {
 // awaitContinuation waits for a continuation request; false: the command was
 // answered instead.
 func (s *clientSide) awaitContinuation() (bool, error) {
-	if err := s.r.wait(continued); err != nil {
+	if err := s.wait(continued); err != nil {
 		return false, err
 	}
 	s.r.mu.Lock()

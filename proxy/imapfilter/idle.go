@@ -35,7 +35,7 @@ func (s *clientSide) idle(cmd *imapwire.Command) error {
 }
 
 func (s *clientSide) idleUntilDone(tag []byte) error {
-	limit := time.Now().Add(silence)
+	limit := time.Now().Add(s.f().silence)
 	for {
 		renew := time.Now().Add(s.f().reIdle - rand.N(s.f().reIdleJitter))
 		wake := renew

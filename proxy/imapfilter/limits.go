@@ -45,7 +45,12 @@ const (
 
 	// silence is how long a client may say nothing (RFC 9051 §5.4 asks for at
 	// least 30 minutes; IDLE clients return after 29).
+	// As long may an upstream leave a command without a word, and either peer
+	// take nothing of what is sent to it.
 	silence = 31 * time.Minute
+	// listenAfter is how long a client is not listened to while a command
+	// waits for those before it.
+	listenAfter = time.Second
 	// reIdle is when an upstream's IDLE is renewed; up to reIdleJitter is
 	// taken off, so that sessions do not do it all at once.
 	reIdle       = 27 * time.Minute

@@ -64,6 +64,19 @@ func (r *lineReader) read(limit int) ([]byte, error) {
 	}
 }
 
+// full reports whether as much is buffered as one line may have.
+func (r *lineReader) full() bool { return r.end-r.start >= imapwire.MaxLine }
+
+// ahead reads once, behind what is buffered.
+func (r *lineReader) ahead() error {
+	r.makeRoom()
+	n, err := r.src.Read(r.buf[r.end:])
+	if r.end += n; n > 0 {
+		return nil
+	}
+	return err
+}
+
 // makeRoom leaves room behind end.
 func (r *lineReader) makeRoom() {
 	switch {

@@ -47,14 +47,16 @@ type relay struct {
 	asked atomic.Pointer[map[uint32]struct{}]
 
 	mu      sync.Mutex
-	waiting bool        // the client's goroutine sleeps on signal
-	pending []inFlight  // commands under way upstream, oldest first
-	expect  expectation // what a continuation request would mean
-	granted bool        // it came
-	local   []byte      // Postern's own words to the client
-	woken   bool        // the upstream's read deadline was moved to the past
-	end     *broker.End // set once: why the session ends
-	bye     string      // what to tell the client then
+	waiting bool // the client's goroutine sleeps on signal
+	// listening says that it reads from the client meanwhile.
+	listening bool
+	pending   []inFlight  // commands under way upstream, oldest first
+	expect    expectation // what a continuation request would mean
+	granted   bool        // it came
+	local     []byte      // Postern's own words to the client
+	woken     bool        // the upstream's read deadline was moved to the past
+	end       *broker.End // set once: why the session ends
+	bye       string      // what to tell the client then
 	// identify holds UIDs whose Message-ID is to be asked for.
 	identify []uint32
 }
@@ -161,6 +163,7 @@ func (r *relay) stop(end *broker.End, bye string, grace time.Duration) {
 	}
 	r.end, r.bye = end, bye
 	r.wakeLocked()
+	r.signalLocked()
 	r.mu.Unlock()
 	close(r.over)
 	_ = r.down.SetWriteDeadline(time.Now().Add(grace))
@@ -214,30 +217,12 @@ func (r *relay) say(format string, args ...any) {
 func (r *relay) signalLocked() {
 	if r.waiting {
 		r.waiting = false
+		if r.listening {
+			_ = r.down.SetReadDeadline(time.Unix(1, 0))
+		}
 		select {
 		case r.signal <- struct{}{}:
 		default:
-		}
-	}
-}
-
-// wait sleeps until ready, called under the mutex, returns true.
-func (r *relay) wait(ready func(*relay) bool) error {
-	for {
-		r.mu.Lock()
-		if r.end != nil {
-			r.mu.Unlock()
-			return errOver
-		}
-		if ready(r) {
-			r.mu.Unlock()
-			return nil
-		}
-		r.waiting = true
-		r.mu.Unlock()
-		select {
-		case <-r.signal:
-		case <-r.over:
 		}
 	}
 }

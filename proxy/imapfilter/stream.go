@@ -170,7 +170,7 @@ func (s *clientSide) stream(size int64, message *appendedMessage) error {
 	big := s.f().buffers.get()
 	defer s.f().buffers.put(big)
 	for size > 0 {
-		s.deadline = time.Now().Add(silence)
+		s.deadline = time.Now().Add(s.f().silence)
 		if err := s.r.down.SetReadDeadline(s.deadline); err != nil {
 			return err
 		}

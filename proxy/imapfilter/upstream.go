@@ -46,8 +46,9 @@ type upstreamSide struct {
 	lastWrite    time.Time
 	lastRead     int
 	scratch      []byte
-	// stuck says that a write to the client failed.
-	stuck bool
+	// stuck says that a write to the client failed; writeBy is its deadline.
+	stuck   bool
+	writeBy time.Time
 }
 
 type lineState uint8
@@ -91,6 +92,8 @@ func (u *upstreamSide) run() {
 		return
 	case errors.Is(err, errRecord):
 		u.r.stop(&broker.End{Reason: broker.EndRecord, Detail: err.Error()}, "* BYE [UNAVAILABLE] the audit log cannot be written\r\n", lastWords)
+	case errors.Is(err, errClientWrite) && errors.Is(err, os.ErrDeadlineExceeded):
+		u.r.stop(&broker.End{Reason: broker.EndIdle, Detail: "took nothing for too long"}, "", 0)
 	case errors.Is(err, errClientWrite):
 		u.r.stop(&broker.End{Reason: broker.EndClientClosed}, "", 0)
 	case errors.Is(err, errLoggedOut):
@@ -464,7 +467,6 @@ func (u *upstreamSide) continuation() error {
 		if err := u.flush(); err != nil {
 			return err
 		}
-		u.lastWrite = time.Now()
 		u.r.grant()
 		return nil
 	case expectForPostern:
@@ -591,11 +593,18 @@ func (u *upstreamSide) flush() error {
 }
 
 func (u *upstreamSide) write(b []byte) error {
+	now := time.Now()
+	if silence := u.r.f.silence; u.writeBy.Sub(now) < silence*30/31 {
+		u.writeBy = now.Add(silence)
+		u.r.mu.Lock()
+		if u.r.end == nil { // otherwise stop has set it
+			_ = u.r.down.SetWriteDeadline(u.writeBy) // a closed connection fails the write
+		}
+		u.r.mu.Unlock()
+	}
 	n, err := u.r.down.Conn.Write(b)
 	u.r.octetsDown.Add(int64(n))
-	if u.r.idling.Load() {
-		u.lastWrite = time.Now()
-	}
+	u.lastWrite = now
 	if err != nil {
 		u.stuck = true
 		return errors.Join(errClientWrite, err)
