@@ -31,6 +31,8 @@ type Lexer struct {
 	depth    int
 	buffered int64
 	started  bool
+	// section says that an atom has opened a '[' that is not closed yet.
+	section bool
 }
 
 // Reset forgets the command, and gives memory back that a long one took.
@@ -44,7 +46,7 @@ func (l *Lexer) Reset() {
 		l.cmd.tokens = nil
 	}
 	l.cmd.tag, l.cmd.name = Token{}, Token{}
-	l.depth, l.buffered, l.started = 0, 0, false
+	l.depth, l.buffered, l.started, l.section = 0, 0, false, false
 }
 
 // Command returns what was lexed so far. The tag is there as soon as the
@@ -155,6 +157,9 @@ func (l *Lexer) args(s []byte, i int) (bool, error) {
 				return false, bad("a character that must be quoted or sent as a literal")
 			}
 			l.push(l.add(Atom, space, s[i:n]))
+			if b := bytes.LastIndexAny(s[i:n], "[]"); b >= 0 {
+				l.section = s[i+b] == '['
+			}
 			i = n
 		}
 	}
@@ -185,7 +190,7 @@ func (l *Lexer) adjacent(c byte, space bool) error {
 		return nil
 	case c == ')':
 		return nil
-	case last == Close && c == ']':
+	case last == Close && c == ']' && l.section:
 		return nil // BODY[HEADER.FIELDS (…)]
 	}
 	return bad("a space is missing between arguments")

@@ -101,6 +101,8 @@ func TestLexerRefuses(t *testing.T) {
 		{"a SELECT x\ty\r\n", false},
 		{"a SELECT \"x\"y\r\n", false},
 		{"a SELECT x\"y\"\r\n", false},
+		{"a SORT (ARRIVAL)]UTF-8 ALL\r\n", false},
+		{"a FETCH 1 (BODY[1] BODY[HEADER.FIELDS (A)] FLAGS (B)]x)\r\n", false},
 		{"a STORE 1 FLAGS (\\Seen\r\n", false},
 		{"a STORE 1 FLAGS \\Seen)\r\n", false},
 		{"a STORE 1 FLAGS ( \\Seen)\r\n", false},
