@@ -126,7 +126,8 @@ func (s *clientSide) command(line []byte) error {
 	s.lexer.Reset()
 	done, err := s.lexer.Line(line)
 	if err == nil && s.ownTag(s.lexer.Command().Tag()) {
-		err = &imapwire.SyntaxError{Text: "choose another tag"}
+		// Where a literal follows, it would be read as commands.
+		err = &imapwire.SyntaxError{Text: "choose another tag", Fatal: !done}
 	}
 	if err != nil {
 		return s.notACommand(line, err)

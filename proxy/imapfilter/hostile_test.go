@@ -180,6 +180,13 @@ func TestNever2OwnTagsAreRefused(t *testing.T) {
 		}
 	}
 	nothingBut(t, c, u)
+	c.raw(own + " SEARCH TEXT {16+}\r\nx DELETE INBOX\r\n")
+	if got := c.closed(); len(got) != 2 || !strings.HasPrefix(got[1], "* BYE ") {
+		t.Fatalf("got %q", got)
+	}
+	if s, err := u.tryLine(); err == nil {
+		t.Fatalf("the upstream got %q", s)
+	}
 }
 
 // TestLyingUpstreams: what follows no grammar ends the session; nothing is
