@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"net"
 	"net/http"
 	"reflect"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
@@ -90,9 +93,25 @@ func (a *api) checkAndStore(ctx context.Context, m *broker.Mailbox, c *broker.Cr
 	probing, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := a.Upstream.Probe(probing, m, c); err != nil {
-		return 0, err
+		return 0, notStored(m, err)
 	}
 	return a.Credentials.SetCredential(ctx, m.FirmID, m.ID, c)
+}
+
+// notStored tells whoever may set a credential which servers refused it, or
+// were out of reach. Texts for agents name none.
+func notStored(m *broker.Mailbox, err error) error {
+	e := broker.Errorf(broker.CodeOf(err), "%s: nothing was stored (tried IMAP at %s and submission at %s; the server's log says more)",
+		broker.PublicText(err), address(&m.IMAP), address(&m.Submission)).WithCause(err)
+	var known *broker.Error
+	if errors.As(err, &known) {
+		e.Field, e.Reason = known.Field, known.Reason
+	}
+	return e
+}
+
+func address(e *broker.Endpoint) string {
+	return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))) + " (" + string(e.TLS) + ")"
 }
 
 // decodeCredential reads a CredentialInput. Its errors are fixed texts without

@@ -36,18 +36,28 @@ type ProblemField struct {
 	Parameter string `json:"parameter,omitempty" doc:"A parameter of the path or the query."`
 }
 
-// Error returns the detail and the fields.
+// Error returns the detail and the fields, for people.
 func (p *Problem) Error() string {
+	if len(p.Errors) == 1 && p.Errors[0].Detail == p.Detail {
+		return p.Errors[0].where() + p.Detail
+	}
 	var b strings.Builder
 	b.WriteString(p.Detail)
 	for _, f := range p.Errors {
-		if where := strings.TrimPrefix(strings.TrimPrefix(f.Pointer, "#"), "/") + f.Parameter; where != "" {
-			b.WriteString("\n  " + where + ": " + f.Detail)
-		} else if f.Detail != p.Detail {
-			b.WriteString("\n  " + f.Detail)
+		if where := f.where(); where != "" || f.Detail != p.Detail {
+			b.WriteString("\n  " + where + f.Detail)
 		}
 	}
 	return b.String()
+}
+
+// where is "imap.port: " for #/imap/port.
+func (f *ProblemField) where() string {
+	name := strings.ReplaceAll(strings.TrimPrefix(strings.TrimPrefix(f.Pointer, "#"), "/"), "/", ".") + f.Parameter
+	if name == "" {
+		return ""
+	}
+	return name + ": "
 }
 
 // GetStatus returns the HTTP status (huma.StatusError).
@@ -158,6 +168,9 @@ func problemTransformer(_ huma.Context, _ string, v any) (any, error) {
 
 // fieldOf keeps what huma says of an input, and leaves out its value.
 func fieldOf(d *huma.ErrorDetail) ProblemField {
+	if d.Message == "expected length >= 1" {
+		d = &huma.ErrorDetail{Message: "is empty", Location: d.Location}
+	}
 	where, rest, _ := strings.Cut(d.Location, ".")
 	if where != "body" {
 		return ProblemField{Detail: d.Message, Parameter: rest}

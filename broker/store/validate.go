@@ -69,7 +69,7 @@ func agentName(field, s string) error {
 		return err
 	}
 	if i := strings.IndexFunc(s, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("._-+@", r) }); i >= 0 {
-		return broker.InvalidField(field, "only letters, digits and . _ - + @ of ASCII")
+		return broker.InvalidField(field, "only letters, digits and . _ - + @ of ASCII, since mail clients log in with it; the full name may be any")
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ Postern, from sanctioned workstations. It is shown once and cannot be read again
 				p := created.AppPassword
 				writeFields(out, "App password", created.Token, "Agent", p.Agent, "Label", p.Label,
 					"Groups", list(p.Groups), "Not after", stamp(p.ExpiresAt), "Id", string(p.ID))
-				fmt.Fprintln(out, "It is shown this once: enter it in the agent's mail client now.")
+				fmt.Fprintln(out, "It is shown this once: enter it in the agent's mail client now. The user name there is the mailbox's address.")
 			})
 		},
 	}

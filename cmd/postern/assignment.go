@@ -55,9 +55,11 @@ them now; none can be wider.`,
 }
 
 func writeAssignment(out io.Writer, s *httpapi.Assignment) {
-	writeFields(out, "Assignment", string(s.ID), "Agent", nameOr(s.Agent, s.AgentID), "Mailbox", nameOr(s.Mailbox, s.MailboxID),
-		"Delegation", string(s.DelegationID), "State", string(s.State))
-	writeTerms(out, s.Terms, s.Sites)
+	fields := []string{
+		"Assignment", string(s.ID), "Agent", nameOr(s.Agent, s.AgentID), "Mailbox", nameOr(s.Mailbox, s.MailboxID),
+		"Delegation", string(s.DelegationID), "State", string(s.State),
+	}
+	writeFields(out, append(fields, termsFields(&s.Terms, s.Sites)...)...)
 }
 
 func newAssignmentShowCommand(a *app) *cobra.Command {

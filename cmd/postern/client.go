@@ -107,7 +107,7 @@ func (a *app) unreachable(err error) error {
 	}
 	text := fmt.Sprintf("no server answers at %s: is it running? Start it with 'postern serve --config FILE', or name its socket with --socket or POSTERN_SOCKET", a.socket)
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-		text = fmt.Sprintf("the server at %s did not answer", a.socket)
+		text = fmt.Sprintf("the server at %s did not answer: %v", a.socket, err)
 	}
 	return broker.Errorf(broker.Unavailable, "%s", text).WithCause(err)
 }

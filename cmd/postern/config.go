@@ -188,7 +188,7 @@ type DrainConfig struct {
 func loadConfig(file string) (*Config, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, usagef("--config: %v; 'postern init --dir DIR' makes a configuration", err)
 	}
 	return parseConfig(file, b)
 }

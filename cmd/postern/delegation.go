@@ -50,9 +50,10 @@ func newDelegationCreateCommand(a *app) *cobra.Command {
 }
 
 func writeDelegation(out io.Writer, d *httpapi.Delegation) {
-	writeFields(out, "Delegation", string(d.ID), "Mailbox", nameOr(d.Mailbox, d.MailboxID), "Firm", nameOr(d.Firm, d.FirmID),
-		"State", string(d.State))
-	writeTerms(out, d.Terms, d.Sites)
+	fields := []string{
+		"Delegation", string(d.ID), "Mailbox", nameOr(d.Mailbox, d.MailboxID), "Firm", nameOr(d.Firm, d.FirmID), "State", string(d.State),
+	}
+	writeFields(out, append(fields, termsFields(&d.Terms, d.Sites)...)...)
 }
 
 func newDelegationShowCommand(a *app) *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -56,12 +57,13 @@ api:
 // initOptions are the flags of `postern init`.
 type initOptions struct {
 	dir                string
+	program            string
 	hostnames          []string
 	imaps, submissions string
 }
 
 func newInitCommand() *cobra.Command {
-	o := initOptions{}
+	o := initOptions{program: calledAs(os.Args[0])}
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a data directory with keys, a workstation CA and a configuration",
@@ -270,7 +272,7 @@ func (o *initOptions) tell(out io.Writer) {
 		rows = append(rows, []string{"  " + relative, f.what})
 	}
 	writeTable(out, []string{"  FILE", "WHAT IT IS"}, rows, "")
-	fmt.Fprintf(out, `
+	next := fmt.Sprintf(`
 Next, start the server, and in another terminal make a first mailbox:
 
   postern serve --config %[1]s
@@ -286,6 +288,16 @@ Next, start the server, and in another terminal make a first mailbox:
   postern assignment create asha --mailbox sales@acme.example
   postern app-password create asha
 `, shellQuote(o.path(configFile)), shellQuote(o.path(socketFile)))
+	fmt.Fprint(out, strings.ReplaceAll(next, "\n  postern ", "\n  "+o.program+" "))
+}
+
+// calledAs is what a shell takes for this program: "postern" where that is
+// installed, else how it was called.
+func calledAs(argument string) string {
+	if _, err := exec.LookPath("postern"); err != nil && filepath.Base(argument) == "postern" {
+		return shellQuote(argument)
+	}
+	return "postern"
 }
 
 // shellQuote quotes what a POSIX shell would take for more than a word.

@@ -89,7 +89,7 @@ func TestInitMakesWhatServeNeeds(t *testing.T) {
 
 // Each command that init prints must be one, with flags that exist.
 func TestInitPrintsCommandsThatExist(t *testing.T) {
-	o := initOptions{dir: "/srv/a b", hostnames: []string{"mail.postern.example"}, imaps: ":993", submissions: ":465"}
+	o := initOptions{program: "postern", dir: "/srv/a b", hostnames: []string{"mail.postern.example"}, imaps: ":993", submissions: ":465"}
 	var out bytes.Buffer
 	o.tell(&out)
 	text := strings.ReplaceAll(out.String(), "\\\n", "")
@@ -193,5 +193,31 @@ func TestInitRefuses(t *testing.T) {
 				t.Errorf("exit code %d: %s", code, stderr)
 			}
 		})
+	}
+}
+
+// Who built it into the current directory is shown commands that work there.
+func TestInitPrintsTheProgramAsItWasCalled(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for argument, want := range map[string]string{
+		"./postern": "./postern", "/opt/my tools/postern": "'/opt/my tools/postern'", "/tmp/x/postern.test": "postern",
+	} {
+		if got := calledAs(argument); got != want {
+			t.Errorf("%s: %s, want %s", argument, got, want)
+		}
+	}
+	installed := t.TempDir()
+	if err := os.WriteFile(filepath.Join(installed, "postern"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", installed)
+	if got := calledAs("./postern"); got != "postern" {
+		t.Errorf("installed: %s", got)
+	}
+	o := initOptions{program: "./postern", dir: "/srv", hostnames: []string{"mail.postern.example"}}
+	var out bytes.Buffer
+	o.tell(&out)
+	if text := out.String(); strings.Contains(text, "\n  postern ") || strings.Count(text, "\n  ./postern ") < 8 {
+		t.Errorf("not as it was called:\n%s", text)
 	}
 }

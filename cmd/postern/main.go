@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "postern: %s\n", printable(err.Error(), true))
+	fmt.Fprintf(stderr, "postern: %s\n", printable(words(err), true))
 	code := exitCode(err)
 	if !started && code == exitFailed {
 		// cobra's own errors, before a command ran, have no type.
@@ -71,6 +71,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "See '%s --help'.\n", cmd.CommandPath())
 	}
 	return code
+}
+
+// words says what is wrong. Errors of the client's own tell all in their
+// public text; a code before it and a cause behind it are for logs.
+func words(err error) string {
+	if own, ok := err.(*broker.Error); ok {
+		return own.Public
+	}
+	return err.Error()
 }
 
 // markStart makes every command say when it has begun to run.
@@ -191,9 +200,9 @@ func groupHelp(cmd *cobra.Command, args []string) error {
 
 // exactly takes arguments of these names.
 func exactly(names ...string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(names) {
-			return usagef("%s is missing", names[len(args)])
+			return usagef("%s is missing: %s", names[len(args)], cmd.UseLine())
 		}
 		if len(args) > len(names) {
 			return usagef("%q is one argument too many (names with spaces need quotes)", args[len(names)])

@@ -28,6 +28,8 @@ func newSessionListCommand(a *app) *cobra.Command {
 			where := path("sessions")
 			if all {
 				where = withQuery(where, "all", "true", "limit", strconv.Itoa(limit))
+			} else if cmd.Flags().Changed("limit") {
+				where = withQuery(where, "limit", strconv.Itoa(limit))
 			}
 			raw, sessions, err := call[httpapi.List[*httpapi.Session]](cmd, a, http.MethodGet, where, nil)
 			if err != nil {
@@ -50,7 +52,7 @@ func newSessionListCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "ended ones too")
-	cmd.Flags().IntVar(&limit, "limit", 100, "with --all, how many")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many (without it: 100 with --all, else every live one)")
 	return cmd
 }
 

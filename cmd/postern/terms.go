@@ -3,8 +3,6 @@
 package main
 
 import (
-	"io"
-
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/broker/httpapi"
@@ -83,8 +81,10 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 	return in, nil
 }
 
-// writeTerms prints terms under what was made, with the names of their sites.
-func writeTerms(out io.Writer, t policy.Terms, sites []string) {
-	writeFields(out, "Actions", list(t.Actions.Names()), "Not before", stamp(t.NotBefore), "Not after", stamp(t.NotAfter),
-		"Sites", list(sites), "Hardware key", yes(t.HardwareKey))
+// termsFields are terms for writeFields, with the names of their sites.
+func termsFields(t *policy.Terms, sites []string) []string {
+	return []string{
+		"Actions", list(t.Actions.Names()), "Not before", stamp(t.NotBefore), "Not after", stamp(t.NotAfter),
+		"Sites", list(sites), "Hardware key", yes(t.HardwareKey),
+	}
 }

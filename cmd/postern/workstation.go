@@ -42,7 +42,10 @@ func newWorkstationAddCommand(a *app) *cobra.Command {
   --generate-key DIR  a key made here, into DIR/NAME.key (mode 0600), with its
                       certificate in DIR/NAME.crt; only the request leaves this
                       machine. Always of class software
-  --key-pin HEX       a SHA-256 hash of a certificate's SubjectPublicKeyInfo`,
+  --key-pin HEX       a SHA-256 hash of a certificate's SubjectPublicKeyInfo
+
+Mail clients that want key and certificate in one file take what this makes:
+openssl pkcs12 -export -inkey NAME.key -in NAME.crt -out NAME.p12`,
 		Example: `  postern workstation add pune-07 --csr pune-07.csr --class hardware --site Pune --out pune-07.crt
   postern workstation add laptop-3 --generate-key ./laptop-3 --group night-shift`,
 		Args: exactly("NAME"),
@@ -99,11 +102,9 @@ func (f *workstationFlags) add(cmd *cobra.Command, a *app, name string) error {
 		}
 	}
 	return a.show(cmd, raw, func(out io.Writer) {
-		writeWorkstation(out, &created.Workstation)
+		writeWorkstation(out, &created.Workstation, "Certificate", f.saveTo)
 		if f.saveTo == "" {
 			fmt.Fprint(out, created.Certificate)
-		} else {
-			writeFields(out, "Certificate", f.saveTo)
 		}
 	})
 }
@@ -127,13 +128,17 @@ func readOptional(flag, file string) (string, error) {
 	return string(text), nil
 }
 
-func writeWorkstation(out io.Writer, w *httpapi.Workstation) {
+// writeWorkstation prints a workstation, and more fields below it.
+func writeWorkstation(out io.Writer, w *httpapi.Workstation, more ...string) {
 	site := w.Site
 	if w.SiteID == "" {
 		site = "any (it may roam)"
 	}
-	writeFields(out, "Workstation", w.Name, "Class", string(w.Class), "Site", site, "Groups", list(w.Groups),
-		"Key pins", list(w.KeyPins), "Created", stamp(w.CreatedAt), "Id", string(w.ID))
+	fields := []string{
+		"Workstation", w.Name, "Class", string(w.Class), "Site", site, "Groups", list(w.Groups),
+		"Key pins", list(w.KeyPins), "Created", stamp(w.CreatedAt), "Id", string(w.ID),
+	}
+	writeFields(out, append(fields, more...)...)
 }
 
 func newWorkstationListCommand(a *app) *cobra.Command {

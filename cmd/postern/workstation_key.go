@@ -44,8 +44,7 @@ func (f *workstationFlags) addWithNewKey(cmd *cobra.Command, a *app, name string
 		return fmt.Errorf("the workstation is added, but its certificate was not saved; remove and add it again: %w", err)
 	}
 	return a.show(cmd, raw, func(out io.Writer) {
-		writeWorkstation(out, &created.Workstation)
-		writeFields(out, "Key", key.keyFile, "Certificate", key.certificateFile)
+		writeWorkstation(out, &created.Workstation, "Key", key.keyFile, "Certificate", key.certificateFile)
 	})
 }
 

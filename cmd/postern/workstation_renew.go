@@ -90,11 +90,9 @@ func (f *renewFlags) renew(cmd *cobra.Command, a *app, workstation string, in ht
 		}
 	}
 	return a.showUpdated(cmd, raw, "workstation renewed", renewed.Ended, func(out io.Writer) {
-		writeWorkstation(out, &renewed.Workstation)
+		writeWorkstation(out, &renewed.Workstation, "Certificate", f.saveTo)
 		if f.saveTo == "" {
 			fmt.Fprint(out, renewed.Certificate)
-		} else {
-			writeFields(out, "Certificate", f.saveTo)
 		}
 	})
 }
@@ -124,7 +122,6 @@ func (f *renewFlags) renewWithNewKey(cmd *cobra.Command, a *app, workstation str
 		return fmt.Errorf("the workstation is renewed, but its certificate was not saved; renew it again with another directory: %w", err)
 	}
 	return a.showUpdated(cmd, raw, "workstation renewed", renewed.Ended, func(out io.Writer) {
-		writeWorkstation(out, &renewed.Workstation)
-		writeFields(out, "Key", key.keyFile, "Certificate", key.certificateFile)
+		writeWorkstation(out, &renewed.Workstation, "Key", key.keyFile, "Certificate", key.certificateFile)
 	})
 }
