@@ -483,7 +483,7 @@ func (u *upstreamSide) data() error {
 	i := bytes.IndexByte(b, '\n')
 	if i < 0 {
 		// The tail may be a literal's announcement: keep it.
-		if keep := 32; len(b) > keep && len(b) > len(u.buf)/2 {
+		if keep := 64; len(b) > keep && len(b) > len(u.buf)/2 {
 			u.advance(len(b) - keep)
 		}
 		return nil
@@ -492,6 +492,9 @@ func (u *upstreamSide) data() error {
 		return errUpstreamBroken
 	}
 	size := imapwire.TrailingLiteral(b[:i+1])
+	if size > imapwire.MaxLiteral {
+		return errUpstreamBroken
+	}
 	u.advance(i + 1)
 	if size >= 0 {
 		u.literal = literal{left: size, back: inData}

@@ -36,6 +36,8 @@ const (
 type FetchScanner struct {
 	// UID is the response's, once seen; else 0.
 	UID uint32
+	// Flags says that the response holds FLAGS.
+	Flags bool
 	// Size is the octets of the literal or string of the last event.
 	Size int64
 	// Content is what they hold.
@@ -49,10 +51,16 @@ type FetchScanner struct {
 	nameLen int
 	number  uint64
 	digits  int
+	plus    bool // seen in {n+}
 	name    [maxSection]byte
 }
 
-const maxSection = 512
+const (
+	maxSection = 512
+	// MaxQuotedBody is the longest quoted string that may hold header fields
+	// or body octets: these are counted at its end. Servers quote what is short.
+	MaxQuotedBody = 64 << 10
+)
 
 type fetchState uint8
 
@@ -74,7 +82,7 @@ const (
 // Reset makes the scanner ready for a response; what it is given next follows
 // "FETCH".
 func (s *FetchScanner) Reset() {
-	s.UID, s.Size, s.Content = 0, 0, ContentNone
+	s.UID, s.Size, s.Content, s.Flags = 0, 0, ContentNone, false
 	s.state, s.depth, s.nameLen = fetchOpen, 0, 0
 	s.bracket, s.quote, s.escape = false, false, false
 }
@@ -109,10 +117,8 @@ func (s *FetchScanner) Scan(b []byte) (int, FetchEvent) {
 			case c == ' ' || c == ')':
 				s.endAtom()
 				s.after(c)
-			case c == '\r' || c == '\n':
+			case c == '\r' || c == '\n' || !s.inAtom(c):
 				return i, FetchBroken
-			case c >= '0' && c <= '9' && s.number < 1<<40:
-				s.number = s.number*10 + uint64(c-'0')
 			}
 		case fetchQuoted:
 			switch {
@@ -125,11 +131,14 @@ func (s *FetchScanner) Scan(b []byte) (int, FetchEvent) {
 				s.escape = true
 			case c == '"':
 				s.state = fetchAfter
-				if s.Content = classify(s.Section()); s.Content != ContentNone {
+				if s.Content != ContentNone {
 					return i + 1, FetchString
 				}
 			default:
 				s.Size++
+			}
+			if s.Size > MaxQuotedBody && s.Content != ContentNone {
+				return i, FetchBroken
 			}
 		case fetchList:
 			if !s.inList(c) {
@@ -137,10 +146,11 @@ func (s *FetchScanner) Scan(b []byte) (int, FetchEvent) {
 			}
 		case fetchAnnounce:
 			switch {
-			case c >= '0' && c <= '9' && s.Size < MaxLiteral/16:
+			case c >= '0' && c <= '9' && s.Size < MaxLiteral/16 && !s.plus:
 				s.Size = s.Size*10 + int64(c-'0')
 				s.digits++
-			case c == '+':
+			case c == '+' && s.digits > 0 && !s.plus:
+				s.plus = true
 			case c == '}' && s.digits > 0:
 				s.state = fetchCR
 			default:
@@ -195,7 +205,7 @@ func (s *FetchScanner) inName(c byte) FetchEvent {
 	case s.bracket && c == '"':
 		s.quote = true
 	case s.bracket && c == '{':
-		s.state, s.Size, s.digits = fetchAnnounce, 0, 0
+		s.announce()
 		return FetchMore
 	case c == '[':
 		s.bracket = true
@@ -223,25 +233,50 @@ func (s *FetchScanner) inName(c byte) FetchEvent {
 	return FetchMore
 }
 
+// announce is called at the '{' of a literal.
+func (s *FetchScanner) announce() {
+	s.state, s.Size, s.digits, s.plus = fetchAnnounce, 0, 0, false
+}
+
+// beginValue is called for the first octet of a value. What holds header
+// fields or body octets is a string or NIL.
 func (s *FetchScanner) beginValue(c byte) bool {
 	s.Size, s.number, s.digits = 0, 0, 0
+	s.Content = classify(s.Section())
 	switch {
 	case c == ' ' || c == '~':
 	case c == '"':
 		s.state = fetchQuoted
 	case c == '(':
 		s.state, s.depth = fetchList, 1
+		s.Flags = s.Flags || equalFold(s.Section(), "FLAGS")
+		return !s.needsString()
 	case c == '{':
-		s.state = fetchAnnounce
+		s.announce()
 	case c == ')' || c < 0x20:
 		return false
 	default:
 		s.state = fetchAtom
-		if c >= '0' && c <= '9' {
-			s.number = uint64(c - '0')
-		}
+		return s.inAtom(c)
 	}
 	return true
+}
+
+// inAtom takes one octet of a value without quotes: a number, as a rule.
+func (s *FetchScanner) inAtom(c byte) bool {
+	if s.needsString() && (s.digits == 3 || c|0x20 != "nil"[s.digits]) {
+		return false
+	}
+	s.digits++
+	if c >= '0' && c <= '9' && s.number < 1<<40 {
+		s.number = s.number*10 + uint64(c-'0')
+	}
+	return true
+}
+
+// needsString reports whether the item's value can only be a string or NIL.
+func (s *FetchScanner) needsString() bool {
+	return s.Content != ContentNone && knownItem(s.Section())
 }
 
 func (s *FetchScanner) inList(c byte) bool {
@@ -266,7 +301,7 @@ func (s *FetchScanner) inList(c byte) bool {
 			s.state = fetchAfter
 		}
 	case c == '{':
-		s.state, s.Size, s.digits = fetchAnnounce, 0, 0
+		s.announce()
 	case c == '\r' || c == '\n':
 		return false
 	}
@@ -281,7 +316,7 @@ func (s *FetchScanner) afterAnnounce() {
 	case s.depth > 0:
 		s.state, s.Content = fetchList, ContentNone
 	default:
-		s.state, s.Content = fetchAfter, classify(s.Section())
+		s.state = fetchAfter
 	}
 }
 
@@ -299,19 +334,35 @@ func (s *FetchScanner) after(c byte) {
 	}
 }
 
-// classify tells what an item's value holds from its name.
+// noContent are the items whose values hold neither header fields nor body
+// octets, or no more of them than an excerpt.
+var noContent = []string{
+	"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE", "BODY", "BODYSTRUCTURE", "MODSEQ",
+	"EMAILID", "THREADID", "SAVEDATE", "PREVIEW", "SNIPPET", "X-GM-MSGID", "X-GM-THRID", "X-GM-LABELS",
+}
+
+// classify tells what an item's value holds from its name. What has a name
+// that is not known is taken for body octets: an upstream may push anything.
 func classify(name []byte) Content {
 	switch {
-	case equalFold(name, "RFC822"), equalFold(name, "RFC822.TEXT"):
-		return ContentBody
-	case equalFold(name, "RFC822.HEADER"):
-		return ContentHeader
-	case hasPrefixFold(name, "BINARY["):
-		return ContentBody
 	case hasPrefixFold(name, "BODY["):
 		return ClassifySection(name[len("BODY["):])
+	case equalFold(name, "RFC822.HEADER"):
+		return ContentHeader
+	case hasPrefixFold(name, "BINARY.SIZE["):
+		return ContentNone
 	}
-	return ContentNone
+	for _, item := range noContent {
+		if equalFold(name, item) {
+			return ContentNone
+		}
+	}
+	return ContentBody
+}
+
+// knownItem reports whether a name with content is one that has a meaning.
+func knownItem(name []byte) bool {
+	return hasPrefixFold(name, "BODY[") || hasPrefixFold(name, "BINARY[") || hasPrefixFold(name, "RFC822")
 }
 
 // ClassifySection tells what a section holds, given what follows "BODY[": the

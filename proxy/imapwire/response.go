@@ -152,7 +152,7 @@ func codeEnd(b []byte) int {
 
 // TrailingLiteral returns the size of the literal that a line of untagged
 // data announces at its end; line has its CRLF. It returns -1 when there is
-// none.
+// none, and more than MaxLiteral when its size is absurd.
 func TrailingLiteral(line []byte) int64 {
 	n := len(line) - 2
 	if n < 3 || line[n-1] != '}' {
@@ -164,10 +164,17 @@ func TrailingLiteral(line []byte) int64 {
 	}
 	var size, scale int64 = 0, 1
 	end := i
-	for i >= 0 && line[i] >= '0' && line[i] <= '9' && end-i < 16 {
-		size += int64(line[i]-'0') * scale
-		scale *= 10
+	for i >= 0 && line[i] >= '0' && line[i] <= '9' {
+		if end-i < 16 {
+			size += int64(line[i]-'0') * scale
+			scale *= 10
+		} else {
+			size = MaxLiteral + 1
+		}
 		i--
+	}
+	if i < 0 && end >= 0 { // the end of a line, and of a number longer than any
+		return MaxLiteral + 1
 	}
 	if i == end || i < 0 || line[i] != '{' {
 		return -1

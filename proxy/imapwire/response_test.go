@@ -56,7 +56,7 @@ func TestCode(t *testing.T) {
 func TestTrailingLiteral(t *testing.T) {
 	for in, want := range map[string]int64{
 		"* LIST () {5}\r\n": 5, "* LIST () {5+}\r\n": 5, "x {}\r\n": -1, "x {a}\r\n": -1, "x 5}\r\n": -1,
-		"{0}\r\n": 0, "}\r\n": -1, "\r\n": -1, "* X \"{3}\"\r\n": -1, "{99999999999999999999}\r\n": -1,
+		"{0}\r\n": 0, "}\r\n": -1, "\r\n": -1, "* X \"{3}\"\r\n": -1, "{99999999999999999999}\r\n": MaxLiteral + 1, "{00000000000000000005}\r\n": MaxLiteral + 1, "{999999999999999}\r\n": 999999999999999,
 	} {
 		if got := TrailingLiteral([]byte(in)); got != want {
 			t.Errorf("%q: %d, want %d", in, got, want)
@@ -110,6 +110,16 @@ func TestFetchScanner(t *testing.T) {
 		{" (BODY[1.MIME] {1}\r\nx BODY[1.HEADER] {1}\r\ny)\r\n", "literal BODY[1.MIME] 1 1,literal BODY[1.HEADER] 1 2,end", 0},
 		{" (MODSEQ (5) RFC822.SIZE 100 UID 3 )\r\n", "end", 3},
 		{" (X-GM-LABELS (\\Inbox \"a b\") PREVIEW \"x\")\r\n", "end", 0},
+		{" (BODY[] NIL BODY[1] nil RFC822 Nil)\r\n", "end", 0},
+		{" (FLAGS () X-NEW {2}\r\nab X-OTHER \"abc\" X-LIST (\"a\") X-NUMBER 5)\r\n", "literal X-NEW 2 2,string X-OTHER 3,end", 0},
+		{" (BODY[TEXT] secret)\r\n", "broken", 0},
+		{" (BODY[TEXT] NILS)\r\n", "broken", 0},
+		{" (BODY[TEXT] (\"secret\"))\r\n", "broken", 0},
+		{" (BODY[] {1+2}\r\n", "broken", 0},
+		{" (BODY[] {+}\r\n", "broken", 0},
+		{" (BODY[] \"" + strings.Repeat("x", MaxQuotedBody+1) + "\")\r\n", "broken", 0},
+		{" (PREVIEW \"" + strings.Repeat("x", MaxQuotedBody+1) + "\")\r\n", "end", 0},
+		{" (BINARY.SIZE[1] 12 X-GM-LABELS (\"a\") MODSEQ (1))\r\n", "end", 0},
 		{" (FLAGS (\\Seen)\r\n", "broken", 0},
 		{" (BODY[] {3}x", "broken", 0},
 		{" FLAGS", "broken", 0},
