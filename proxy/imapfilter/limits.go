@@ -2,7 +2,11 @@
 
 package imapfilter
 
-import "time"
+import (
+	"time"
+
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
 
 const (
 	// maxAuthLine is the longest line before authentication, in octets: an
@@ -24,8 +28,9 @@ const (
 	bigBuffer   = 64 << 10
 
 	// aheadOfRecord is how many body octets may pass before their event is
-	// durable; submitAfter is when the event is handed to the log.
-	aheadOfRecord = 1 << 20
+	// durable, in all 1 MiB: a quoted string is counted when it has passed.
+	// submitAfter is when the event is handed to the log.
+	aheadOfRecord = 1<<20 - imapwire.MaxQuotedBody
 	submitAfter   = 192 << 10
 	// maxOpenedBatch is how many messages one message.open event holds.
 	maxOpenedBatch = 500
@@ -33,8 +38,9 @@ const (
 	maxReceipts = 64
 	// maxHeaderSniff is how far into a message its Message-ID is looked for.
 	maxHeaderSniff = 128 << 10
-	// maxIdentified is how many messages a session remembers as identified.
-	maxIdentified = 4096
+	// maxIdentified is how many messages a session remembers as identified, and
+	// how many it keeps in mind to ask for.
+	maxIdentified = 1024
 	// maxIdentifyBatch is how many messages one look-up asks for.
 	maxIdentifyBatch = 100
 	// maxLocal is how many octets of Postern's own words may wait for a client

@@ -21,9 +21,11 @@ type openedMessage struct {
 	// header says that header octets passed; body that body octets did.
 	header, body bool
 	// entries is how many entries of the recorder's batch, its last ones, are
-	// this message's; submitted says that some went out without a UID.
+	// this message's; submitted says that some went out without a UID,
+	// unnamed that some went out before the Message-ID had passed.
 	entries   int
 	submitted bool
+	unnamed   bool
 	section   string
 	octets    int64
 }
@@ -79,16 +81,21 @@ type owed struct {
 
 // open notes that a body of octets begins to pass.
 func (rec *recorder) open(u *upstreamSide, section string, octets int64) {
-	if len(rec.batch.Messages) == 0 {
-		rec.from = rec.passed
-		rec.batch.Folder, rec.batch.UIDValidity = u.folder, u.uidValidity
-	}
+	rec.begin(u)
 	rec.batch.Messages = append(rec.batch.Messages, broker.OpenedMessage{
 		UID: u.fetch.UID, Seq: u.message.seq, Section: section, Octets: octets,
 	})
 	u.message.entries++
 	u.message.section, u.message.octets = section, octets
 	u.r.opened.Add(1)
+}
+
+// begin begins a batch where there is none.
+func (rec *recorder) begin(u *upstreamSide) {
+	if len(rec.batch.Messages) == 0 {
+		rec.from = rec.passed
+		rec.batch.Folder, rec.batch.UIDValidity = u.folder, u.uidValidity
+	}
 }
 
 // pass is called before n body octets go to the client. It waits until the
@@ -133,8 +140,10 @@ func (rec *recorder) submit(u *upstreamSide) {
 		return
 	}
 	if u.message.entries > 0 {
-		rec.complete(u)
+		id := u.message.sniff.found()
+		rec.complete(u, id)
 		u.message.submitted = u.message.submitted || u.fetch.UID == 0
+		u.message.unnamed = u.message.unnamed || id == ""
 		u.message.entries = 0
 	}
 	rec.owe(u.r.session.Submit(broker.EventMessageOpen, rec.batch), rec.from)
@@ -183,8 +192,7 @@ func (rec *recorder) flush(u *upstreamSide) {
 }
 
 // complete fills in what the response told after the octets.
-func (rec *recorder) complete(u *upstreamSide) {
-	id := u.message.sniff.messageID()
+func (rec *recorder) complete(u *upstreamSide, id string) {
 	for i := len(rec.batch.Messages) - u.message.entries; i < len(rec.batch.Messages); i++ {
 		m := &rec.batch.Messages[i]
 		m.UID, m.MessageID = u.fetch.UID, id
@@ -196,16 +204,16 @@ func (rec *recorder) endMessage(u *upstreamSide) {
 	m := &u.message
 	id := m.sniff.messageID()
 	if m.body {
-		rec.complete(u)
-		if m.submitted && u.fetch.UID != 0 {
-			m.entries = 0
-			if len(rec.batch.Messages) == 0 {
-				rec.from = rec.passed
-				rec.batch.Folder, rec.batch.UIDValidity = u.folder, u.uidValidity
-			}
+		rec.complete(u, id)
+		switch {
+		case u.fetch.UID == 0:
+		case m.submitted:
+			rec.begin(u)
 			rec.batch.Messages = append(rec.batch.Messages, broker.OpenedMessage{
 				UID: u.fetch.UID, Seq: m.seq, Section: m.section, Octets: m.octets, MessageID: id, Continues: true,
 			})
+		case m.unnamed && id != "":
+			rec.identify(u, u.fetch.UID, id)
 		}
 	}
 	m.entries = 0
@@ -239,11 +247,16 @@ func (rec *recorder) identified(u *upstreamSide, uid uint32) bool {
 		return false
 	}
 	if id := u.message.sniff.messageID(); id != "" {
-		rec.owe(u.r.session.Submit(broker.EventMessageIdentify, broker.MessageIdentify{
-			Folder: u.folder, UIDValidity: u.uidValidity, UID: uid, MessageID: id,
-		}), -1)
+		rec.identify(u, uid, id)
 	}
 	return true
+}
+
+// identify records the Message-ID of a message that was recorded without.
+func (rec *recorder) identify(u *upstreamSide, uid uint32, id string) {
+	rec.owe(u.r.session.Submit(broker.EventMessageIdentify, broker.MessageIdentify{
+		Folder: u.folder, UIDValidity: u.uidValidity, UID: uid, MessageID: id,
+	}), -1)
 }
 
 // finish hands over what was gathered; the session is ending.

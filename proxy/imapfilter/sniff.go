@@ -44,8 +44,12 @@ func (s *headerSniffer) reset() {
 	*s = headerSniffer{value: value}
 }
 
-// messageID returns what was found, at most 998 octets, without white space
-// around it.
+// found returns the Message-ID if it has passed as a whole; what is still
+// passing goes on.
+func (s *headerSniffer) found() string { return s.id }
+
+// messageID ends the search and returns what was found, at most 998 octets,
+// without white space around it.
 func (s *headerSniffer) messageID() string {
 	if s.state == sniffValue || s.state == sniffFold {
 		s.finish()
@@ -62,13 +66,12 @@ func (s *headerSniffer) finish() {
 // Write looks at the next octets.
 func (s *headerSniffer) Write(b []byte) (int, error) {
 	n := len(b)
-	if !s.active || s.state == sniffDone || s.id != "" {
+	if !s.active || s.state == sniffDone {
 		return n, nil
 	}
-	if s.seen += n; s.seen > maxHeaderSniff {
-		s.state = sniffDone
-		return n, nil
-	}
+	// How the octets come in pieces must not matter.
+	b = b[:min(n, maxHeaderSniff-s.seen)]
+	s.seen += len(b)
 	for len(b) > 0 && s.state != sniffDone {
 		b = b[s.step(b):]
 	}
