@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -165,7 +166,7 @@ func TestNever1AnswersAreClearedOfTheCredential(t *testing.T) {
 			secret, strings.ToUpper(secret), "x" + secret + "y",
 			b64([]byte(secret)), b64([]byte("\x00" + user + "\x00" + secret)), b64([]byte(user + "\x00" + user + "\x00" + secret)),
 			b64([]byte("user=" + user + "\x01auth=Bearer " + secret + "\x01\x01")), b64([]byte("n,a=" + user + ",\x01auth=Bearer " + secret + "\x01\x01")),
-			base64.RawURLEncoding.EncodeToString([]byte("." + secret)),
+			base64.RawURLEncoding.EncodeToString([]byte("." + secret)), hex.EncodeToString([]byte(secret)), strings.ToUpper(hex.EncodeToString([]byte(secret))),
 		} {
 			if got := withhold("535 5.7.8 bad: "+sent+" (try again)", user, []byte(secret)); got != withheld {
 				t.Errorf("%q passed as %q", sent, got)

@@ -5,6 +5,7 @@ package session
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"strings"
 )
 
@@ -15,8 +16,8 @@ const withheld = "[withheld]"
 const minSecret = 4
 
 // withhold returns a server's answer on one line without the credential, in
-// case the server repeats what it was sent: the secret as it is, and in base
-// 64 at any of its three alignments, so that SASL forms (PLAIN, LOGIN,
+// case the server repeats what it was sent: the secret as it is, in hex, and in
+// base64 at any of its three alignments, so that SASL forms (PLAIN, LOGIN,
 // XOAUTH2, OAUTHBEARER) are found with whatever is around the secret in them.
 // broker/upstream does this as well; here it is done once more, where the
 // answer becomes a record.
@@ -47,7 +48,7 @@ func lowerASCII(s string) string {
 }
 
 func secretForms(username string, secret []byte) []string {
-	forms := []string{string(secret), base64.StdEncoding.EncodeToString([]byte("\x00" + username + "\x00" + string(secret)))}
+	forms := []string{string(secret), hex.EncodeToString(secret), base64.StdEncoding.EncodeToString([]byte("\x00" + username + "\x00" + string(secret)))}
 	for shift := range 3 {
 		// Octets before the secret change the first symbols, those after it
 		// the last: what lies between is the same whatever they are.

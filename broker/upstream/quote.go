@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"bytes"
+	"encoding/hex"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -77,15 +78,17 @@ func longestEcho(words []byte, forms [][]byte) int {
 	return longest
 }
 
-// forms returns the secret as a server may have seen it: raw, quoted as in an
-// IMAP string, in base64 of its own, within the SASL messages, and in base64
-// at each of the three alignments that some other message would give it. They
-// are copies, which the caller wipes.
+// forms returns the secret as a server may have seen it, or may write it: raw,
+// quoted as in an IMAP string, in base64 of its own, within the SASL messages,
+// in base64 at each of the three alignments that some other message would give
+// it, and in hex. They are copies, which the caller wipes.
 func (c *credentials) forms() [][]byte {
 	secret := c.secret.Reveal()
 	forms := [][]byte{bytes.Clone(secret), appendQuoted(make([]byte, 0, 2*len(secret)+2), secret)}
 	// Without the quotes around it.
 	forms[1] = forms[1][1 : len(forms[1])-1]
+	inHex := hex.AppendEncode(make([]byte, 0, 2*len(secret)), secret)
+	forms = append(forms, inHex, bytes.ToUpper(inHex))
 	for _, message := range [][]byte{bytes.Clone(secret), c.plain(), c.oauthBearer(), c.xoauth2()} {
 		forms = append(forms, encode(message))
 	}

@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"strings"
 	"testing"
 	"unicode"
@@ -28,6 +29,8 @@ func TestQuoteCutsOutTheCredential(t *testing.T) {
 		{"SASL PLAIN", marked, "got " + login + " from you", "got [redacted] from you"},
 		{"SASL PLAIN cut short", marked, "got " + login[:len(login)-7], "got [redacted]"},
 		{"the end of SASL PLAIN", marked, "got ..." + login[len(login)-20:], "got ...[redacted]"},
+		{"hex", marked, "got " + hex.EncodeToString([]byte(marked)), "got [redacted]"},
+		{"upper hex", marked, "got " + strings.ToUpper(hex.EncodeToString([]byte(marked))), "got [redacted]"},
 		{"twice", marked, marked + marked, "[redacted][redacted]"},
 		{"cut short", marked, "no mArKeD-p4", "no [redacted]"},
 		{"a short one", "abc", "xabcx", "x[redacted]x"},
