@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/test/e2e"
+	"github.com/postern-mail/postern/test/servers"
+)
+
+// secret is a credential with a mark in it that nothing else holds.
+type secret struct {
+	user, text, mark string
+	forms            map[string][]byte
+}
+
+// newSecret makes one: around the mark stands what must be quoted in an IMAP
+// string, in JSON and in a URL, where the credential may have it.
+func newSecret(t testing.TB, user, before string) *secret {
+	t.Helper()
+	m := mark(t) + mark(t)
+	s := &secret{user: user, text: before + m, mark: m}
+	s.forms = spellings(user, s.text)
+	return s
+}
+
+// spellings are the forms in which a credential goes upstream or may be
+// repeated, whole.
+func spellings(user, text string) map[string][]byte {
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text)
+	inJSON, _ := json.Marshal(text) // a string has a JSON form
+	forms := map[string]string{
+		"plain": text, "quoted": quoted, "JSON": strings.Trim(string(inJSON), `"`), "Go": strings.Trim(strconv.Quote(text), `"`),
+		"hex": hex.EncodeToString([]byte(text)), "HEX": strings.ToUpper(hex.EncodeToString([]byte(text))), "URL": url.QueryEscape(text),
+		"SASL PLAIN":       base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + text)),
+		"SASL LOGIN":       base64.StdEncoding.EncodeToString([]byte(text)),
+		"SASL OAUTHBEARER": base64.StdEncoding.EncodeToString([]byte("n,a=" + user + ",\x01auth=Bearer " + text + "\x01\x01")),
+		"SASL XOAUTH2":     base64.StdEncoding.EncodeToString([]byte("user=" + user + "\x01auth=Bearer " + text + "\x01\x01")),
+	}
+	all := make(map[string][]byte)
+	for name, form := range forms {
+		all[name] = []byte(form)
+	}
+	return all
+}
+
+// window is how much of the mark is a find: the rest may have been cut off.
+const window = 14
+
+// find returns in which form b holds the secret, or a part of its mark, plain,
+// in hex, or in base64 at any alignment; "": in none.
+func (s *secret) find(b []byte) string {
+	for name, form := range s.forms {
+		if bytes.Contains(b, form) {
+			return name
+		}
+	}
+	for i := 0; i+window <= len(s.mark); i++ {
+		part := s.mark[i : i+window]
+		if bytes.Contains(b, []byte(part)) {
+			return "a part of it"
+		}
+		if bytes.Contains(bytes.ToLower(b), []byte(hex.EncodeToString([]byte(part)))) {
+			return "a part of it in hex"
+		}
+		for before := range 3 {
+			encoded := base64.StdEncoding.EncodeToString(append(make([]byte, before), part...))
+			// The first and the last characters depend on the neighbours.
+			begin, end := (before*8+5)/6, (before+len(part))*8/6
+			if bytes.Contains(b, []byte(encoded[begin:end])) {
+				return "a part of it in base64"
+			}
+		}
+	}
+	return ""
+}
+
+// outlets gathers all that leaves the process.
+type outlets struct {
+	t       testing.TB
+	secrets []*secret
+	mu      sync.Mutex
+	clients []*e2e.Conn
+	octets  int
+	checked int
+}
+
+// check looks at what left somewhere.
+func (o *outlets) check(where string, b []byte) {
+	o.t.Helper()
+	o.octets += len(b)
+	o.checked++
+	for _, s := range o.secrets {
+		if form := s.find(b); form != "" {
+			o.t.Errorf("%s holds the credential of %s: %s", where, s.user, form)
+		}
+	}
+}
+
+// client notes a connection, which is looked at when it is over.
+func (o *outlets) client(c *e2e.Conn) *e2e.Conn {
+	o.clients = append(o.clients, c)
+	return c
+}
+
+func (o *outlets) checkClients() {
+	o.t.Helper()
+	for _, c := range o.clients {
+		o.check("what a client received", c.Seen())
+	}
+	o.clients = nil
+}
+
+// cli runs a command, whatever comes of it, and looks at what it prints.
+func (o *outlets) cli(p *e2e.Postern, stdin string, args ...string) string {
+	o.t.Helper()
+	stdout, stderr, _ := p.TryCLI(stdin, args...)
+	name := "postern " + strings.Join(args[:min(2, len(args))], " ")
+	o.check("what "+name+" prints", []byte(stdout+stderr))
+	return stdout + stderr
+}
+
+// api makes a request over the socket, and looks at the whole answer.
+func (o *outlets) api(p *e2e.Postern, method, path, contentType, body string) int {
+	o.t.Helper()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", p.Socket)
+		},
+	}}
+	req, err := http.NewRequest(method, "http://postern"+path, strings.NewReader(body))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var whole bytes.Buffer
+	if err := resp.Header.Write(&whole); err != nil {
+		o.t.Fatal(err)
+	}
+	if _, err := io.Copy(&whole, resp.Body); err != nil {
+		o.t.Fatal(err)
+	}
+	o.check(method+" "+path, whole.Bytes())
+	return resp.StatusCode
+}
+
+// introspection answers Dovecot's question for a token's owner.
+func introspection(t testing.TB, user, token string) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Dovecot compares strings.
+		fmt.Fprintf(w, `{"active": "%t", "username": %q}`, r.URL.Query().Get("token") == token, user)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL + "/?token="
+}
+
+// TestNever1: a byte of a credential reaches an agent, a log line, an event,
+// the database, an API answer.
+func TestNever1(t *testing.T) {
+	password := newSecret(t, sales, `Pa"ss\wo rd%-`)
+	token := newSecret(t, support, "ya29.")
+	wrong := newSecret(t, sales, `Wr"ong\`)
+	var imap, smtp *front
+	var once sync.Once
+	fronts := func(w *e2e.World) {
+		once.Do(func() {
+			imap, smtp = newFront(t, w.Dovecot.IMAPPort, nil), newFront(t, w.Postfix.PlainPort, nil)
+		})
+	}
+	w := e2e.NewWorld(t, e2e.WorldOptions{
+		Mailboxes: []string{sales, support},
+		Dovecot:   []servers.DovecotOption{servers.WithOAuth2(introspection(t, support, token.text))},
+		IMAP: func(w *e2e.World) broker.Endpoint {
+			fronts(w)
+			return broker.Endpoint{Host: "127.0.0.1", Port: imap.port, TLS: broker.TLSNone}
+		},
+		Submission: func(w *e2e.World) broker.Endpoint {
+			fronts(w)
+			return broker.Endpoint{Host: "127.0.0.1", Port: smtp.port, TLS: broker.TLSNone}
+		},
+	})
+	o := &outlets{t: t, secrets: []*secret{password, token, wrong}}
+	seat, other := w.Seat(sales), w.Seat(support)
+	w.Dovecot.SetPassword(sales, password.text)
+	w.Postern.CLIInput(password.text+"\n", "mailbox", "set-credential", sales)
+	w.Postern.CLIInput(token.text+"\n", "mailbox", "set-credential", support, "--kind", "access-token")
+
+	ordinaryWork(t, o, w, seat, password)
+	ordinaryWork(t, o, w, other, token)
+	for i, heard := range [][]byte{imap.hears(), smtp.hears()} {
+		for _, s := range []*secret{password, token} {
+			if s.find(heard) == "" { // or nothing below could find it
+				t.Fatalf("provider %d never got the credential of %s", i, s.user)
+			}
+		}
+	}
+	o.checkClients()
+	t.Run("echoed by the provider", func(t *testing.T) {
+		o.t = t
+		echoed(t, o, imap, smtp, w, seat, password)
+		echoed(t, o, imap, smtp, w, other, token)
+		// Both are refused while they are checked, with all that was sent echoed.
+		imap.answer(echoIMAP(wrong, echoes[0].imap, "plain"))
+		smtp.answer(echoSMTP(wrong, "535 5.7.8 %s", "plain"))
+		o.cli(w.Postern, wrong.text+"\n", "mailbox", "set-credential", sales)
+		imap.answer(nil)
+		smtp.answer(nil)
+		o.checkClients()
+	})
+	t.Run("wrong and malformed", func(t *testing.T) { o.t = t; malformedInput(o, w, password, wrong) })
+	t.Run("without Vault", func(t *testing.T) {
+		o.t = t
+		w.Vault.Kill()
+		c, answer := tryLogin(t, seat)
+		wantPrefix(t, "a login", answer, "NO [UNAVAILABLE] ")
+		o.client(c)
+		m, _ := tryAuth(t, seat)
+		o.client(m)
+		o.cli(w.Postern, password.text+"\n", "mailbox", "set-credential", sales)
+		o.checkClients()
+		o.pages(w)
+		w.Vault.Restart()
+		w.Vault.Unseal()
+	})
+	t.Run("what is kept", func(t *testing.T) {
+		o.t = t
+		o.pages(w)
+		o.everyCommand(w)
+		o.files(w)
+		w.Postern.Restart()
+		o.files(w)
+		w.CheckNothingLeaked()
+		if w.Vault.Holds([]byte(password.text)) {
+			t.Error("Vault's storage or log holds the password in the clear")
+		}
+	})
+	t.Logf("%d outlets, %d octets searched for %d credentials in %d forms", o.checked, o.octets, len(o.secrets), len(password.forms)+3)
+}
+
+// ordinaryWork is a day's, with the mistakes that people make: one is to give
+// the mailbox's own password as the app password.
+func ordinaryWork(t *testing.T, o *outlets, w *e2e.World, s *e2e.Seat, own *secret) {
+	t.Helper()
+	quoted := own.forms["quoted"]
+	bearer := base64.StdEncoding.EncodeToString([]byte("n,a=" + s.Mailbox + ",\x01auth=Bearer " + own.text + "\x01\x01"))
+	c := o.client(s.DialIMAP(t))
+	// Few of them: each failure is answered later than the one before.
+	for _, mistake := range []string{fmt.Sprintf("LOGIN %s \"%s\"", s.Mailbox, quoted), "AUTHENTICATE OAUTHBEARER " + bearer} {
+		if _, answer := c.Cmd("%s", mistake); !strings.HasPrefix(answer, "NO [AUTHENTICATIONFAILED]") {
+			t.Errorf("the mailbox's own password as app password: %s", answer)
+		}
+	}
+	c.Cmd("LOGIN %s \"%s", s.Mailbox, quoted) // half of a string
+	c = o.client(s.DialIMAP(t))
+	c.Cmd("%s", quoted)
+	c.OK("LOGIN %s %s", s.Mailbox, s.Token)
+	for _, command := range []string{
+		"CAPABILITY", "ID NIL", "NAMESPACE", `LIST "" *`, "SELECT INBOX", "UID FETCH 1:* (UID FLAGS)", "SEARCH ALL", "NOOP", "STATUS Sent (MESSAGES)",
+		"APPEND Drafts {6+}\r\nA: b\r\n", "LOGIN a b", "XUNKNOWN", `GETQUOTAROOT INBOX`, "LOGOUT",
+	} {
+		c.Cmd("%s", command)
+	}
+	plain := o.client(w.Postern.DialPlain(t, w.Postern.IMAPPort))
+	plain.Expect(`\* OK .*`)
+	plain.OK("STARTTLS")
+	plain.StartTLS(w.Postern, s.Certificate)
+	plain.OK("LOGIN %s %s", s.Mailbox, s.Token)
+	plain.OK("LOGOUT")
+
+	m := o.client(s.DialSubmission(t))
+	m.Ask(535, "AUTH PLAIN %s", own.forms["SASL PLAIN"])
+	m = o.client(s.Submission(t))
+	for _, command := range []string{"MAIL FROM:<" + s.Mailbox + ">", "RCPT TO:<nobody@client.example>", "RCPT TO:<" + sales + ">", "DATA"} {
+		m.Send("%s\r\n", command)
+		m.Reply()
+	}
+	m.Send("%s.\r\n", message(s.Mailbox, sales, "ordinary-"+own.mark[:6], "work\r\n"))
+	m.Want(250)
+	m.Ask(221, "QUIT")
+}
+
+// echoes are answers to a login, with %[1]s for its tag and %[2]s for what the
+// provider repeats of the credential. The last lets the client in.
+var echoes = []struct{ imap, smtp string }{
+	{"%[1]s NO [AUTHENTICATIONFAILED] no such password: %[2]s\r\n", "535 5.7.8 no such password: %s\r\n"},
+	{"%[1]s NO [ALERT] %[2]s\r\n", "454 4.7.0 %s\r\n"},
+	{"%[1]s BAD %[2]s\r\n", "501 5.5.2 %s\r\n"},
+	{"* BYE %[2]s\r\n", "421 4.7.0 %s\r\n"},
+	{"%[1]s NO [REFERRAL imap://%[2]s@elsewhere.example/] elsewhere\r\n", "535-5.7.8 %[1]s\r\n535 5.7.8 %[1]s\r\n"},
+	{"+ %[2]s\r\n%[1]s NO %[2]s\r\n", "334 %s\r\n"},
+	{"no answer at all: %[2]s\r\n", "no reply at all: %s\r\n"},
+	{"* OK [ALERT] %[2]s\r\n%[1]s OK [CAPABILITY IMAP4rev1 %[2]s] %[2]s\r\n", "235 2.7.0 %s\r\n"},
+}
+
+// echoed has the provider answer logins with what it was sent, in every form.
+func echoed(t *testing.T, o *outlets, imap, smtp *front, w *e2e.World, s *e2e.Seat, own *secret) {
+	t.Helper()
+	for form := range own.forms {
+		for _, echo := range echoes {
+			imap.answer(echoIMAP(own, echo.imap, form))
+			smtp.answer(echoSMTP(own, echo.smtp, form))
+			c := o.client(s.DialIMAP(t))
+			c.Send("a LOGIN %s %s\r\n", s.Mailbox, s.Token)
+			if line, err := c.TryLine(patience); err != nil || !strings.HasPrefix(line, "a ") {
+				t.Errorf("%q, %q: the client was answered %q, %v", form, echo.imap, line, err)
+			}
+			m, _ := tryAuth(t, s)
+			o.client(m)
+		}
+	}
+	imap.answer(nil)
+	smtp.answer(nil)
+}
+
+// echoIMAP greets, and answers whatever logs in.
+func echoIMAP(s *secret, answer, form string) func(net.Conn) {
+	return func(c net.Conn) {
+		fmt.Fprintf(c, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER] ready\r\n")
+		in := bufio.NewReader(c)
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			tag, command, _ := strings.Cut(line, " ")
+			switch {
+			case strings.HasPrefix(command, "CAPABILITY"):
+				fmt.Fprintf(c, "* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER\r\n%s OK done\r\n", tag)
+			case strings.HasPrefix(command, "AUTHENTICATE"), strings.HasPrefix(command, "LOGIN"):
+				fmt.Fprintf(c, answer, tag, s.forms[form])
+				if !strings.HasPrefix(answer, "* OK") && !strings.HasPrefix(answer, "+") {
+					return
+				}
+			case command == "":
+				// the answer to a challenge
+			default:
+				fmt.Fprintf(c, "%s OK done\r\n", tag)
+			}
+		}
+	}
+}
+
+// echoSMTP is the same for submission.
+func echoSMTP(s *secret, answer, form string) func(net.Conn) {
+	return func(c net.Conn) {
+		fmt.Fprintf(c, "220 ready\r\n")
+		in := bufio.NewReader(c)
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			switch {
+			case strings.HasPrefix(line, "EHLO"):
+				fmt.Fprintf(c, "250-ready\r\n250 AUTH PLAIN XOAUTH2 OAUTHBEARER\r\n")
+			case strings.HasPrefix(line, "AUTH"):
+				fmt.Fprintf(c, answer, s.forms[form])
+			default:
+				fmt.Fprintf(c, "501 5.5.2 no\r\n")
+				return
+			}
+		}
+	}
+}
+
+// malformedInput gives the credential in every wrong way.
+func malformedInput(o *outlets, w *e2e.World, password, wrong *secret) {
+	const path = "/v1/mailboxes/" + sales + "/credential"
+	inJSON := func(s *secret) string { return string(s.forms["JSON"]) }
+	for _, s := range []*secret{password, wrong} {
+		for _, body := range []string{
+			s.text, `"` + inJSON(s) + `"`, `{"secret":"` + inJSON(s), `{"secret":"` + inJSON(s) + `"}`, `{"kind":"password","secret":["` + inJSON(s) + `"]}`,
+			`{"kind":"` + inJSON(s) + `","secret":"x"}`, `{"kind":"password","` + inJSON(s) + `":"x"}`, `{"kind":"password","secret":{"` + inJSON(s) + `":1}}`,
+			`{"kind":"password","secret":"` + inJSON(s) + `\u0000"}`, `{"kind":"access-token","secret":"` + inJSON(s) + ` "}`, `{"kind":"password","secret":"` + inJSON(s) + `","secret":5}`,
+			`{"kind":"password","username":"` + inJSON(s) + `\n","secret":"` + inJSON(s) + `"}`, `{"kind":"password","secret":"` + inJSON(s) + `","extra":"` + inJSON(s) + `"}`,
+			"kind=password&secret=" + url.QueryEscape(s.text), `{"kind":"password","secret":"` + strings.Repeat(inJSON(s), 4000) + `"}`, "\xff\xfe" + s.text, s.mark,
+			`{"kind":"password","secret":` + s.mark + `}`,
+		} {
+			for _, contentType := range []string{"application/json", "text/plain", "application/x-www-form-urlencoded", ""} {
+				if status := o.api(w.Postern, http.MethodPut, path, contentType, body); status < 400 {
+					o.t.Errorf("a malformed body was taken: %d", status)
+				}
+			}
+		}
+		for _, where := range []struct{ method, path string }{
+			{http.MethodPost, "/v1/mailboxes"}, {http.MethodPatch, "/v1/mailboxes/" + sales}, {http.MethodPost, path}, {http.MethodGet, path}, {http.MethodPost, "/v1/agents"}, {http.MethodPost, "/v1/nothing"},
+			{http.MethodPost, "/v1/locks"}, {http.MethodPatch, "/v1/sites/none"},
+		} {
+			o.api(w.Postern, where.method, where.path, "application/json", `{"secret":"`+inJSON(s)+`","password":"`+inJSON(s)+`"}`)
+			o.api(w.Postern, where.method, where.path, "application/json", `{"target":["`+inJSON(s)+`"],"aliases":"`+inJSON(s)+`","name":{"x":"`+inJSON(s)+`"}}`)
+			o.api(w.Postern, where.method, where.path, "application/json", s.text)
+		}
+	}
+	for _, stdin := range []string{wrong.text + "\n", wrong.text + "\n" + wrong.text + "\n", "\xff" + wrong.text + "\n", strings.Repeat(wrong.text, 3000)} {
+		o.cli(w.Postern, stdin, "mailbox", "set-credential", sales)
+		o.cli(w.Postern, stdin, "--json", "mailbox", "set-credential", sales)
+		o.cli(w.Postern, stdin, "mailbox", "set-credential", support, "--kind", "access-token")
+	}
+	o.cli(w.Postern, wrong.text, "mailbox", "set-credential", sales, "--stdin-raw")
+}
+
+// pages are what the server tells whoever asks over HTTP.
+func (o *outlets) pages(w *e2e.World) {
+	o.t.Helper()
+	for _, page := range []string{"/metrics", "/healthz", "/readyz", "/"} {
+		resp, err := http.Get(w.Postern.MetricsURL + page)
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		o.check("the page "+page, b)
+	}
+	for _, path := range []string{
+		"openapi.json", "firms", "mailboxes", "mailboxes/" + sales, "mailboxes/" + support, "agents", "workstations", "sites", "delegations?all=true", "assignments?all=true",
+		"app-passwords?all=true", "sessions?all=true", "locks", "events", "events?firm=" + url.QueryEscape(e2e.FirmName) + "&limit=10000",
+	} {
+		if status := o.api(w.Postern, http.MethodGet, "/v1/"+path, "", ""); status != http.StatusOK {
+			o.t.Errorf("GET %s: %d", path, status)
+		}
+	}
+}
+
+// everyCommand is what the command line shows.
+func (o *outlets) everyCommand(w *e2e.World) {
+	for _, command := range []string{
+		"firm list", "mailbox list", "mailbox show " + sales, "mailbox show " + support, "agent list", "workstation list", "site list", "delegation list --all",
+		"assignment list --all", "app-password list --all", "session list --all", "lock list", "log events", "log events --firm Acme~Pumps", "log catalogue",
+		"mailbox set-credential nobody@client.example", "help", "mailbox help set-credential",
+	} {
+		args := strings.Fields(command)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "~", " ")
+		}
+		o.cli(w.Postern, o.secrets[0].text+"\n", args...)
+		o.cli(w.Postern, o.secrets[0].text+"\n", append([]string{"--json"}, args...)...)
+	}
+}
+
+// files are the log, the database and whatever else lies in the server's data,
+// and what the system shows of its process.
+func (o *outlets) files(w *e2e.World) {
+	o.t.Helper()
+	o.check("the log", w.Postern.Logs())
+	databases := w.Postern.DatabaseFiles()
+	if len(databases) == 0 {
+		o.t.Error("there is no database")
+	}
+	err := filepath.WalkDir(w.Postern.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		o.check(filepath.Base(path), b)
+		return err
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	for _, name := range []string{"environ", "cmdline", "status"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", w.Postern.PID(), name))
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		o.check("/proc/PID/"+name, b)
+	}
+}
