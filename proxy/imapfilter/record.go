@@ -94,7 +94,7 @@ func (rec *recorder) open(u *upstreamSide, section string, octets int64) {
 func (rec *recorder) begin(u *upstreamSide) {
 	if len(rec.batch.Messages) == 0 {
 		rec.from = rec.passed
-		rec.batch.Folder, rec.batch.UIDValidity = u.folder, u.uidValidity
+		rec.batch.Folder, rec.batch.UIDValidity = u.selected.name, u.selected.uidValidity
 	}
 }
 
@@ -255,7 +255,7 @@ func (rec *recorder) identified(u *upstreamSide, uid uint32) bool {
 // identify records the Message-ID of a message that was recorded without.
 func (rec *recorder) identify(u *upstreamSide, uid uint32, id string) {
 	rec.owe(u.r.session.Submit(broker.EventMessageIdentify, broker.MessageIdentify{
-		Folder: u.folder, UIDValidity: u.uidValidity, UID: uid, MessageID: id,
+		Folder: u.selected.name, UIDValidity: u.selected.uidValidity, UID: uid, MessageID: id,
 	}), -1)
 }
 
@@ -331,6 +331,9 @@ func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
 	case "":
 	case broker.EventFolderChange:
 		rec.owe(session.Submit(c.kind, broker.FolderChange{Command: c.command, Folder: c.folder, Target: c.target}), -1)
+		if c.command == "RENAME" {
+			u.renamed(c.folder, c.target)
+		}
 	case broker.EventMessageAppend:
 		u.r.mu.Lock() // the client's goroutine may still be adding to it
 		messages := slices.Clone(c.messages)
@@ -344,7 +347,7 @@ func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
 		}
 	default:
 		rec.owe(session.Submit(c.kind, broker.MessageChange{
-			Folder: u.folder, UIDValidity: u.uidValidity, Set: c.set, UIDs: c.uids,
+			Folder: u.selected.name, UIDValidity: u.selected.uidValidity, Set: c.set, UIDs: c.uids,
 			Target: c.target, Flags: c.flags, CopyUID: uids,
 		}), -1)
 	}
@@ -380,10 +383,14 @@ func (s *clientSide) identifyOpened() error {
 }
 
 // printable returns a folder's name for the record: decoded where it is
-// modified UTF-7, and always valid UTF-8.
+// modified UTF-7, and always valid UTF-8; INBOX is in upper case, however it
+// was written (RFC 9051 §5.1).
 func printable(name []byte) string {
-	if len(name) == 0 {
+	switch {
+	case len(name) == 0:
 		return ""
+	case bytes.EqualFold(name, []byte("INBOX")):
+		return "INBOX"
 	}
 	return imapwire.DecodeMailbox(name)
 }

@@ -37,10 +37,10 @@ type upstreamSide struct {
 	collecting bool
 	collected  []byte
 
-	// folder is what is selected, as its name was sent; next is what a SELECT
-	// under way selects.
-	folder      string
-	uidValidity uint32
+	// selected is the folder that what comes belongs to; switched says that
+	// the SELECT under way has changed it, from before.
+	selected, before folder
+	switched         bool
 
 	capabilities map[string]bool
 	lastWrite    time.Time
@@ -49,6 +49,12 @@ type upstreamSide struct {
 	// stuck says that a write to the client failed; writeBy is its deadline.
 	stuck   bool
 	writeBy time.Time
+}
+
+// folder is one that is or was selected, by its name for the record.
+type folder struct {
+	name        string
+	uidValidity uint32
 }
 
 type lineState uint8
@@ -356,8 +362,7 @@ func (u *upstreamSide) status(resp *imapwire.Response) error {
 	case bytes.EqualFold(name, []byte("UIDVALIDITY")):
 		u.newUIDValidity(args)
 	case bytes.EqualFold(name, []byte("CLOSED")):
-		u.record.flush(u)
-		u.folder, u.uidValidity = "", 0
+		u.enter(folder{})
 	}
 	return u.statusLine(line, resp.Len, name, args, rest, nil)
 }
@@ -399,13 +404,50 @@ func (u *upstreamSide) statusLine(line []byte, head int, name, args, rest, retag
 	return u.replace(len(line), out)
 }
 
+// newUIDValidity: what follows it in the answer to a SELECT belongs to the
+// folder that is being selected.
 func (u *upstreamSide) newUIDValidity(args []byte) {
-	if folder, ok := u.r.selectingFolder(); ok {
-		u.record.flush(u)
-		u.folder = folder
+	next := u.selected
+	if name, ok := u.r.selectingFolder(); ok {
+		if !u.switched {
+			u.before, u.switched = u.selected, true
+		}
+		next.name = name
 	}
-	if n, err := strconv.ParseUint(string(args), 10, 32); err == nil {
-		u.uidValidity = uint32(n)
+	n, _ := strconv.ParseUint(string(args), 10, 32) // 0: it told none
+	next.uidValidity = uint32(n)
+	u.enter(next)
+}
+
+// enter takes what comes from now on for the folder's.
+func (u *upstreamSide) enter(f folder) {
+	if f != u.selected {
+		u.record.flush(u)
+		u.selected = f
+	}
+}
+
+// settleSelected is called for the answer to a SELECT. When it failed, no
+// folder is selected (RFC 9051 §6.3.2); what comes all the same belongs to the
+// one before.
+func (u *upstreamSide) settleSelected(name string, good bool) {
+	switch {
+	case good && !u.switched:
+		u.enter(folder{name: name})
+	case !good && u.switched:
+		u.enter(u.before)
+	}
+	u.switched = false
+}
+
+// renamed follows the selected folder to its new name.
+func (u *upstreamSide) renamed(from, to string) {
+	rest, ok := strings.CutPrefix(u.selected.name, from)
+	if !ok || strings.EqualFold(from, "INBOX") { // whose messages move, not its name
+		return
+	}
+	if rest == "" || rest[0] == '/' || rest[0] == '.' || rest[0] == '\\' {
+		u.enter(folder{name: to + rest, uidValidity: u.selected.uidValidity})
 	}
 }
 
@@ -423,16 +465,10 @@ func (u *upstreamSide) tagged(resp *imapwire.Response) error {
 	good := resp.Is("OK")
 	switch flight.kind {
 	case selecting:
-		u.record.flush(u)
-		if good {
-			u.folder = flight.change.folder
-		} else if resp.Is("NO") {
-			u.folder, u.uidValidity = "", 0
-		}
+		u.settleSelected(flight.change.folder, good)
 	case closing:
-		u.record.flush(u)
 		if good {
-			u.folder, u.uidValidity = "", 0
+			u.enter(folder{})
 		}
 	case hidden, identifying:
 		err := u.drop(len(line))
