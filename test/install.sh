@@ -5,7 +5,7 @@
 set -eu
 
 packages="dovecot-core dovecot-imapd dovecot-submissiond dovecot-lmtpd postfix
-isync neomutt curl msmtp swaks libnet-ssleay-perl fetchmail tmux gcc libc6-dev ca-certificates"
+nginx libnginx-mod-mail isync neomutt curl msmtp swaks libnet-ssleay-perl fetchmail tmux gcc libc6-dev ca-certificates"
 
 missing=
 for package in $packages; do

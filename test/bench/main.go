@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	quick := flag.Bool("quick", false, "do less work: the figures are rougher")
+	profiles := flag.String("profile", "", "write Postern's CPU and heap profiles for each figure to this `directory`, and measure nothing else")
+	first := flag.Bool("first", false, "the first table alone")
+	auth := flag.String(authServerFlag, "", "be nginx's auth server (for this program's own use)")
+	flag.Parse()
+	if *auth != "" {
+		fmt.Fprintln(os.Stderr, serveAuth(*auth))
+		os.Exit(1)
+	}
+	b := &bench{scale: fullScale}
+	if *quick {
+		b.scale = quickScale
+	}
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	if !guard(os.Stderr, interrupts, func(h *harness) {
+		b.h = h
+		if *profiles != "" {
+			b.profile(*profiles)
+			return
+		}
+		b.tables(*first)
+	}) {
+		os.Exit(1)
+	}
+}
