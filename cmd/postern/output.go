@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -20,18 +19,15 @@ import (
 	"github.com/postern-mail/postern/broker/httpapi"
 )
 
-// show prints the server's answer as JSON when that is wanted, else in words.
+// show prints the server's answer when JSON is wanted, else words. The answer
+// is printed octet by octet as it came: the leaf hashes of events cover theirs.
 func (a *app) show(cmd *cobra.Command, raw []byte, words func(io.Writer)) error {
 	out := cmd.OutOrStdout()
 	if !a.json {
 		words(out)
 		return nil
 	}
-	var indented bytes.Buffer
-	if err := json.Indent(&indented, bytes.TrimSpace(raw), "", "  "); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintln(out, indented.String())
+	_, err := fmt.Fprintf(out, "%s\n", bytes.TrimSpace(raw))
 	return err
 }
 
