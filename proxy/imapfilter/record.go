@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/proxy/imapwire"
 )
@@ -161,19 +163,22 @@ func (rec *recorder) waitFirst(u *upstreamSide) error {
 	}
 	o := rec.owed[0]
 	rec.owed = rec.owed[1:]
-	if err := o.receipt.Wait(u.r.session.Context()); err != nil {
-		if u.r.session.Context().Err() != nil {
-			return errOver
-		}
+	select {
+	case <-o.receipt.Done():
+	case <-u.r.over: // the log may be stalled for ever
+		return errOver
+	}
+	if err := o.receipt.Wait(context.Background()); err != nil {
 		return fmt.Errorf("%w: %w", errRecord, err)
 	}
 	return nil
 }
 
 // settle looks at what has become durable, and hands over what was gathered
-// once the client waits for nothing more.
+// once the client waits for nothing more: in IDLE too, where what is pushed
+// (RFC 5465) must not lie about until it ends.
 func (rec *recorder) settle(u *upstreamSide) error {
-	if len(rec.batch.Messages) > 0 && u.state == atLine && u.r.nothingUnderWay() {
+	if len(rec.batch.Messages) > 0 && u.state == atLine && (u.r.idling.Load() || u.r.nothingUnderWay()) {
 		rec.submit(u)
 	}
 	for len(rec.owed) > 0 && (len(rec.owed) > maxReceipts || rec.owed[0].receipt.Settled()) {
@@ -261,8 +266,16 @@ func (rec *recorder) identify(u *upstreamSide, uid uint32, id string) {
 
 // finish hands over what was gathered; the session is ending.
 func (rec *recorder) finish(u *upstreamSide) {
-	u.message.entries = 0
 	rec.submit(u)
+	for _, o := range rec.owed {
+		if !o.receipt.Settled() {
+			continue // the log goes on without the session
+		}
+		if err := o.receipt.Wait(context.Background()); err != nil {
+			u.r.log.Error("the last events of a session were not recorded", zap.Error(err))
+			return
+		}
+	}
 }
 
 // change is what a command changes, recorded when its OK has come.
@@ -322,7 +335,8 @@ func (s *clientSide) flagsText(j *judgement) string {
 // change records a command that the upstream has carried out; code and args
 // are the answer's response code.
 func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
-	uids := ""
+	uids := u.copyUID
+	u.copyUID = ""
 	if bytes.EqualFold(code, []byte("COPYUID")) || bytes.EqualFold(code, []byte("APPENDUID")) {
 		uids = cut(string(args), 2000)
 	}
@@ -344,6 +358,11 @@ func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
 		for _, m := range messages {
 			m.Folder, m.AppendUID = c.folder, uids
 			rec.owe(session.Submit(c.kind, m), -1)
+		}
+		if c.set != "" { // REPLACE (RFC 8508)
+			rec.owe(session.Submit(broker.EventMessageExpunge, broker.MessageChange{
+				Folder: u.selected.name, UIDValidity: u.selected.uidValidity, Set: c.set, UIDs: c.uids,
+			}), -1)
 		}
 	default:
 		rec.owe(session.Submit(c.kind, broker.MessageChange{

@@ -36,7 +36,7 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 	}
 	s.f().metrics.command(entry.name, "forwarded")
 	s.alone = true
-	flight := inFlight{change: &change{kind: broker.EventMessageAppend, folder: printable(j.folder)}}
+	flight := inFlight{change: s.changeFor(entry.name, &j)}
 	flight.setTag(cmd.Tag())
 	s.out.Head(cmd.Tag(), cmd.Name())
 	s.r.push(flight, expectNothing)

@@ -41,6 +41,9 @@ type upstreamSide struct {
 	// the SELECT under way has changed it, from before.
 	selected, before folder
 	switched         bool
+	// copyUID is what an untagged COPYUID or APPENDUID told, as MOVE and REPLACE
+	// have them (RFC 6851 §4.3, RFC 8508 §3.1).
+	copyUID string
 
 	capabilities map[string]bool
 	lastWrite    time.Time
@@ -363,6 +366,8 @@ func (u *upstreamSide) status(resp *imapwire.Response) error {
 		u.newUIDValidity(args)
 	case bytes.EqualFold(name, []byte("CLOSED")):
 		u.enter(folder{})
+	case bytes.EqualFold(name, []byte("COPYUID")), bytes.EqualFold(name, []byte("APPENDUID")):
+		u.copyUID = cut(string(args), 2000)
 	}
 	return u.statusLine(line, resp.Len, name, args, rest, nil)
 }

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// A stalled log does not keep a session that has ended.
+func TestNever4AStalledLogDoesNotKeepASession(t *testing.T) {
+	gate, upstreams := scripted(t)
+	rig := newRig(t, gate)
+	c := rig.login()
+	u := <-upstreams
+	gate.last().mu.Lock()
+	gate.stall = make(chan struct{})
+	gate.last().mu.Unlock()
+	defer close(gate.stall)
+	c.send("a FETCH 1 BODY[]")
+	u.expect("a FETCH")
+	go func() {
+		_, _ = fmt.Fprintf(u.conn, "* 1 FETCH (UID 1 BODY[] {%d}\r\n", 8<<20)
+		_, _ = u.conn.Write(make([]byte, 8<<20))
+	}()
+	c.expect("* 1 FETCH")
+	if _, err := c.r.Discard(aheadOfRecord - submitAfter); err != nil {
+		t.Fatal(err)
+	}
+	c.conn.Close()
+	select {
+	case <-rig.served:
+	case <-time.After(2 * time.Second):
+		t.Fatal("still served")
+	}
+}
+
+// What is pushed in IDLE is recorded while IDLE lasts.
+func TestPushedBodiesAreRecordedInIdle(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.send("a IDLE")
+	u.expect("a IDLE")
+	u.raw("+ idling\r\n")
+	c.expect("+ idling")
+	u.raw("* 1 FETCH (UID 9 BODY[TEXT] {3}\r\nabc)\r\n")
+	c.until("abc)")
+	u.raw("* 2 EXISTS\r\n")
+	c.until("* 2 EXISTS")
+	if got := gate.last().recorded(broker.EventMessageOpen); len(got) != 1 {
+		t.Fatalf("recorded %+v", got)
+	}
+}
+
+// The record of changes: COPYUID of MOVE comes untagged, REPLACE expunges.
+func TestChangesAreRecordedWhole(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.send("a SELECT x")
+	u.expect("a SELECT x")
+	u.raw("* OK [UIDVALIDITY 5]\r\na OK\r\n")
+	c.until("a OK")
+	c.send("b UID MOVE 1:2 y")
+	u.expect("b UID MOVE 1:2 y")
+	u.raw("* OK [COPYUID 7 1:2 3:4]\r\n* 1 EXPUNGE\r\nb OK\r\n")
+	c.until("b OK")
+	c.send("c UID COPY 1 y")
+	u.expect("c UID COPY 1 y")
+	u.raw("c OK\r\n")
+	c.until("c OK")
+	c.raw("d UID REPLACE 8 x {3+}\r\nabc\r\n")
+	u.expect("d UID REPLACE 8 x {3}")
+	u.raw("+ go\r\n")
+	u.expect("abc")
+	u.raw("* OK [APPENDUID 5 9]\r\n* 3 EXPUNGE\r\nd OK\r\n")
+	c.until("d OK")
+	s := gate.last()
+	for kind, want := range map[broker.EventType]string{
+		broker.EventMessageMove:    "[{x 5 1:2 true y  7 1:2 3:4}]",
+		broker.EventMessageCopy:    "[{x 5 1 true y  }]",
+		broker.EventMessageExpunge: "[{x 5 8 true   }]",
+	} {
+		if got := fmt.Sprint(s.recorded(kind)); got != want {
+			t.Errorf("%s: %s, want %s", kind, got, want)
+		}
+	}
+	if got := s.recorded(broker.EventMessageAppend); len(got) != 1 || got[0].(broker.MessageAppend).AppendUID != "5 9" {
+		t.Errorf("appended %+v", got)
+	}
+}
