@@ -30,11 +30,11 @@ func (s *clientSide) dispatch(entry *command, skip int) error {
 		return s.refuse(entry, &j)
 	}
 	s.f().metrics.command(entry.name, "forwarded")
-	if entry.alone || s.r.wantsIdentify() {
+	if entry.alone || (!entry.numbers && s.r.wantsIdentify()) {
 		if err := s.barrier(); err != nil {
 			return err
 		}
-		if err := s.identifyOpened(); err != nil {
+		if err := s.identifyOpened(entry); err != nil {
 			return err
 		}
 	}

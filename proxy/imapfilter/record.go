@@ -373,9 +373,10 @@ func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
 }
 
 // identifyOpened asks the upstream for the Message-IDs of messages that were
-// opened without their header. Nothing of the client's is under way.
-func (s *clientSide) identifyOpened() error {
-	for {
+// opened without their header, before entry's command goes upstream. Nothing
+// of the client's is under way.
+func (s *clientSide) identifyOpened(entry *command) error {
+	for !entry.numbers {
 		uids := s.r.takeIdentify()
 		if len(uids) == 0 {
 			return nil
@@ -399,6 +400,7 @@ func (s *clientSide) identifyOpened() error {
 			return err
 		}
 	}
+	return nil
 }
 
 // printable returns a folder's name for the record: decoded where it is

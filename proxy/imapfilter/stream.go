@@ -31,7 +31,7 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 	if err := s.barrier(); err != nil {
 		return err
 	}
-	if err := s.identifyOpened(); err != nil {
+	if err := s.identifyOpened(entry); err != nil {
 		return err
 	}
 	s.f().metrics.command(entry.name, "forwarded")

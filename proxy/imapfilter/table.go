@@ -23,6 +23,11 @@ type command struct {
 	// wait until they were: what they do changes what other answers mean. All
 	// others are pipelined as they come.
 	alone bool
+	// numbers says that the arguments may hold message sequence numbers. Then
+	// no command of Postern's own may come before it: its answer could hold an
+	// EXPUNGE, which the client, when it chose the numbers, could not expect
+	// (RFC 9051 §7.5.1).
+	numbers bool
 	// never says why the command is not forwarded; it is BAD.
 	never string
 	// judge checks the arguments and finds the actions that they need. nil:
@@ -97,18 +102,20 @@ func newTable() map[string]*command {
 		{name: "UID EXPUNGE", states: selected, judge: judgeUIDExpunge, example: " 1:*", needs: policy.Delete},
 	}
 	both := []command{
-		{name: "SEARCH", states: selected, judge: judgeSearch, example: " CHARSET UTF-8 BODY secret", needs: policy.List | policy.Read},
-		{name: "SORT", states: selected, judge: judgeSort, example: " (SUBJECT) UTF-8 ALL", needs: policy.List | policy.Headers},
-		{name: "THREAD", states: selected, judge: judgeThread, example: " REFERENCES UTF-8 ALL", needs: policy.List | policy.Headers},
-		{name: "FETCH", states: selected, judge: judgeFetch, example: " 1:* (FLAGS BODY.PEEK[])", needs: policy.List | policy.Headers | policy.Read},
-		{name: "STORE", states: selected, judge: judgeStore, example: ` 1 +FLAGS.SILENT (\Seen)`, needs: policy.Flag},
-		{name: "COPY", states: selected, judge: judgeCopy, example: " 1 Archive", needs: policy.File},
-		{name: "MOVE", states: selected, judge: judgeMove, example: " 1 Archive", needs: policy.File},
-		{name: "REPLACE", states: selected, alone: true, streams: true, judge: judgeReplace, example: " 1 Archive {5+}\r\nA: b\n", needs: policy.File | policy.Delete},
+		{name: "SEARCH", states: selected, numbers: true, judge: judgeSearch, example: " CHARSET UTF-8 BODY secret", needs: policy.List | policy.Read},
+		{name: "SORT", states: selected, numbers: true, judge: judgeSort, example: " (SUBJECT) UTF-8 ALL", needs: policy.List | policy.Headers},
+		{name: "THREAD", states: selected, numbers: true, judge: judgeThread, example: " REFERENCES UTF-8 ALL", needs: policy.List | policy.Headers},
+		{name: "FETCH", states: selected, numbers: true, judge: judgeFetch, example: " 1:* (FLAGS BODY.PEEK[])", needs: policy.List | policy.Headers | policy.Read},
+		{name: "STORE", states: selected, numbers: true, judge: judgeStore, example: ` 1 +FLAGS.SILENT (\Seen)`, needs: policy.Flag},
+		{name: "COPY", states: selected, numbers: true, judge: judgeCopy, example: " 1 Archive", needs: policy.File},
+		{name: "MOVE", states: selected, numbers: true, judge: judgeMove, example: " 1 Archive", needs: policy.File},
+		{name: "REPLACE", states: selected, numbers: true, alone: true, streams: true, judge: judgeReplace, example: " 1 Archive {5+}\r\nA: b\n", needs: policy.File | policy.Delete},
 	}
 	for _, c := range both {
 		list = append(list, c)
 		c.name = "UID " + c.name
+		// Only what SEARCH, SORT and THREAD look for may still be numbers.
+		c.numbers = c.name == "UID SEARCH" || c.name == "UID SORT" || c.name == "UID THREAD"
 		list = append(list, c)
 	}
 	table := make(map[string]*command, len(list))

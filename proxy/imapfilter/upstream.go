@@ -671,7 +671,8 @@ func (u *upstreamSide) endCollecting() error {
 	if !u.collecting {
 		return nil
 	}
-	if u.message.header && u.fetch.UID != 0 && u.record.identified(u, u.fetch.UID) {
+	// What tells of flags is not for Postern alone.
+	if u.message.header && u.fetch.UID != 0 && u.record.identified(u, u.fetch.UID) && !u.fetch.Flags {
 		u.collecting, u.collected = false, nil
 		return nil
 	}

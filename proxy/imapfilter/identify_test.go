@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// TestNever2OwnCommandsDoNotRenumber: Postern asks for Message-IDs by a command
+// in which the upstream may expunge. Before a command that names messages by
+// their numbers, that would make the numbers mean other messages.
+func TestNever2OwnCommandsDoNotRenumber(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.send("a SELECT INBOX")
+	u.expect("a SELECT")
+	u.raw("* OK [UIDVALIDITY 1]\r\na OK\r\n")
+	c.until("a OK")
+	c.send("b UID FETCH 3 BODY[TEXT]")
+	u.expect("b UID FETCH")
+	u.raw("* 1 FETCH (UID 3 BODY[TEXT] {1}\r\nx)\r\nb OK\r\n")
+	c.until("b OK")
+	for _, command := range []string{
+		"STORE 1 +FLAGS (\\Deleted)", "FETCH 1 FLAGS", "COPY 1 x", "MOVE 1 x", "SEARCH 1:5 SEEN", "UID SEARCH 1:5 SEEN",
+		"SORT (SUBJECT) UTF-8 1:5", "UID SORT (SUBJECT) UTF-8 1:5", "THREAD REFERENCES UTF-8 1:5", "UID THREAD REFERENCES UTF-8 1:5",
+	} {
+		c.send("c %s", command)
+		u.expect("c " + command)
+		u.raw("c OK\r\n")
+		c.until("c OK")
+	}
+	c.raw("d REPLACE 1 x {3+}\r\nabc\r\n")
+	u.expect("d REPLACE 1 x {3}")
+	u.raw("d NO\r\n")
+	c.expect("d NO")
+	// A command that names none: now it asks. Flags that come with the answer
+	// are for the client.
+	c.send("e UID STORE 3 +FLAGS (\\Seen)")
+	own, rest, _ := strings.Cut(u.line(), " ")
+	if !strings.HasPrefix(rest, "UID FETCH 3 ") {
+		t.Fatalf("got %q", rest)
+	}
+	u.raw("* 1 FETCH (FLAGS (\\Answered) UID 3 BODY[HEADER.FIELDS (MESSAGE-ID)] {17}\r\nMessage-ID: <x>\r\n)\r\n* 1 EXPUNGE\r\n" + own + " OK\r\n")
+	c.expect("* 1 FETCH (FLAGS (\\Answered) UID 3")
+	c.until("* 1 EXPUNGE")
+	u.expect("e UID STORE")
+	u.raw("e OK\r\n")
+	c.expect("e OK")
+	if got := gate.last().recorded(broker.EventMessageIdentify); len(got) != 1 || got[0].(broker.MessageIdentify).MessageID != "<x>" {
+		t.Fatalf("identified %+v", got)
+	}
+}
