@@ -41,6 +41,7 @@ func (s *clientSide) dispatch(entry *command, skip int) error {
 	switch entry.name {
 	case "ENABLE":
 		if !s.keepEnableable(cmd) {
+			s.r.say("* ENABLED\r\n") // RFC 5161 §3.1
 			return s.answer("OK", "nothing to enable")
 		}
 	case "FETCH", "UID FETCH":

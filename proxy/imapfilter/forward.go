@@ -11,7 +11,14 @@ import (
 // forward serialises the command and queues it for the upstream. Only a
 // command with literals that must be waited for is written at once.
 func (s *clientSide) forward(cmd *imapwire.Command, flight inFlight) error {
-	if !s.r.roomToPipeline() {
+	room, unique := s.r.admits(cmd.Tag())
+	if !unique {
+		// Answers are told apart by their tags. One that is under way already
+		// is a client's fault, which costs it no more than its pipeline.
+		if err := s.barrier(); err != nil {
+			return err
+		}
+	} else if !room {
 		if err := s.flush(); err != nil {
 			return err
 		}

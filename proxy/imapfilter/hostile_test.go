@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/proxy/imapwire"
 )
 
 // nothingBut fails if the upstream sees anything before the marker command.
@@ -321,7 +322,11 @@ func TestPipelineIsBounded(t *testing.T) {
 	go func() {
 		n := 0
 		_ = c.conn.SetWriteDeadline(time.Now().Add(time.Second))
-		line := strings.Repeat("a NOOP\r\n", 1000)
+		var all strings.Builder
+		for i := range 1000 {
+			fmt.Fprintf(&all, "a%d NOOP\r\n", i)
+		}
+		line := all.String()
 		for n < 64<<20 {
 			m, err := io.WriteString(c.conn, line)
 			n += m
@@ -334,7 +339,50 @@ func TestPipelineIsBounded(t *testing.T) {
 	if n := <-sent; n >= 64<<20 {
 		t.Fatalf("%d octets of commands were taken without an answer", n)
 	}
-	for range 64 {
-		u.expect("a NOOP")
+	for i := range maxPipelined {
+		u.expect(fmt.Sprintf("a%d NOOP", i))
+	}
+	_ = u.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := u.r.ReadByte(); err == nil {
+		t.Fatal("more commands went upstream")
+	}
+}
+
+// A tag that is under way already waits, so that no answer is taken for
+// another's.
+func TestDuplicateTagsWait(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.raw("a COPY 1 x\r\na NOOP\r\n")
+	u.expect("a COPY 1 x")
+	_ = u.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := u.r.ReadByte(); err == nil {
+		t.Fatal("a command with the same tag went upstream")
+	}
+	u.raw("a NO\r\n")
+	u.expect("a NOOP")
+	u.raw("a OK\r\n")
+	c.until("a OK")
+	if got := gate.last().recorded(broker.EventMessageCopy); len(got) != 0 {
+		t.Fatalf("recorded %+v", got)
+	}
+}
+
+// Answers may come in another order than their commands went.
+func TestAnswersOutOfOrder(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	long := strings.Repeat("t", imapwire.MaxTag)
+	c.raw("a COPY 1 x\r\nA STORE 1 FLAGS (\\Seen)\r\n" + long + " EXPUNGE\r\n")
+	u.expect("a COPY")
+	u.expect("A STORE")
+	u.expect(long + " EXPUNGE")
+	u.raw(long + " OK\r\nA OK\r\na NO\r\n")
+	c.until("a NO")
+	s := gate.last()
+	if len(s.recorded(broker.EventMessageCopy)) != 0 || len(s.recorded(broker.EventMessageFlag)) != 1 || len(s.recorded(broker.EventMessageExpunge)) != 1 {
+		t.Fatalf("recorded %+v", s.events)
 	}
 }

@@ -73,6 +73,7 @@ func (s *clientSide) done(line []byte) error {
 		return s.command(line)
 	}
 	s.r.setIdling(false)
+	s.r.doneSent()
 	s.out.Raw("DONE\r\n")
 	if err := s.flush(); err != nil {
 		return err
@@ -91,6 +92,7 @@ func (s *clientSide) renewIdle(tag []byte) (bool, error) {
 	if !s.r.hideIdleAnswer() {
 		return false, nil
 	}
+	s.r.doneSent()
 	s.out.Raw("DONE\r\n")
 	if err := s.barrier(); err != nil {
 		return false, err

@@ -54,9 +54,11 @@ type relay struct {
 	expect    expectation // what a continuation request would mean
 	granted   bool        // it came
 	local     []byte      // Postern's own words to the client
-	woken     bool        // the upstream's read deadline was moved to the past
-	end       *broker.End // set once: why the session ends
-	bye       string      // what to tell the client then
+	// doneCrossed says that a DONE may have crossed the end of IDLE.
+	doneCrossed bool
+	woken       bool        // the upstream's read deadline was moved to the past
+	end         *broker.End // set once: why the session ends
+	bye         string      // what to tell the client then
 	// identify holds UIDs whose Message-ID is to be asked for.
 	identify []uint32
 }

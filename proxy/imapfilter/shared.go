@@ -15,10 +15,17 @@ func (r *relay) nothingUnderWay() bool {
 	return len(r.pending) == 0
 }
 
-func (r *relay) roomToPipeline() bool {
+// admits reports whether there is room for a command upstream, and whether
+// none with its tag is under way.
+func (r *relay) admits(tag []byte) (room, unique bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return roomToPipeline(r)
+	for i := range r.pending {
+		if r.pending[i].is(tag) {
+			return roomToPipeline(r), false
+		}
+	}
+	return roomToPipeline(r), true
 }
 
 // completed takes the command out that the upstream's tag completes.
@@ -98,6 +105,24 @@ func (r *relay) setIdling(idling bool) {
 
 // idleOver reports whether the upstream has ended IDLE by itself.
 func (r *relay) idleOver() bool { return r.nothingUnderWay() }
+
+// doneSent notes that DONE goes upstream. When the upstream has ended IDLE by
+// itself just before, it takes that DONE for a command of that tag.
+func (r *relay) doneSent() {
+	r.mu.Lock()
+	r.doneCrossed = true
+	r.mu.Unlock()
+}
+
+// strayDone reports whether an answer to a command tagged DONE is the answer
+// to one that crossed the end of IDLE.
+func (r *relay) strayDone() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stray := r.doneCrossed
+	r.doneCrossed = false
+	return stray
+}
 
 // hideIdleAnswer makes the answer to the IDLE under way Postern's own; false:
 // there is none under way any more.

@@ -464,6 +464,9 @@ func (u *upstreamSide) tagged(resp *imapwire.Response) error {
 	}
 	flight, ok := u.r.completed(resp.Tag)
 	if !ok {
+		if bytes.EqualFold(resp.Tag, []byte("DONE")) && !resp.Is("OK") && u.r.strayDone() {
+			return u.drop(len(line))
+		}
 		return errUpstreamBroken
 	}
 	name, args, rest := imapwire.Code(line[resp.Len : len(line)-2])
