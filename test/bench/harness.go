@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -96,9 +97,16 @@ func (h *harness) FailNow() {
 
 func (h *harness) Log(args ...any) { h.Logf("%s", fmt.Sprintln(args...)) }
 
+// maxProgress cuts what is said at once, in octets: after a failure the servers
+// show their logs, which thousands of sessions have filled.
+const maxProgress = 4000
+
 // Logf says on the progress output what is done, and how far the run is.
 func (h *harness) Logf(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
+	text := strings.TrimSpace(fmt.Sprintf(format, args...))
+	if len(text) > maxProgress {
+		text = text[:maxProgress/2] + "\n…\n" + text[len(text)-maxProgress/2:]
+	}
 	fmt.Fprintf(h.out, "%6.1fs %s\n", time.Since(h.start).Seconds(), text)
 }
 

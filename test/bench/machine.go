@@ -11,7 +11,7 @@ import (
 )
 
 // machine says where the figures come from.
-func (b *bench) machine() string {
+func machine() string {
 	model := "a processor of unknown make"
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		if _, rest, found := strings.Cut(string(info), "model name"); found {

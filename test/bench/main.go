@@ -7,18 +7,27 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 )
 
 func main() {
 	quick := flag.Bool("quick", false, "do less work: the figures are rougher")
 	profiles := flag.String("profile", "", "write Postern's CPU and heap profiles for each figure to this `directory`, and measure nothing else")
-	first := flag.Bool("first", false, "the first table alone")
+	only := flag.String("only", strings.Join(allParts(), ","), "the `parts` to measure")
 	auth := flag.String(authServerFlag, "", "be nginx's auth server (for this program's own use)")
 	flag.Parse()
 	if *auth != "" {
 		fmt.Fprintln(os.Stderr, serveAuth(*auth))
 		os.Exit(1)
+	}
+	parts := strings.Split(*only, ",")
+	for _, part := range parts {
+		if !slices.Contains(allParts(), part) {
+			fmt.Fprintf(os.Stderr, "-only: there is no part %q\n", part)
+			os.Exit(2)
+		}
 	}
 	b := &bench{scale: fullScale}
 	if *quick {
@@ -32,7 +41,7 @@ func main() {
 			b.profile(*profiles)
 			return
 		}
-		b.tables(*first)
+		b.tables(parts)
 	}) {
 		os.Exit(1)
 	}

@@ -76,6 +76,11 @@ func (p *provider) endpoints() map[string]endpoints {
 	}
 }
 
+// kind is endpoints for one kind of mailboxes alone.
+func (p *provider) kind(name string) map[string]endpoints {
+	return map[string]endpoints{name: p.endpoints()[name]}
+}
+
 func startPostern(h *harness, options posternOptions) *postern {
 	h.Helper()
 	p := &postern{h: h, Postern: e2e.StartPostern(h, e2e.Options{Vault: options.vault, Config: posternLimits, Env: options.env})}

@@ -8,15 +8,56 @@ import (
 	"strings"
 )
 
-// tables measures and prints everything.
-func (b *bench) tables(firstOnly bool) {
+// The parts of a run.
+const (
+	partBeside   = "beside"
+	partDeployed = "deployed"
+	partStorm    = "storm"
+	partRevoke   = "revoke"
+	partGo       = "go"
+)
+
+func allParts() []string {
+	return []string{partBeside, partDeployed, partStorm, partRevoke, partGo}
+}
+
+// tables measures and prints these parts.
+func (b *bench) tables(parts []string) {
+	wanted := func(any ...string) bool {
+		return slices.ContainsFunc(any, func(part string) bool { return slices.Contains(parts, part) })
+	}
+	fmt.Print(machine())
 	b.provider = startProvider(b.h)
-	fmt.Print(b.machine())
-	b.firstTable()
-	if firstOnly {
-		return
+	var sealed *postern
+	if wanted(partBeside, partDeployed) {
+		sealed = b.startSealed()
+	}
+	if wanted(partBeside) {
+		b.besideOthers(sealed)
+	}
+	var rows [][]string
+	if wanted(partDeployed, partStorm) {
+		d := b.startDeployed()
+		if wanted(partDeployed) {
+			b.asDeployed(d, sealed)
+		}
+		if wanted(partStorm) {
+			rows = append(rows, b.stormRow(d))
+		}
+	}
+	if wanted(partRevoke) {
+		rows = append(rows, b.revokeRows()...)
+	}
+	if wanted(partGo) {
+		rows = append(rows, b.goRows()...)
+	}
+	if len(rows) > 0 {
+		fmt.Printf("\n## What the others cannot do\n\n%s", markdown([]string{"figure", "Postern", "to reach, and notes"}, rows))
 	}
 }
+
+// firstAgents are enough for the figures where agents differ in nothing.
+const firstAgents = 20
 
 // samples are a figure's values of the runs.
 type samples []float64
@@ -47,14 +88,18 @@ func digits(x float64) string {
 	return fmt.Sprintf("%.0f", x)
 }
 
-// firstTable measures Postern beside its peers.
-func (b *bench) firstTable() {
-	agents := 20
-	p := startPostern(b.h, posternOptions{
-		kinds: map[string]endpoints{"plain": b.provider.endpoints()["plain"]}, passwords: b.provider.passwords, agents: agents,
+// startSealed starts the first table's Postern, which has the mailboxes of both
+// kinds and the sealed file.
+func (b *bench) startSealed() *postern {
+	return startPostern(b.h, posternOptions{
+		kinds: b.provider.endpoints(), passwords: b.provider.passwords, agents: firstAgents,
 	})
+}
+
+// besideOthers prints the first table: Postern beside its peers.
+func (b *bench) besideOthers(p *postern) {
 	proxies := []*proxy{
-		startNginx(b.h, b.provider, agents), startDovecotProxy(b.h, b.provider, agents), p.proxy("Postern", "plain"),
+		startNginx(b.h, b.provider, firstAgents), startDovecotProxy(b.h, b.provider, firstAgents), p.proxy("Postern", "plain"),
 	}
 	rows := make([][]string, 0, len(figures()))
 	for _, f := range figures() {
