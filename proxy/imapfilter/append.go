@@ -26,7 +26,7 @@ func judgeReplace(p *parser, j *judgement) error {
 	var ok, ok2 bool
 	j.set, ok = p.set()
 	j.folder, ok2 = p.mailbox()
-	if !ok || !ok2 {
+	if !ok || !ok2 || bytes.ContainsAny(j.set, ",:$") {
 		return errSyntax
 	}
 	j.need(policy.File | policy.Delete)
@@ -39,8 +39,12 @@ func judgeReplace(p *parser, j *judgement) error {
 func appendMessage(p *parser, j *judgement) error {
 	if p.take(imapwire.Open) {
 		for !p.take(imapwire.Close) {
-			if _, ok := p.flag(); !ok {
+			deleted, ok := p.flag()
+			if !ok {
 				return errSyntax
+			}
+			if deleted {
+				j.need(policy.Delete)
 			}
 		}
 	}
@@ -116,6 +120,9 @@ func catenateParts(p *parser, j *judgement) error {
 			if !ok || !localURL(v) {
 				return errSyntax
 			}
+			// What is copied out of a message's body into a header can be read
+			// as a header.
+			j.need(policy.Headers | policy.Read)
 		case p.take(imapwire.Close):
 			return anotherMessage(p, j)
 		default:
@@ -128,7 +135,7 @@ func catenateParts(p *parser, j *judgement) error {
 // one with a host or an authorization would reach beyond the mailbox.
 func localURL(v []byte) bool {
 	return len(v) > 1 && v[0] == '/' && v[1] != '/' &&
-		!bytes.Contains(bytes.ToUpper(v), []byte(";URLAUTH="))
+		!bytes.Contains(bytes.ToUpper(v), []byte(";URLAUTH"))
 }
 
 // appendRest judges what follows a message's literal: from is the index of

@@ -3,6 +3,7 @@
 package imapfilter
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -47,6 +48,11 @@ func (s *clientSide) dispatch(entry *command, skip int) error {
 	case "FETCH", "UID FETCH":
 		peek := j.fetch.seen && !s.r.decision.Actions.Has(policy.Flag)
 		s.scratch = rewriteFetch(cmd, &j.fetch, skip == 0, peek, s.scratch)
+	case "NOTIFY":
+		peek := !s.r.decision.Actions.Has(policy.Flag)
+		for i := len(j.pushed) - 1; i >= 0; i-- { // from the end, so that the indexes hold
+			s.scratch = rewriteFetch(cmd, &j.pushed[i], true, peek, s.scratch)
+		}
 	case "IDLE":
 		return s.idle(cmd)
 	}
@@ -82,24 +88,43 @@ func (s *clientSide) judge(entry *command, skip int, j *judgement) error {
 	}
 	special := &s.r.special
 	switch entry.name {
-	case "MOVE", "UID MOVE":
-		if special.isTrash(j.target) {
-			j.needs = policy.Delete
+	case "COPY", "UID COPY", "MOVE", "UID MOVE":
+		j.needs = special.trashActions(j.target)
+	case "STORE", "UID STORE":
+		if j.labels {
+			s.judgeLabels(j)
 		}
-	case "APPEND":
-		if special.isSentOrDrafts(j.folder) {
-			j.alternative = policy.Send
-		}
-	case "REPLACE", "UID REPLACE":
-		if special.isSentOrDrafts(j.folder) {
-			j.alternative = policy.Send | policy.Delete
-		}
+	case "APPEND", "REPLACE", "UID REPLACE":
+		j.sendInstead = special.isSentOrDrafts(j.folder)
 	case "FETCH", "UID FETCH":
-		if j.fetch.seen && !j.fetch.rewritable && !s.r.decision.Actions.Has(policy.Flag) {
-			j.need(policy.Flag) // RFC822 sets \Seen and has no PEEK form
+		s.judgeSeen(j, &j.fetch)
+	case "NOTIFY":
+		for i := range j.pushed {
+			s.judgeSeen(j, &j.pushed[i])
 		}
 	}
 	return nil
+}
+
+// judgeSeen: RFC822 sets \Seen and has no PEEK form.
+func (s *clientSide) judgeSeen(j *judgement, f *fetchItems) {
+	if f.seen && !f.rewritable && !s.r.decision.Actions.Has(policy.Flag) {
+		j.need(policy.Flag)
+	}
+}
+
+// judgeLabels: to label a message with Trash is to move it there.
+func (s *clientSide) judgeLabels(j *judgement) {
+	cmd := s.lexer.Command()
+	for _, t := range cmd.Args()[j.flagsFrom+1 : j.flagsTo] {
+		switch label := cmd.Value(t); {
+		case len(label) == 0: // a parenthesis
+		case bytes.EqualFold(label, []byte(`\Trash`)):
+			j.need(policy.Delete)
+		default:
+			j.need(s.r.special.trashActions(label))
+		}
+	}
 }
 
 // refuse answers a command that the decision does not allow. The first of its

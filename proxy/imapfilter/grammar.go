@@ -13,6 +13,12 @@ import (
 // SEARCH and their like, and APPEND. Where a judge needs to know the special
 // folders it leaves folder or target, and the relay looks them up.
 
+// judgeNamespace: RFC 2342.
+func judgeNamespace(p *parser, j *judgement) error {
+	j.need(policy.List)
+	return p.end()
+}
+
 func noArgs(p *parser, _ *judgement) error { return p.end() }
 
 // judgeID: RFC 2971 §3.1.
@@ -111,6 +117,9 @@ func judgeCreate(p *parser, j *judgement) error {
 			return errSyntax
 		}
 		for !p.take(imapwire.Close) {
+			if p.at(imapwire.Atom) && bytes.EqualFold(p.cmd.Value(p.toks[p.pos]), []byte(`\Trash`)) {
+				j.need(policy.Delete) // what is moved there is deleted
+			}
 			if _, ok := p.flag(); !ok {
 				return errSyntax
 			}
@@ -281,13 +290,18 @@ func judgeStore(p *parser, j *judgement) error {
 	switch string(item) {
 	case "FLAGS":
 		one = storeFlag
+		if sign := p.cmd.Value(p.toks[j.flagsFrom])[0]; sign != '+' && sign != '-' {
+			j.need(policy.Flag) // whatever is set, all others are taken away
+		}
 	case "X-GM-LABELS":
 		one = storeLabel
+		j.labels = true
+		j.need(policy.File)
 	default:
 		return errSyntax
 	}
 	if p.take(imapwire.Open) {
-		if p.at(imapwire.Close) { // FLAGS (): all are taken away
+		if p.at(imapwire.Close) && !j.labels {
 			j.need(policy.Flag)
 		}
 		for !p.take(imapwire.Close) {
@@ -319,32 +333,24 @@ func storeFlag(p *parser, j *judgement) bool {
 	return ok
 }
 
-func storeLabel(p *parser, j *judgement) bool {
-	var label []byte
+// storeLabel takes a label: a folder's name, or one with a backslash. The
+// relay adds delete for that of Trash.
+func storeLabel(p *parser, _ *judgement) bool {
 	if p.at(imapwire.Atom) {
-		label = p.cmd.Value(p.toks[p.pos])
-		if _, ok := p.flag(); !ok {
-			return false
-		}
-	} else {
-		var ok bool
-		if label, ok = p.mailbox(); !ok {
-			return false
-		}
+		_, ok := p.flag()
+		return ok
 	}
-	j.need(policy.File)
-	if bytes.EqualFold(label, []byte(`\Trash`)) || bytes.EqualFold(label, []byte("[Gmail]/Trash")) {
-		j.need(policy.Delete)
-	}
-	return true
+	_, ok := p.mailbox()
+	return ok
 }
 
+// judgeCopy and judgeMove take file; where the target is Trash, the relay asks
+// for delete: by MOVE, and by COPY too where folders are labels.
 func judgeCopy(p *parser, j *judgement) error {
 	j.need(policy.File)
 	return setAndTarget(p, j)
 }
 
-// judgeMove: the relay adds delete when the target is Trash.
 func judgeMove(p *parser, j *judgement) error {
 	j.need(policy.File)
 	return setAndTarget(p, j)
@@ -410,8 +416,12 @@ func notifyGroup(p *parser, j *judgement) bool {
 	for !p.take(imapwire.Close) {
 		switch {
 		case p.is("MESSAGENEW"):
-			if p.at(imapwire.Open) && !parseFetchItems(p, j) {
-				return false
+			if p.at(imapwire.Open) {
+				j.fetch = fetchItems{}
+				if !parseFetchItems(p, j) {
+					return false
+				}
+				j.pushed = append(j.pushed, j.fetch)
 			}
 		case p.is("MESSAGEEXPUNGE"), p.is("FLAGCHANGE"), p.is("MAILBOXNAME"),
 			p.is("SUBSCRIPTIONCHANGE"):

@@ -227,27 +227,30 @@ func (p *parser) words(ok func([]byte) bool) bool {
 
 // judgement is what the grammar of a command found out about it.
 type judgement struct {
-	// needs are the actions that it takes; alternative is a set that would do
-	// instead, 0 if there is none.
+	// needs are the actions that it takes; sendInstead says that send would do
+	// in the place of file.
 	needs       policy.Actions
-	alternative policy.Actions
+	sendInstead bool
 	// folder and target are the names that it bears, as the client wrote them.
 	folder []byte
 	target []byte
 	// set is its message set; uids says that it holds UIDs.
 	set  []byte
 	uids bool
-	// flags describes what STORE does, as token indexes.
+	// flagsFrom and flagsTo describe what STORE does, as token indexes; labels
+	// says that it is about Gmail's labels.
 	flagsFrom, flagsTo int
+	labels             bool
 	// uses are the extensions of APPEND that it uses.
 	uses extensions
-	// fetch is what FETCH asks for.
-	fetch fetchItems
+	// fetch is what FETCH asks for; pushed is what NOTIFY does.
+	fetch  fetchItems
+	pushed []fetchItems
 }
 
 func (j *judgement) need(a policy.Actions) { j.needs |= a }
 
 // allowed reports whether the decision allows the command.
 func (j *judgement) allowed(d *policy.Decision) bool {
-	return d.Actions.Has(j.needs) || (j.alternative != 0 && d.Actions.Has(j.alternative))
+	return d.Actions.Has(j.needs) || (j.sendInstead && d.Actions.Has(j.needs&^policy.File|policy.Send))
 }

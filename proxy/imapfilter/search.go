@@ -91,29 +91,48 @@ func searchProgram(p *parser, j *judgement) error {
 		return errSyntax
 	}
 	for p.more() {
-		if !searchKey(p, j, imapwire.MaxDepth) {
+		if !searchKey(p, j) {
 			return errSyntax
 		}
 	}
 	return nil
 }
 
-// searchKey takes one key; depth bounds NOT, OR and lists within another.
-func searchKey(p *parser, j *judgement, depth int) bool {
-	if depth == 0 {
-		return false
-	}
-	if p.take(imapwire.Open) {
-		if p.at(imapwire.Close) {
-			return false
-		}
-		for !p.take(imapwire.Close) {
-			if !p.more() || !searchKey(p, j, depth-1) {
+// searchKey takes one key. OR and NOT are no recursion: clients join a hundred
+// addresses by them. Lists are, which the lexer bounds.
+func searchKey(p *parser, j *judgement) bool {
+	for due := 1; due > 0; due-- {
+		switch {
+		case p.is("OR"):
+			due += 2
+		case p.is("NOT"), p.is("FUZZY"):
+			due++
+		case p.at(imapwire.Open):
+			if !searchList(p, j) {
 				return false
 			}
+		case !simpleKey(p, j):
+			return false
 		}
-		return true
 	}
+	return true
+}
+
+func searchList(p *parser, j *judgement) bool {
+	p.pos++
+	if p.at(imapwire.Close) {
+		return false
+	}
+	for !p.take(imapwire.Close) {
+		if !p.more() || !searchKey(p, j) {
+			return false
+		}
+	}
+	return true
+}
+
+// simpleKey takes a key that holds no other.
+func simpleKey(p *parser, j *judgement) bool {
 	if _, ok := p.set(); ok {
 		return true
 	}
@@ -144,19 +163,17 @@ func searchKey(p *parser, j *judgement, depth int) bool {
 		j.need(policy.Headers)
 		ok := searchString(p)
 		return ok && searchString(p)
-	case "BODY", "TEXT", "X-GM-RAW":
+	case "BODY":
 		j.need(policy.Read)
+		return searchString(p)
+	case "TEXT", "X-GM-RAW": // which look in the header too
+		j.need(policy.Headers | policy.Read)
 		return searchString(p)
 	case "UID":
 		_, ok := p.set()
 		return ok
 	case "MODSEQ":
 		return searchModSeq(p)
-	case "NOT", "FUZZY":
-		return searchKey(p, j, depth-1)
-	case "OR":
-		ok := searchKey(p, j, depth-1)
-		return ok && searchKey(p, j, depth-1)
 	}
 	return false
 }

@@ -5,10 +5,12 @@ package imapfilter
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/proxy/imapwire"
 )
 
@@ -20,23 +22,62 @@ type specialFolders struct {
 	trash, sent, drafts []string
 }
 
-// Names that stand for a special folder where the upstream tells none, in
-// lower case; they may stand behind "INBOX." and the like.
+// trashNames stand for Trash, in lower case: the English names, and those of
+// large providers and clients in the languages of the firms' countries, since
+// many servers, Exchange among them, tell no special use.
+var trashNames = []string{
+	"trash", "bin", "deleted", "deleted items", "deleted messages", "wastebasket", "recycle bin",
+	"papierkorb", "gelöschte elemente", "gelöschte objekte", "corbeille", "éléments supprimés",
+	"papelera", "elementos eliminados", "cestino", "posta eliminata", "lixeira", "lixo",
+	"itens excluídos", "itens eliminados", "prullenbak", "verwijderde items", "kosz",
+	"elementy usunięte", "papperskorgen", "borttaget", "papirkurv", "slettede elementer", "slettet post",
+	"roskakori", "poistetut", "koš", "odstraněná pošta", "lomtár", "törölt elemek", "coș de gunoi",
+	"çöp kutusu", "silinmiş öğeler", "корзина", "удаленные", "удалённые", "кошик", "ゴミ箱", "削除済みアイテム",
+	"已删除邮件", "已删除", "垃圾箱", "휴지통", "지운 편지함",
+}
+
+// Names that stand for Sent and Drafts where the upstream tells none, in lower
+// case; they may stand behind a prefix.
 var (
-	trashNames  = []string{"trash", "bin", "deleted", "deleted items", "deleted messages"}
 	sentNames   = []string{"sent", "sent items", "sent messages", "sent mail"}
 	draftsNames = []string{"drafts", "draft"}
 	namePrefix  = []string{"", "inbox.", "inbox/", "[gmail]/", "[google mail]/"}
 )
 
-// isTrash errs on the side of Trash: by special use, or by name.
-func (f *specialFolders) isTrash(name []byte) bool {
-	return named(f.trash, name) || byName(trashNames, name)
+// trashActions returns what it takes to put messages into a folder by MOVE or
+// COPY: file, delete where it is Trash, and both where it may be. A server may
+// know a folder by more than one path, so that whatever has Trash's name among
+// its parts may be Trash or lie below it; a name whose encoding is broken may
+// be anything.
+func (f *specialFolders) trashActions(name []byte) policy.Actions {
+	if named(f.trash, name) || (len(f.trash) == 0 && byName(trashNames, name)) {
+		return policy.Delete
+	}
+	decoded, ok := imapwire.ParseMailbox(name)
+	if !ok {
+		return policy.File | policy.Delete
+	}
+	for _, part := range parts(decoded) {
+		if slices.Contains(trashNames, part) {
+			return policy.File | policy.Delete
+		}
+		for _, trash := range f.trash {
+			if p := parts(trash); len(p) > 0 && part == p[len(p)-1] {
+				return policy.File | policy.Delete
+			}
+		}
+	}
+	return policy.File
 }
+
+// parts splits a folder's name at whatever may be a delimiter.
+func parts(name string) []string { return strings.FieldsFunc(strings.ToLower(name), isDelimiter) }
+
+func isDelimiter(r rune) bool { return r == '/' || r == '.' || r == '\\' }
 
 // isSentOrDrafts goes by names only where the upstream tells nothing.
 func (f *specialFolders) isSentOrDrafts(name []byte) bool {
-	if f.listed {
+	if f.listed || len(f.sent)+len(f.drafts) > 0 {
 		return named(f.sent, name) || named(f.drafts, name)
 	}
 	return byName(sentNames, name) || byName(draftsNames, name)
@@ -53,14 +94,10 @@ func named(list []string, name []byte) bool {
 }
 
 func byName(list []string, name []byte) bool {
-	lower := strings.ToLower(string(name))
+	lower := strings.ToLower(imapwire.DecodeMailbox(name))
 	for _, prefix := range namePrefix {
-		if rest, ok := strings.CutPrefix(lower, prefix); ok {
-			for _, n := range list {
-				if rest == n {
-					return true
-				}
-			}
+		if rest, ok := strings.CutPrefix(lower, prefix); ok && slices.Contains(list, rest) {
+			return true
 		}
 	}
 	return false
@@ -91,6 +128,8 @@ func (f *specialFolders) learn(conn *broker.IMAPConn, tag string, timeout time.D
 		}
 		resp := imapwire.ParseResponse(line)
 		switch {
+		case resp.Kind == imapwire.ResponseBroken, resp.Kind == imapwire.ResponseContinue:
+			return errUpstreamBroken
 		case resp.Kind == imapwire.ResponseTagged && string(resp.Tag) == tag:
 			conn.Buffered = bytes.Clone(lines.buf[lines.start:lines.end])
 			if !resp.Is("OK") {

@@ -91,6 +91,8 @@ func (s *clientSide) appendNext(j *judgement, skip, from int, catenate, utf8 boo
 		s.parse.begin(s.lexer.Command())
 		if err = appendRest(&s.parse, j, from, catenate, utf8); err != nil {
 			err = &imapwire.SyntaxError{Text: err.Error()}
+		} else if !j.allowed(s.r.decision) {
+			err = &imapwire.SyntaxError{Text: "the mailbox's owner did not grant you " + (j.needs &^ s.r.decision.Actions).String()}
 		} else if missing := s.r.upstream.missing(j.uses); missing != "" {
 			err = &imapwire.SyntaxError{Text: "the mail server does not offer " + missing}
 		}

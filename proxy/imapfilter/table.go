@@ -86,7 +86,7 @@ func newTable() map[string]*command {
 		{name: "LIST", states: after, judge: judgeList, example: ` (SUBSCRIBED) "" ("*") RETURN (CHILDREN STATUS (MESSAGES))`, needs: policy.List},
 		{name: "LSUB", states: after, judge: judgeLsub, example: ` "" *`, needs: policy.List},
 		{name: "XLIST", states: after, judge: judgeLsub, example: ` "" *`, needs: policy.List},
-		{name: "NAMESPACE", states: after, judge: noArgs},
+		{name: "NAMESPACE", states: after, judge: judgeNamespace, needs: policy.List},
 		{name: "STATUS", states: after, judge: judgeStatus, example: " INBOX (MESSAGES UIDNEXT)", needs: policy.List},
 		{name: "APPEND", states: after, alone: true, streams: true, judge: judgeAppend, example: " Archive {5+}\r\nA: b\n", needs: policy.File},
 		{name: "IDLE", states: after, alone: true, judge: noArgs},

@@ -14,7 +14,7 @@ import (
 
 // needNothing are the commands that take no action: each is here on purpose.
 var needNothing = []string{
-	"CAPABILITY", "NOOP", "LOGOUT", "ID", "ENABLE", "NAMESPACE", "IDLE", "CHECK", "UNSELECT",
+	"CAPABILITY", "NOOP", "LOGOUT", "ID", "ENABLE", "IDLE", "CHECK", "UNSELECT",
 }
 
 // neverForwarded is the never list of the design.
@@ -174,11 +174,19 @@ func TestGrammar(t *testing.T) {
 		{"SEARCH KEYWORD $Important", "list"},
 		{"SEARCH HEADER X-Y \"\"", "list,headers"},
 		{"SEARCH MODSEQ \"/flags/\\\\draft\" all 620162338", "list"},
-		{"SEARCH X-GM-RAW \"in:anywhere\"", "list,read"},
+		{"SEARCH X-GM-RAW \"in:anywhere\"", "list,headers,read"},
 		{"SEARCH FUZZY BODY x", "list,read"},
 		{"SEARCH INTHREAD x", ""},
 		{"SORT (REVERSE ARRIVAL) US-ASCII ALL", "list"},
 		{"SORT (FROM) UTF-8 TEXT x", "list,headers,read"},
+		{"SEARCH TEXT x", "list,headers,read"},
+		{"SEARCH BODY x", "list,read"},
+		{"SEARCH " + strings.Repeat("OR FROM a ", 200) + "TO b", "list,headers"},
+		{"SEARCH " + strings.Repeat("NOT ", 200) + "SEEN", "list"},
+		{"SEARCH OR NOT OR SEEN DELETED (NOT SEEN OR TO a TO b) ALL", "list,headers"},
+		{"SEARCH OR OR SEEN DELETED", ""},
+		{"SEARCH (SEEN", ""},
+		{"SEARCH NOT ()", ""},
 		{"SORT ARRIVAL UTF-8 ALL", ""},
 		{"THREAD REFERENCES UTF-8 ALL", "list,headers"},
 		{"THREAD OTHER UTF-8 ALL", ""},
@@ -186,11 +194,35 @@ func TestGrammar(t *testing.T) {
 		{`STORE 1 +FLAGS.SILENT (\Deleted)`, "delete"},
 		{`STORE 1 (UNCHANGEDSINCE 5) -FLAGS (\deleted \Seen)`, "flag,delete"},
 		{`STORE 1 FLAGS ()`, "flag"},
+		{`STORE 1 FLAGS (\Deleted)`, "flag,delete"},
+		{`STORE 1 FLAGS.SILENT \Deleted`, "flag,delete"},
+		{`STORE 1 -FLAGS (\Deleted)`, "delete"},
+		{`STORE 1 X-GM-LABELS ()`, "file"},
+		{`STORE 1 -X-GM-LABELS (\Inbox)`, "file"},
+		{`STORE 1 +X-GM-LABELS ("[Gmail]/Trash")`, "file,delete"},
+		{`STORE 1 +X-GM-LABELS Trash`, "file,delete"},
 		{`STORE 1 ++FLAGS ()`, ""},
 		{`STORE 1 +X-GM-LABELS (work)`, "file"},
 		{`STORE 1 +X-GM-LABELS (\Trash)`, "file,delete"},
 		{`STORE 1 ANNOTATION (x)`, ""},
 		{"COPY 1:* Archive", "file"},
+		{"COPY 1:* Trash", "delete"},
+		{"MOVE 1 Trash/Sub", "file,delete"},
+		{"MOVE 1 mail.Trash", "file,delete"},
+		{"MOVE 1 Papierkorb", "delete"},
+		{"MOVE 1 Gel&APY-schte.Elemente", "file"},
+		{"MOVE 1 \"Gel&APY-schte Elemente\"", "delete"},
+		{"MOVE 1 &AFQ-rash", "file,delete"},
+		{"MOVE 1 Work&", "file,delete"},
+		{"APPEND Work (\\Seen) {1}", "file"},
+		{"APPEND Work (\\deleted) {1}", "file,delete"},
+		{"APPEND Work CATENATE (URL \"/x;UID=1\")", "headers,read,file"},
+		{"APPEND Work CATENATE (URL \"imap://a@b/x;UID=1\")", ""},
+		{"APPEND Work CATENATE (URL \"//b/x;UID=1\")", ""},
+		{"APPEND Work CATENATE (URL \"/x;UID=1;URLAUTH=anonymous\")", ""},
+		{"REPLACE 1:2 Work {1}", ""},
+		{"REPLACE $ Work {1}", ""},
+		{"REPLACE * Work {1}", "file,delete"},
 		{"MOVE 1 Archive", "file"},
 		{"MOVE 1 trash", "delete"},
 		{"UID MOVE 1 INBOX.Trash", "delete"},
@@ -208,6 +240,8 @@ func TestGrammar(t *testing.T) {
 		{"STATUS INBOX (MESSAGES UNSEEN HIGHESTMODSEQ)", "list"},
 		{"STATUS INBOX MESSAGES", ""},
 		{`CREATE x (USE (\Archive \Sent))`, "folders"},
+		{`CREATE x (USE (\trash))`, "delete,folders"},
+		{"NAMESPACE", "list"},
 		{"RENAME a b", "folders"},
 		{"NOTIFY NONE", "list"},
 		{"NOTIFY SET STATUS (selected MessageNew (uid) MessageExpunge)", ""},
@@ -232,9 +266,13 @@ func judgeLine(t *testing.T, line string) (name, needs string) {
 	gate, _ := scripted(t)
 	r := newRig(t, gate)
 	s := clientSide{r: &relay{f: r.filter, decision: &gate.decision}}
+	s.r.upstream.capabilities = capabilitySet([]string{"CATENATE", "MULTIAPPEND", "BINARY", "UTF8=ACCEPT"})
 	first, rest, _ := strings.Cut("a "+line+"\r\n", "\r\n")
 	done, err := s.lexer.Line([]byte(first + "\r\n"))
 	for err == nil && !done {
+		if entry, skip := s.lookUp(); entry != nil && entry.streams && s.streamsHere(skip) {
+			break
+		}
 		var b []byte
 		if b, err = s.lexer.BufferLiteral(); err == nil {
 			copy(b, rest)

@@ -13,21 +13,31 @@ import (
 // 3501 §5.1.3) is decoded where it is well-formed, what is not stays as it is,
 // and invalid UTF-8 is replaced.
 func DecodeMailbox(name []byte) string {
+	s, _ := ParseMailbox(name)
+	return s
+}
+
+// ParseMailbox is DecodeMailbox, and tells whether the name was well-formed:
+// in modified UTF-7, or in UTF-8 (RFC 6855).
+func ParseMailbox(name []byte) (string, bool) {
 	s := strings.ToValidUTF8(string(name), "\uFFFD")
+	if s != string(name) {
+		return s, false
+	}
 	if strings.IndexByte(s, '&') < 0 || strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) {
-		return s
+		return s, true
 	}
 	var out strings.Builder
 	for rest := s; ; {
 		i := strings.IndexByte(rest, '&')
 		if i < 0 {
 			out.WriteString(rest)
-			return out.String()
+			return out.String(), true
 		}
 		out.WriteString(rest[:i])
 		end := strings.IndexByte(rest[i:], '-')
 		if end < 0 {
-			return s
+			return s, false
 		}
 		encoded := rest[i+1 : i+end]
 		rest = rest[i+end+1:]
@@ -37,7 +47,7 @@ func DecodeMailbox(name []byte) string {
 		}
 		decoded, ok := decodeUTF16(encoded)
 		if !ok {
-			return s
+			return s, false
 		}
 		out.WriteString(decoded)
 	}
