@@ -413,8 +413,14 @@ func malformedInput(o *outlets, w *e2e.World, password, wrong *secret) {
 			}
 		}
 		for _, where := range []struct{ method, path string }{
-			{http.MethodPost, "/v1/mailboxes"}, {http.MethodPatch, "/v1/mailboxes/" + sales}, {http.MethodPost, path}, {http.MethodGet, path}, {http.MethodPost, "/v1/agents"}, {http.MethodPost, "/v1/nothing"},
-			{http.MethodPost, "/v1/locks"}, {http.MethodPatch, "/v1/sites/none"},
+			{http.MethodPost, "/v1/mailboxes"},
+			{http.MethodPatch, "/v1/mailboxes/" + sales},
+			{http.MethodPost, path},
+			{http.MethodGet, path},
+			{http.MethodPost, "/v1/agents"},
+			{http.MethodPost, "/v1/nothing"},
+			{http.MethodPost, "/v1/locks"},
+			{http.MethodPatch, "/v1/sites/none"},
 		} {
 			o.api(w.Postern, where.method, where.path, "application/json", `{"secret":"`+inJSON(s)+`","password":"`+inJSON(s)+`"}`)
 			o.api(w.Postern, where.method, where.path, "application/json", `{"target":["`+inJSON(s)+`"],"aliases":"`+inJSON(s)+`","name":{"x":"`+inJSON(s)+`"}}`)
