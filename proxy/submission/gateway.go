@@ -107,6 +107,9 @@ func (g *Gateway) ServeConn(ctx context.Context, c *proxy.Conn) {
 	s := newSession(ctx, g, c)
 	defer s.finish()
 	stop := context.AfterFunc(ctx, func() {
+		if s.wire.closing.Load() {
+			return // closing it is what ended ctx; the upstream is still to be told QUIT
+		}
 		s.end(&broker.End{Reason: broker.EndDrain, Text: "the server is stopping"})
 	})
 	defer stop()

@@ -47,6 +47,7 @@ type wire struct {
 	bad      int
 	reason   broker.End
 	closed   sync.Once
+	closing  atomic.Bool   // Close is under way
 	done     chan struct{} // closed by Close
 
 	octetsUp, octetsDown int64
@@ -355,6 +356,7 @@ func (w *wire) setWriteDeadline(t time.Time) {
 func (w *wire) Close() error {
 	w.closed.Do(func() {
 		defer close(w.done)
+		w.closing.Store(true)
 		w.lastWords()
 		w.over = true
 		// Neither a write nor close_notify may wait for the client for long.
