@@ -101,11 +101,14 @@ func passesUnaltered(r *rig, s *e2e.Seat) {
 		c.Send("%s", stuffed(m)+".\r\n")
 		c.Want(250)
 		c.Ask(221, "QUIT")
-		servers.WaitFor(t, patience, func() bool { return bytes.HasSuffix(said(r.smtp, from), []byte("QUIT\r\n")) }, "the goodbye upstream")
+		servers.WaitFor(t, patience, func() bool { return r.smtp.Connections() == 0 }, "the provider's connection to close")
 		got, err := parseSMTP(said(r.smtp, from))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
+		}
+		if n := len(got.commands); n == 0 || got.commands[n-1] != "QUIT" {
+			t.Errorf("%s: no goodbye upstream: %q", name, got.commands)
 		}
 		if len(got.messages) != 1 || got.messages[0] != m {
 			t.Errorf("%s: %d octets became %d messages %.300q", name, len(m), len(got.messages), got.messages)
