@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -67,6 +68,13 @@ func (s *clientSide) fail(err error) {
 			"* BYE [UNAVAILABLE] the mail server does not answer\r\n", lastWords)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.r.stop(&broker.End{Reason: broker.EndIdle}, "* BYE [UNAVAILABLE] silent for too long\r\n", lastWords)
+	case errors.Is(err, io.EOF) && s.r.loggingOut():
+		// It closes its side behind LOGOUT, and may still read the answer.
+		select {
+		case <-s.r.over:
+		case <-time.After(lastWords):
+		}
+		s.r.stop(&broker.End{Reason: broker.EndLogout}, "", 0)
 	default:
 		s.r.stop(&broker.End{Reason: broker.EndClientClosed}, "", 0)
 	}
@@ -85,7 +93,7 @@ func (s *clientSide) readLine() ([]byte, error) {
 	}
 	if now := time.Now(); s.deadline.Sub(now) < s.f().silence*30/31 {
 		s.deadline = now.Add(s.f().silence)
-		if err := s.r.down.SetReadDeadline(s.deadline); err != nil {
+		if err := s.r.readBy(s.deadline); err != nil {
 			return nil, err
 		}
 	}

@@ -49,6 +49,12 @@ func (g *fakeGate) Open(_ context.Context, l broker.Login) (broker.LiveSession, 
 	return s, nil
 }
 
+func (g *fakeGate) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.sessions)
+}
+
 func (g *fakeGate) last() *fakeSession {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -169,7 +175,7 @@ func (r *rig) connect() *peer {
 	go func() {
 		defer close(done)
 		r.filter.ServeConn(context.Background(), conn)
-		conn.Kill()
+		linger(server)
 	}()
 	r.t.Cleanup(func() {
 		client.Close()
@@ -182,6 +188,16 @@ func (r *rig) connect() *peer {
 	p := newPeer(r.t, client)
 	p.expect("* OK [CAPABILITY ")
 	return p
+}
+
+// linger closes a connection as proxy.Server does: the peer may read what was
+// written last.
+func linger(c net.Conn) {
+	if h, ok := c.(interface{ CloseWrite() error }); ok && h.CloseWrite() == nil {
+		_ = c.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
+		_, _ = io.Copy(io.Discard, c)
+	}
+	_ = c.Close()
 }
 
 // login connects and logs in.

@@ -43,7 +43,7 @@ func (s *clientSide) idleUntilDone(tag []byte) error {
 			wake = limit
 		}
 		s.deadline = time.Time{}
-		if err := s.r.down.SetReadDeadline(wake); err != nil {
+		if err := s.r.readBy(wake); err != nil {
 			return err
 		}
 		s.r.session.SetIdle(true)

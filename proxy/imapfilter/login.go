@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -55,6 +56,8 @@ func (l *login) run(ctx context.Context) *admitted {
 				}
 			}
 			_ = l.say("* BYE %s\r\n", syntax.Text)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			_ = l.say("* BYE [UNAVAILABLE] the login took too long\r\n")
 		}
 		return nil
 	}

@@ -164,11 +164,12 @@ func (r *relay) stop(end *broker.End, bye string, grace time.Duration) {
 		return
 	}
 	r.end, r.bye = end, bye
+	// Before the upstream's goroutine wakes: what it writes is under it.
+	_ = r.down.SetWriteDeadline(time.Now().Add(grace))
 	r.wakeLocked()
 	r.signalLocked()
 	r.mu.Unlock()
 	close(r.over)
-	_ = r.down.SetWriteDeadline(time.Now().Add(grace))
 	time.AfterFunc(grace+killClose-killGrace, r.closeBoth)
 }
 
@@ -183,11 +184,13 @@ func (r *relay) closeUpstream() {
 	closeNow(r.up.Conn)
 }
 
-// closeGently closes both connections, and leaves it to the kernel to deliver
-// what was written last; a client that did not take that is reset, or the
-// kernel would go on offering it megabytes after the session's end. Only the
-// upstream's goroutine may call it, since it writes TLS's close_notify to the
-// client.
+// closeGently ends both directions of the relay: the upstream's connection is
+// closed; the client's has got TLS's close_notify and is no longer read, so
+// that its goroutine ends, but is closed by whoever accepted it, once the
+// client has had a chance to read what was written last: closed with octets
+// unread it would be reset. A client that did not take what was written is
+// reset at once. Only the upstream's goroutine may call it, since it writes to
+// the client.
 func (r *relay) closeGently() {
 	if r.upstream.stuck {
 		r.closeBoth()
@@ -196,8 +199,21 @@ func (r *relay) closeGently() {
 	if t, ok := r.down.Conn.(interface{ CloseWrite() error }); ok && r.down.IsTLS() {
 		_ = t.CloseWrite()
 	}
-	_ = r.down.Raw().Close()
+	r.mu.Lock()
+	_ = r.down.SetReadDeadline(time.Unix(1, 0)) // and readBy moves it no more
+	r.mu.Unlock()
 	r.closeUpstream()
+}
+
+// readBy sets the deadline for reading from the client, unless the session is
+// over.
+func (r *relay) readBy(at time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.end != nil {
+		return errOver
+	}
+	return r.down.SetReadDeadline(at)
 }
 
 // wakeLocked makes the upstream's goroutine look at local and end.

@@ -173,7 +173,7 @@ func (s *clientSide) stream(size int64, message *appendedMessage) error {
 	defer s.f().buffers.put(big)
 	for size > 0 {
 		s.deadline = time.Now().Add(s.f().silence)
-		if err := s.r.down.SetReadDeadline(s.deadline); err != nil {
+		if err := s.r.readBy(s.deadline); err != nil {
 			return err
 		}
 		n, err := s.lines.readSome((*big)[:min(size, int64(len(*big)))])

@@ -165,6 +165,10 @@ func (u *upstreamSide) read() error {
 			}
 			return err
 		}
+		// Something woke it.
+		if err := u.record.settle(u); err != nil {
+			return err
+		}
 		if err := u.ownWords(); err != nil {
 			return err
 		}

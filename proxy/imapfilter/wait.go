@@ -78,7 +78,7 @@ func (s *clientSide) listen(until time.Time) error {
 		return nil
 	}
 	r.mu.Lock()
-	if !r.waiting { // the signal has come
+	if !r.waiting || r.end != nil { // the signal has come
 		r.mu.Unlock()
 		return nil
 	}
@@ -95,5 +95,5 @@ func (s *clientSide) listen(until time.Time) error {
 		return err
 	}
 	s.deadline = time.Now().Add(s.f().silence)
-	return r.down.SetReadDeadline(s.deadline)
+	return r.readBy(s.deadline)
 }
