@@ -245,6 +245,49 @@ func TestTextsThatLookLikeLiterals(t *testing.T) {
 	nothingBut(t, c, u)
 }
 
+// TestNever2CodesThatAreNotOnTheListDoNotPass: however an upstream puts them.
+func TestNever2CodesThatAreNotOnTheListDoNotPass(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	for in, want := range map[string]string{
+		"* OK [REFERRAL imap://upstream.example/] moved":                   "* OK moved",
+		"* OK  [referral imap://upstream.example/]moved":                   "* OK moved",
+		"* NO [REFERRAL x] [CAPABILITY IMAP4rev1 AUTH=PLAIN] y":            "* NO done",
+		"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN XEVIL idle STARTTLS] ready": "* OK [CAPABILITY IMAP4rev1 idle] ready",
+		"* OK [capability imap4rev1 auth=plain]":                           "* OK [CAPABILITY imap4rev1] done",
+		"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN":                            "* OK done",
+		"* OK [CAPABILITY AUTH=PLAIN \"x] ready":                           "* OK done",
+		"* OK [REFERRAL imap://upstream.example/\"] moved":                 "* OK done",
+		"* OK [X-PROXY upstream.example]":                                  "* OK done",
+		"* BAD [[CAPABILITY AUTH=PLAIN]] x":                                "* BAD done",
+		"* OK [UNSEEN 5] [REFERRAL x] y":                                   "* OK [UNSEEN 5] [REFERRAL x] y",
+		"* OK [ALERT] read this [now]":                                     "* OK [ALERT] read this [now]",
+		"* OK":                                                             "* OK",
+		"* OK [READ-ONLY]":                                                 "* OK [READ-ONLY]",
+		"* 5 CAPABILITY AUTH=PLAIN":                                        "* 5 CAPABILITY",
+		"* capability  AUTH=PLAIN  IMAP4rev1 ":                             "* capability IMAP4rev1",
+		"* ENABLED CONDSTORE X-SECRET":                                     "* ENABLED CONDSTORE",
+	} {
+		u.send("%s", in)
+		if got := c.line(); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"OK [REFERRAL x] [CAPABILITY AUTH=PLAIN] y": "OK done",
+		"NO [BADCHARSET (\"a]b\")] no":              "NO [BADCHARSET (\"a]b\")] no",
+		"OK":                                        "OK",
+	} {
+		c.send("a NOOP")
+		u.expect("a NOOP")
+		u.send("a %s", in)
+		if got := c.line(); got != "a "+want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
+
 // A line may arrive one octet at a time, in both directions.
 func TestOctetByOctet(t *testing.T) {
 	gate, upstreams := scripted(t)

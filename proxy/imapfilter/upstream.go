@@ -382,7 +382,14 @@ func (u *upstreamSide) status(resp *imapwire.Response) error {
 func (u *upstreamSide) statusLine(line []byte, head int, name, args, rest, retag []byte) error {
 	out := u.scratch[:0]
 	capability := bytes.EqualFold(name, []byte("CAPABILITY"))
-	if retag == nil && (len(name) == 0 || (!capability && onList(passedCodes, name))) {
+	passed := len(name) > 0 && !capability && onList(passedCodes, name)
+	// Text that begins like a code would become one when the code before it is
+	// left out; and without a code, what begins like one is none.
+	if len(rest) > 0 && rest[0] == '[' {
+		rest = nil
+	}
+	whole := len(rest) > 0 || len(line) == head+2 || passed
+	if retag == nil && whole && (len(name) == 0 || passed) {
 		u.advance(len(line))
 		return nil
 	}
@@ -397,7 +404,7 @@ func (u *upstreamSide) statusLine(line []byte, head int, name, args, rest, retag
 	case capability:
 		out = append(out, "[CAPABILITY"...)
 		out = append(appendOffered(out, args), "] "...)
-	case len(name) > 0 && onList(passedCodes, name):
+	case passed:
 		out = append(out, '[')
 		out = append(out, name...)
 		if len(args) > 0 {

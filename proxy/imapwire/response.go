@@ -113,7 +113,9 @@ func number(b []byte) (uint32, bool) {
 }
 
 // Code splits the response code from a resp-text: for "[UIDNEXT 5] text" it
-// returns "UIDNEXT", "5" and "text". Without a code, name is empty.
+// returns "UIDNEXT", "5" and "text". Without a code, name is empty. What begins
+// like a code and is none is left out of rest: a reader that is less strict
+// could take it for one.
 func Code(text []byte) (name, args, rest []byte) {
 	i := spaces(text, 0)
 	if i == len(text) || text[i] != '[' {
@@ -121,7 +123,7 @@ func Code(text []byte) (name, args, rest []byte) {
 	}
 	end := codeEnd(text[i:])
 	if end < 0 {
-		return nil, nil, text[i:]
+		return nil, nil, nil
 	}
 	inner := text[i+1 : i+end]
 	rest = text[i+end+1:]

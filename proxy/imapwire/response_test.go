@@ -43,7 +43,8 @@ func TestCode(t *testing.T) {
 		" [READ-ONLY]":                      "READ-ONLY||",
 		" no code [X] here":                 "||no code [X] here",
 		` [BADCHARSET ("a]b" c)] text`:      `BADCHARSET|("a]b" c)|text`,
-		" [unclosed":                        "||[unclosed",
+		" [unclosed":                        "||",
+		" [REFERRAL \"x] text":              "||",
 		" [PERMANENTFLAGS (\\Seen \\*)] ok": "PERMANENTFLAGS|(\\Seen \\*)|ok",
 	} {
 		name, args, rest := Code([]byte(in))
