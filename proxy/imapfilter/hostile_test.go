@@ -260,7 +260,7 @@ func TestNever2CodesThatAreNotOnTheListDoNotPass(t *testing.T) {
 		"* OK [CAPABILITY AUTH=PLAIN \"x] ready":                           "* OK done",
 		"* OK [REFERRAL imap://upstream.example/\"] moved":                 "* OK done",
 		"* OK [X-PROXY upstream.example]":                                  "* OK done",
-		"* BAD [[CAPABILITY AUTH=PLAIN]] x":                                "* BAD done",
+		"* BAD [[CAPABILITY AUTH=PLAIN]] x":                                "* BAD ] x",
 		"* OK [UNSEEN 5] [REFERRAL x] y":                                   "* OK [UNSEEN 5] [REFERRAL x] y",
 		"* OK [ALERT] read this [now]":                                     "* OK [ALERT] read this [now]",
 		"* OK":                                                             "* OK",
