@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -90,7 +91,9 @@ func startPostern(h *harness, options posternOptions) *postern {
 	}
 	p.Restart()
 	p.api = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", p.Socket) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", p.Socket)
+		},
 	}}
 	h.Cleanup(p.api.CloseIdleConnections)
 	post[broker.Firm](p, "firms", httpapi.FirmInput{Name: benchFirm})

@@ -333,7 +333,7 @@ func sortedKeys(m map[string]bool) []string {
 	return all
 }
 
-// second message: what a smuggler wants read as commands.
+// smuggled is a second message, which a smuggler wants read as commands.
 const smuggled = "MAIL FROM:<" + sales + ">\r\nRCPT TO:<" + victim + ">\r\nDATA\r\nFrom: " + sales + "\r\nSubject: smuggled\r\n\r\nx\r\n.\r\nQUIT\r\n"
 
 func smugglesSMTP(r *rig) {

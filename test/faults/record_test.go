@@ -63,9 +63,7 @@ func parseSMTP(b []byte) (*submitted, error) {
 		if bare(m) {
 			return out, fmt.Errorf("%w in a message", errLineEnd)
 		}
-		if strings.HasPrefix(m, ".") {
-			m = m[1:]
-		}
+		m = strings.TrimPrefix(m, ".")
 		out.messages = append(out.messages, strings.ReplaceAll(m, "\r\n.", "\r\n"))
 		b = b[end+len(".\r\n"):]
 	}
@@ -77,7 +75,7 @@ func bare(m string) bool {
 	return strings.ContainsAny(strings.ReplaceAll(m, "\r\n", ""), "\r\n\x00")
 }
 
-// said to an IMAP server: one command.
+// imapCommand is one command that was said to an IMAP server.
 type imapCommand struct {
 	tag, name, args string
 	literals        []string
