@@ -105,10 +105,13 @@ func (l *login) command(ctx context.Context) (*admitted, error) {
 	cmd := l.lexer.Command()
 	l.parse.begin(cmd)
 	switch string(cmd.Name()) {
-	case "CAPABILITY":
+	case "CAPABILITY", "NOOP", "LOGOUT", "STARTTLS":
 		if err := l.parse.end(); err != nil {
 			return nil, l.syntax(err)
 		}
+	}
+	switch string(cmd.Name()) {
+	case "CAPABILITY":
 		return nil, l.say("* CAPABILITY %s\r\n%s OK done\r\n", l.capabilities(), l.tag())
 	case "NOOP":
 		return nil, l.say("%s OK done\r\n", l.tag())
@@ -282,6 +285,9 @@ func decodeSASL(v []byte) ([]byte, error) {
 	if string(v) == "=" {
 		return []byte{}, nil
 	}
+	if bytes.ContainsAny(v, "\r\n") { // which the decoder would skip
+		return nil, errors.New("not base64")
+	}
 	b := make([]byte, base64.StdEncoding.DecodedLen(len(v)))
 	n, err := base64.StdEncoding.Strict().Decode(b, v)
 	if err != nil {
@@ -305,16 +311,43 @@ func parseBearer(b []byte) (authzid string, token []byte, ok bool) {
 	if !ok {
 		return "", nil, false
 	}
-	// saslname (RFC 5801 §4): ',' and '=' are escaped.
-	id = bytes.ReplaceAll(bytes.ReplaceAll(id, []byte("=2C"), []byte(",")), []byte("=3D"), []byte("="))
-	for _, kv := range bytes.Split(rest, []byte{1}) {
+	if authzid, ok = decodeSASLName(id); !ok {
+		return "", nil, false
+	}
+	pairs, ok := bytes.CutSuffix(rest, []byte{1, 1})
+	if !ok {
+		return "", nil, false
+	}
+	for _, kv := range bytes.Split(pairs, []byte{1}) {
 		key, value, _ := bytes.Cut(kv, []byte("="))
 		scheme, bearer, _ := bytes.Cut(value, []byte(" "))
 		if bytes.EqualFold(key, []byte("auth")) && bytes.EqualFold(scheme, []byte("bearer")) {
-			return string(id), bytes.TrimSpace(bearer), true
+			return authzid, bytes.TrimSpace(bearer), true
 		}
 	}
 	return "", nil, false
+}
+
+// decodeSASLName decodes a saslname (RFC 5801 §4): ',' and '=' are escaped,
+// and nothing else is.
+func decodeSASLName(v []byte) (string, bool) {
+	var name []byte
+	for len(v) > 0 {
+		switch {
+		case v[0] != '=':
+			name = append(name, v[0])
+			v = v[1:]
+		case bytes.HasPrefix(v, []byte("=2C")):
+			name = append(name, ',')
+			v = v[3:]
+		case bytes.HasPrefix(v, []byte("=3D")):
+			name = append(name, '=')
+			v = v[3:]
+		default:
+			return "", false
+		}
+	}
+	return string(name), true
 }
 
 func (l *login) privacy() error {
