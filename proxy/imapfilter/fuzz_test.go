@@ -3,10 +3,13 @@
 package imapfilter
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -169,14 +172,29 @@ func FuzzFilter(f *testing.F) {
 			server.Close()
 			near.Close()
 		})
-		all.Go(func() { _, _ = io.Copy(io.Discard, client) })
+		answered := make(chan struct{})
+		all.Go(func() {
+			defer close(answered)
+			for r := bufio.NewReader(client); ; {
+				line, err := r.ReadString('\n')
+				if err != nil || strings.HasPrefix(line, "zz ") {
+					go func() { _, _ = io.Copy(io.Discard, r) }()
+					return
+				}
+			}
+		})
 		_ = client.SetWriteDeadline(time.Now().Add(20 * time.Second))
-		_, err = client.Write(append([]byte("l LOGIN box secret\r\n"), in...))
-		client.Close()
-		all.Wait()
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		_, err = client.Write([]byte("l LOGIN box secret\r\n" + string(in) + "\r\nDONE\r\nzz NOOP\r\n"))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("%q: stuck", in)
 		}
+		// When the input ends within a literal, nothing more will come.
+		select {
+		case <-answered:
+		case <-time.After(50 * time.Millisecond):
+		}
+		client.Close()
+		all.Wait()
 		if u.fault != "" {
 			t.Fatalf("%q with %s: %s", in, actions, u.fault)
 		}
