@@ -250,11 +250,3 @@ func (c *mailClient) submit(from, to string, text []byte) error {
 	}
 	return c.reply("250")
 }
-
-func (c *mailClient) quit() error {
-	defer c.close()
-	if err := c.smtp("QUIT", "221"); err != nil {
-		return err
-	}
-	return c.awaitClose()
-}
