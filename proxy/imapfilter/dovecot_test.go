@@ -98,6 +98,8 @@ var (
 	sessionNoise = regexp.MustCompile(` \(\d+\.\d+ \+ \d+\.\d+( \+ \d+\.\d+)? secs\)`)
 	uidValidity  = regexp.MustCompile(`(UIDVALIDITY|COPYUID|APPENDUID) \d+`)
 	saveDate     = regexp.MustCompile(`SAVEDATE "[^"]*"`)
+	bodyItem     = regexp.MustCompile(`FETCH \(.*(BODY\[|BINARY\[|RFC822 |RFC822\.TEXT)`)
+	fetchUID     = regexp.MustCompile(`FETCH \(UID \d+ `)
 	modSeq       = regexp.MustCompile(`(?i)(MODSEQ \(|HIGHESTMODSEQ )\d+`)
 )
 
@@ -114,8 +116,8 @@ func normalise(lines []string) []string {
 			l = "* CAPABILITY" + string(appendOffered(nil, []byte(strings.TrimPrefix(l, "* CAPABILITY "))))
 		}
 		// A FETCH of a body bears the UID, which the record needs.
-		if strings.Contains(l, "FETCH (") && strings.Contains(l, "BODY[") {
-			l = regexp.MustCompile(`UID \d+ `).ReplaceAllString(l, "")
+		if bodyItem.MatchString(l) {
+			l = fetchUID.ReplaceAllString(l, "FETCH (")
 		}
 		out = append(out, l)
 	}
