@@ -68,6 +68,8 @@ first_valid_uid = 1
 first_valid_gid = 1
 mail_fsync = never
 mail_max_userip_connections = %[6]d
+# Where inotify has no room left (it is limited per user), IDLE polls.
+mailbox_idle_check_interval = 1 secs
 mail_plugins = quota
 recipient_delimiter = +
 imap_idle_notify_interval = 29 min
