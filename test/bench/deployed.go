@@ -60,6 +60,7 @@ func (b *bench) asDeployed(d *deployed, sealed *postern) {
 	for _, v := range variants {
 		head = append(head, v.name)
 	}
+	begin := b.usage()
 	for at, f := range figures() {
 		row := make([]string, 1+len(variants))
 		row[0] = f.name
@@ -76,7 +77,7 @@ func (b *bench) asDeployed(d *deployed, sealed *postern) {
 		}
 		rows = append(rows, row)
 	}
-	fmt.Printf("\n## As deployed, and with one thing switched\n\nMedian of %d alternating runs.\n\n", b.runs)
+	fmt.Printf("\n## As deployed, and with one thing switched\n\nMedian of %d alternating runs. %s\n\n", b.runs, b.othersSince(begin))
 	fmt.Print(markdown(head, rows))
 	fmt.Printf("\n%s\n", deployedHow)
 }

@@ -33,6 +33,12 @@ var (
 	}
 )
 
+// longer is a scale whose runs do more of all that takes CPU time.
+func (s scale) longer(times int) scale {
+	s.sessions, s.fetches, s.noops, s.messages = s.sessions*times, s.fetches*times, s.noops*times, s.messages*times
+	return s
+}
+
 // How many clients work at once; agents too are many.
 const (
 	sessionClients = 4

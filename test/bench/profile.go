@@ -12,7 +12,11 @@ import (
 	"github.com/postern-mail/postern/test/servers"
 )
 
-const profileTimeout = 20 * time.Second
+const (
+	profileTimeout = 20 * time.Second
+	// profileWork multiplies a run's work: a profile has 100 samples a second.
+	profileWork = 3
+)
 
 // profile runs each figure's work once on a Postern that profiles itself, and
 // leaves in dir a CPU and a heap profile of each, for `go tool pprof`.
@@ -20,6 +24,7 @@ func (b *bench) profile(dir string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		b.h.Fatal(err)
 	}
+	b.scale = b.longer(profileWork)
 	b.provider = startProvider(b.h)
 	scratch := b.h.TempDir()
 	p := startPostern(b.h, posternOptions{
@@ -69,7 +74,8 @@ func (b *bench) profileIdle(p *postern, target *proxy, scratch, dir string) {
 			b.h.Fatal(err)
 		}
 	}
-	if err := os.RemoveAll(filepath.Join(scratch, "1.cpu")); err != nil {
+	path := filepath.Join(scratch, "1.heap") // the new process counts anew
+	if err := os.Remove(path); err != nil {
 		b.h.Fatal(err)
 	}
 	p.Signal(syscall.SIGUSR1)
@@ -77,7 +83,6 @@ func (b *bench) profileIdle(p *postern, target *proxy, scratch, dir string) {
 		b.h.Fatal(err)
 	}
 	p.Signal(syscall.SIGUSR1)
-	path := filepath.Join(scratch, "1.heap") // a new process counts anew
 	servers.WaitFor(b.h, profileTimeout, func() bool { _, err := os.Stat(path); return err == nil }, "Postern to write its profile")
 	b.keep(path, filepath.Join(dir, "idle.heap"))
 }

@@ -101,6 +101,7 @@ func (b *bench) besideOthers(p *postern) {
 	proxies := []*proxy{
 		startNginx(b.h, b.provider, firstAgents), startDovecotProxy(b.h, b.provider, firstAgents), p.proxy("Postern", "plain"),
 	}
+	begin := b.usage()
 	rows := make([][]string, 0, len(figures()))
 	for _, f := range figures() {
 		got := b.alternate(f, proxies)
@@ -116,7 +117,7 @@ func (b *bench) besideOthers(p *postern) {
 			fmt.Sprintf("%.2f", postern/nginx), fmt.Sprintf("%.2f", postern/dovecot), verdict,
 		})
 	}
-	fmt.Printf("\n## Beside other proxies\n\nMedian of %d alternating runs, and their range. TLS of all: %s.\n\n", b.runs, b.negotiated)
+	fmt.Printf("\n## Beside other proxies\n\nMedian of %d alternating runs, and their range. TLS of all: %s. %s\n\n", b.runs, b.negotiated, b.othersSince(begin))
 	fmt.Print(markdown([]string{"figure", "nginx", "Dovecot", "Postern", "× nginx", "× Dovecot", "≤ 1.0 × nginx"}, rows))
 	for _, how := range []string{nginxHow, dovecotHow, posternHow} {
 		fmt.Printf("\n%s\n", how)
