@@ -16,7 +16,10 @@ type lineReader struct {
 	src        io.Reader
 	buf        []byte
 	start, end int
-	small      [smallBuffer]byte
+	// searched is how much behind start is known to hold no LF: a line that
+	// comes octet by octet must not be searched each time as a whole.
+	searched int
+	small    [smallBuffer]byte
 }
 
 func newLineReader(src io.Reader) *lineReader {
@@ -33,13 +36,15 @@ func errLineTooLong() error {
 // buffered returns the next line if it was read already, CRLF included; the
 // line is valid until the next call.
 func (r *lineReader) buffered(limit int) ([]byte, error) {
-	i := bytes.IndexByte(r.buf[r.start:r.end], '\n')
+	i := bytes.IndexByte(r.buf[r.start+r.searched:r.end], '\n')
 	if i < 0 {
-		if r.end-r.start >= limit {
+		if r.searched = r.end - r.start; r.searched >= limit {
 			return nil, errLineTooLong()
 		}
 		return nil, nil
 	}
+	i += r.searched
+	r.searched = 0
 	if i >= limit {
 		return nil, errLineTooLong()
 	}
@@ -96,6 +101,7 @@ func (r *lineReader) makeRoom() {
 
 // readSome reads up to len(b) octets of a literal.
 func (r *lineReader) readSome(b []byte) (int, error) {
+	r.searched = 0
 	if r.start < r.end {
 		n := copy(b, r.buf[r.start:r.end])
 		r.start += n
