@@ -40,7 +40,13 @@ func onList(list []string, word []byte) bool {
 	if len(word) > len(buf) {
 		return false
 	}
-	up := bytes.ToUpper(append(buf[:0], word...))
+	up := buf[:len(word)]
+	for i, c := range word {
+		if c >= 'a' && c <= 'z' {
+			c -= 32
+		}
+		up[i] = c
+	}
 	for _, entry := range list {
 		if prefix, wild := strings.CutSuffix(entry, "*"); wild {
 			if len(up) > len(prefix) && string(up[:len(prefix)]) == prefix {

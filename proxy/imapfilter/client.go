@@ -23,7 +23,9 @@ type clientSide struct {
 	lines *lineReader
 	lexer imapwire.Lexer
 	parse parser
-	out   imapwire.Writer
+	// judged is what was found out about the command at hand.
+	judged judgement
+	out    imapwire.Writer
 	// scratch is for rewritten arguments.
 	scratch []imapwire.Token
 	// refused remembers which refusals were recorded.
@@ -160,7 +162,7 @@ func (s *clientSide) command(line []byte) error {
 	}
 	s.bad = 0
 	if entry == nil {
-		s.f().metrics.command("unknown", "bad")
+		s.f().metrics.command(unknownCommand, outcomeBad)
 		return s.answer("BAD", "unknown command")
 	}
 	return s.dispatch(entry, skip)
@@ -181,7 +183,7 @@ func (s *clientSide) notACommand(line []byte, err error) error {
 	if s.alone && bytes.EqualFold(line, []byte("DONE\r\n")) {
 		return nil // it crossed the upstream's own end of IDLE
 	}
-	s.f().metrics.command("malformed", "bad")
+	s.f().metrics.command(malformedCommand, outcomeBad)
 	if s.bad++; syntax.Fatal || s.bad >= maxBadCommands {
 		if err := s.barrier(); err != nil {
 			return err

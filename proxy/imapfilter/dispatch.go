@@ -16,21 +16,21 @@ import (
 func (s *clientSide) dispatch(entry *command, skip int) error {
 	cmd := s.lexer.Command()
 	if entry.judge == nil {
-		s.f().metrics.command(entry.name, "never")
+		s.f().metrics.command(entry, outcomeNever)
 		return s.answer("BAD", "never here: "+entry.never)
 	}
-	var j judgement
-	if err := s.judge(entry, skip, &j); err != nil {
-		s.f().metrics.command(entry.name, "bad")
-		return s.answer("BAD", err.Error())
+	j := s.judge(entry, skip)
+	if j.err != nil {
+		s.f().metrics.command(entry, outcomeBad)
+		return s.answer("BAD", j.err.Error())
 	}
 	if !j.allowed(s.r.decision) {
 		if entry.name == "CLOSE" {
-			return s.closeWithoutExpunge(cmd)
+			return s.closeWithoutExpunge(entry, cmd)
 		}
-		return s.refuse(entry, &j)
+		return s.refuse(entry, j)
 	}
-	s.f().metrics.command(entry.name, "forwarded")
+	s.f().metrics.command(entry, outcomeForwarded)
 	if entry.alone || (!entry.numbers && s.r.wantsIdentify()) {
 		if err := s.barrier(); err != nil {
 			return err
@@ -57,7 +57,7 @@ func (s *clientSide) dispatch(entry *command, skip int) error {
 		return s.idle(cmd)
 	}
 	flight := inFlight{kind: kindOf(entry.name)}
-	flight.change = s.changeFor(entry.name, &j)
+	flight.change = s.changeFor(entry.name, j)
 	flight.setTag(cmd.Tag())
 	s.alone = entry.alone
 	return s.forward(cmd, flight)
@@ -75,16 +75,19 @@ func kindOf(name string) inFlightKind {
 	return plain
 }
 
-// judge runs the command's grammar, and adds what only the session knows.
-func (s *clientSide) judge(entry *command, skip int, j *judgement) error {
+// judge runs the command's grammar, and adds what only the session knows. The
+// result is valid until the next call.
+func (s *clientSide) judge(entry *command, skip int) *judgement {
+	j := &s.judged
+	*j = judgement{uids: skip > 0}
 	s.parse.begin(s.lexer.Command())
 	s.parse.pos = skip
-	j.uids = skip > 0
-	if err := entry.judge(&s.parse, j); err != nil {
-		return err
+	if j.err = entry.judge(&s.parse, j); j.err != nil {
+		return j
 	}
 	if missing := s.r.upstream.missing(j.uses); missing != "" {
-		return errors.New("the mail server does not offer " + missing)
+		j.err = errors.New("the mail server does not offer " + missing)
+		return j
 	}
 	special := &s.r.special
 	switch entry.name {
@@ -103,7 +106,7 @@ func (s *clientSide) judge(entry *command, skip int, j *judgement) error {
 			s.judgeSeen(j, &j.pushed[i])
 		}
 	}
-	return nil
+	return j
 }
 
 // judgeSeen: RFC822 sets \Seen and has no PEEK form.
@@ -130,7 +133,7 @@ func (s *clientSide) judgeLabels(j *judgement) {
 // refuse answers a command that the decision does not allow. The first of its
 // kind in a session is recorded.
 func (s *clientSide) refuse(entry *command, j *judgement) error {
-	s.f().metrics.command(entry.name, "refused")
+	s.f().metrics.command(entry, outcomeRefused)
 	missing := j.needs &^ s.r.decision.Actions
 	if key := entry.name + " " + missing.String(); !s.refused[key] {
 		if s.refused == nil {
@@ -150,11 +153,11 @@ func (s *clientSide) refuse(entry *command, j *judgement) error {
 
 // closeWithoutExpunge turns CLOSE into UNSELECT for a session that may not
 // delete.
-func (s *clientSide) closeWithoutExpunge(cmd *imapwire.Command) error {
+func (s *clientSide) closeWithoutExpunge(entry *command, cmd *imapwire.Command) error {
 	if !s.r.upstream.has("UNSELECT") && !s.r.upstream.has("IMAP4REV2") {
 		return s.answer("NO", "[NOPERM] CLOSE would expunge, which the mailbox's owner did not grant you; select another folder instead")
 	}
-	s.f().metrics.command("CLOSE", "rewritten")
+	s.f().metrics.command(entry, outcomeRewritten)
 	if err := s.barrier(); err != nil {
 		return err
 	}

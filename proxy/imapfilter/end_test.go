@@ -218,3 +218,20 @@ func TestLoginThatTakesTooLong(t *testing.T) {
 	p.expect("* OK")
 	p.expect("* BYE [UNAVAILABLE] the login took too long")
 }
+
+// What waits for more of a literal is not lost when nothing more comes.
+func TestOctetsOfACutLiteralPass(t *testing.T) {
+	for range 10 {
+		gate, upstreams := scripted(t)
+		c := newRig(t, gate).login()
+		u := <-upstreams
+		u.raw("* 1 FETCH (UID 1 BODY[] {100000}\r\n")
+		c.expect("* 1 FETCH")
+		u.raw(strings.Repeat("x", maxRecord))
+		<-time.After(10 * time.Millisecond) // for it to be read by itself; nothing depends on it
+		u.conn.Close()
+		if got, err := io.ReadAll(c.r); len(got) != maxRecord || err != nil {
+			t.Fatalf("%d octets, %v", len(got), err)
+		}
+	}
+}

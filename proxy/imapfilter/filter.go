@@ -56,7 +56,8 @@ func New(c Config) (*Filter, error) {
 	if c.Gate == nil || c.Logger == nil {
 		return nil, errors.New("imapfilter: Gate and Logger are needed")
 	}
-	m, err := newMetrics(c.Registerer)
+	table := newTable()
+	m, err := newMetrics(c.Registerer, table)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func New(c Config) (*Filter, error) {
 	}
 	return &Filter{
 		gate: c.Gate, hostname: c.Hostname, startTLS: c.StartTLS, maxSwallow: c.MaxSwallow,
-		log: c.Logger, table: newTable(), metrics: m,
+		log: c.Logger, table: table, metrics: m,
 		silence: silence, listenAfter: listenAfter,
 		reIdle: reIdle, reIdleJitter: reIdleJitter, stillHere: stillHere,
 	}, nil

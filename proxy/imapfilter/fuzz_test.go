@@ -105,8 +105,7 @@ func (u *checkedUpstream) judge(first string) {
 	if entry.streams {
 		return // its literals are no Streams here
 	}
-	var j judgement
-	if err := s.judge(entry, skip, &j); err != nil {
+	if j := s.judge(entry, skip); j.err != nil {
 		u.fault = fmt.Sprintf("%q is not in the grammar", first)
 	} else if !j.allowed(s.r.decision) {
 		u.fault = fmt.Sprintf("%q needs %s, granted is %s", first, j.needs, u.actions)

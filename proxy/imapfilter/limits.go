@@ -26,6 +26,8 @@ const (
 	// borrows while octets flow, in octets.
 	smallBuffer = 2 << 10
 	bigBuffer   = 64 << 10
+	// maxRecord is how many octets one record of TLS holds (RFC 8446 §5.1).
+	maxRecord = 16 << 10
 
 	// aheadOfRecord is how many body octets may pass before their event is
 	// durable, in all 1 MiB: a quoted string is counted when it has passed.

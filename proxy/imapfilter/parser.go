@@ -90,12 +90,11 @@ func (p *parser) astring() ([]byte, bool) {
 		return nil, false
 	}
 	t := p.toks[p.pos]
-	v := p.cmd.Value(t)
-	if t.Kind == imapwire.Atom && (len(v) == 0 || bytes.ContainsAny(v, `%*\`)) {
+	if t.Special {
 		return nil, false
 	}
 	p.pos++
-	return v, true
+	return p.cmd.Value(t), true
 }
 
 // pattern is astring with list wildcards.
@@ -227,6 +226,8 @@ func (p *parser) words(ok func([]byte) bool) bool {
 
 // judgement is what the grammar of a command found out about it.
 type judgement struct {
+	// err says why the arguments are none of the command's.
+	err error
 	// needs are the actions that it takes; sendInstead says that send would do
 	// in the place of file.
 	needs       policy.Actions

@@ -39,15 +39,29 @@ func (m *openedMessage) reset(seq uint32) {
 
 // beginContent is called where header or body octets begin.
 func (u *upstreamSide) beginContent() {
-	section := u.fetch.Section()
-	u.message.sniff.active = u.fetch.Content != imapwire.ContentNone && holdsMessageHeader(section)
+	if u.fetch.Content == imapwire.ContentNone {
+		u.message.sniff.active = false
+		return
+	}
+	if section := u.fetch.Section(); string(section) != u.section.name {
+		u.section = namedSection{string(section), holdsMessageHeader(section)}
+	}
+	u.message.sniff.active = u.section.header
 	switch u.fetch.Content {
 	case imapwire.ContentHeader:
 		u.message.header = true
 	case imapwire.ContentBody:
 		u.message.body = true
-		u.record.open(u, string(section), u.fetch.Size)
+		u.record.open(u, u.section.name, u.fetch.Size)
 	}
+}
+
+// namedSection is the name of a FETCH item with content, and whether that begins
+// with the message's own header. The last is kept, since the messages of one
+// answer have the same.
+type namedSection struct {
+	name   string
+	header bool
 }
 
 // holdsMessageHeader reports whether a section's octets begin with the
@@ -292,25 +306,32 @@ type change struct {
 
 // changeFor returns what to record of a command; nil: nothing.
 func (s *clientSide) changeFor(name string, j *judgement) *change {
-	c := change{command: name, folder: printable(j.folder), target: printable(j.target), set: cut(string(j.set), 2000), uids: j.uids}
+	var kind broker.EventType
 	switch strings.TrimPrefix(name, "UID ") {
-	case "SELECT", "EXAMINE":
+	case "SELECT", "EXAMINE": // for the folder's name
 	case "STORE":
-		c.kind, c.flags = broker.EventMessageFlag, s.flagsText(j)
+		kind = broker.EventMessageFlag
 	case "COPY":
-		c.kind = broker.EventMessageCopy
+		kind = broker.EventMessageCopy
 	case "MOVE":
-		c.kind = broker.EventMessageMove
+		kind = broker.EventMessageMove
 	case "EXPUNGE", "CLOSE":
-		c.kind = broker.EventMessageExpunge
+		kind = broker.EventMessageExpunge
 	case "APPEND", "REPLACE":
-		c.kind = broker.EventMessageAppend
+		kind = broker.EventMessageAppend
 	case "CREATE", "DELETE", "RENAME", "SUBSCRIBE", "UNSUBSCRIBE":
-		c.kind = broker.EventFolderChange
+		kind = broker.EventFolderChange
 	default:
 		return nil
 	}
-	return &c
+	c := &change{
+		kind: kind, command: name, folder: printable(j.folder), target: printable(j.target),
+		set: cut(string(j.set), 2000), uids: j.uids,
+	}
+	if kind == broker.EventMessageFlag {
+		c.flags = s.flagsText(j)
+	}
+	return c
 }
 
 // flagsText writes what STORE does, such as "+FLAGS (\Seen)".

@@ -57,9 +57,20 @@ func (s *headerSniffer) messageID() string {
 	return s.id
 }
 
+// finish ends the search: what was found is unfolded.
 func (s *headerSniffer) finish() {
 	s.state = sniffDone
-	s.id = strings.ToValidUTF8(strings.Join(strings.Fields(string(s.value)), " "), "�")
+	v := s.value[:0]
+	for _, c := range s.value {
+		if c == ' ' || (c >= '\t' && c <= '\r') {
+			if len(v) > 0 && v[len(v)-1] != ' ' {
+				v = append(v, ' ')
+			}
+			continue
+		}
+		v = append(v, c)
+	}
+	s.id = strings.ToValidUTF8(string(bytes.TrimSuffix(v, []byte(" "))), "\uFFFD")
 	s.value = s.value[:0]
 }
 

@@ -20,13 +20,13 @@ import (
 // that does not wait is held back by its socket meanwhile.
 func (s *clientSide) appendCommand(entry *command, skip int) error {
 	cmd := s.lexer.Command()
-	var j judgement
-	if err := s.judge(entry, skip, &j); err != nil {
-		return s.swallow("BAD", err.Error())
+	j := s.judge(entry, skip)
+	if j.err != nil {
+		s.f().metrics.command(entry, outcomeBad)
+		return s.swallow("BAD", j.err.Error())
 	}
 	if !j.allowed(s.r.decision) {
-		s.f().metrics.command(entry.name, "refused")
-		return s.swallowRefused(entry, &j)
+		return s.swallowRefused(entry, j)
 	}
 	if err := s.barrier(); err != nil {
 		return err
@@ -34,9 +34,9 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 	if err := s.identifyOpened(entry); err != nil {
 		return err
 	}
-	s.f().metrics.command(entry.name, "forwarded")
+	s.f().metrics.command(entry, outcomeForwarded)
 	s.alone = true
-	flight := inFlight{change: s.changeFor(entry.name, &j)}
+	flight := inFlight{change: s.changeFor(entry.name, j)}
 	flight.setTag(cmd.Tag())
 	s.out.Head(cmd.Tag(), cmd.Name())
 	s.r.push(flight, expectNothing)
@@ -51,7 +51,7 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 			return s.swallowLiterals()
 		}
 		from := len(cmd.Args())
-		done, err := s.appendNext(&j, skip, from, catenate, utf8)
+		done, err := s.appendNext(j, skip, from, catenate, utf8)
 		if err != nil {
 			return err
 		}

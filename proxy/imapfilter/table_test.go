@@ -287,8 +287,8 @@ func judgeLine(t *testing.T, line string) (name, needs string) {
 	if entry == nil {
 		return "unknown", ""
 	}
-	var j judgement
-	if err := s.judge(entry, skip, &j); err != nil {
+	j := s.judge(entry, skip)
+	if j.err != nil {
 		return entry.name, ""
 	}
 	return entry.name, j.needs.String()

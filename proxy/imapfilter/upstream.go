@@ -31,6 +31,7 @@ type upstreamSide struct {
 	literal literal
 	fetch   imapwire.FetchScanner
 	message openedMessage
+	section namedSection
 	record  recorder
 
 	// collecting holds back the answer to an own command.
@@ -130,8 +131,10 @@ func (u *upstreamSide) loop() error {
 		if err := u.frame(); err != nil {
 			return errors.Join(err, u.flush())
 		}
-		if err := u.flush(); err != nil {
-			return err
+		if !u.moreIsComing() {
+			if err := u.flush(); err != nil {
+				return err
+			}
 		}
 		if err := u.record.settle(u); err != nil {
 			return err
@@ -139,10 +142,19 @@ func (u *upstreamSide) loop() error {
 		if err := u.ownWords(); err != nil {
 			return err
 		}
-		if err := u.read(); err != nil {
+		if err := u.read(); errors.Is(err, errOver) {
 			return err
+		} else if err != nil {
+			return errors.Join(err, u.flush())
 		}
 	}
+}
+
+// moreIsComing reports whether what is framed may wait for what follows it: in
+// a literal of which a whole record of the upstream's TLS has just come, so
+// that the next is likely to be there. Written together they cost less.
+func (u *upstreamSide) moreIsComing() bool {
+	return u.state == inLiteral && u.lastRead == maxRecord && len(u.buf)-u.end >= maxRecord
 }
 
 // read waits for more from the upstream. It returns errOver when the session
@@ -233,6 +245,9 @@ func (u *upstreamSide) sayBye() {
 // makeRoom leaves room to read into: a large buffer while octets flow, the
 // small one at rest.
 func (u *upstreamSide) makeRoom() {
+	if u.pass < u.start {
+		return // moreIsComing saw that there is room
+	}
 	if u.start == u.end {
 		u.pass, u.start, u.end = 0, 0, 0
 		if u.big != nil && u.state != inLiteral && u.lastRead < smallBuffer {
@@ -660,7 +675,7 @@ func (u *upstreamSide) write(b []byte) error {
 		}
 		u.r.mu.Unlock()
 	}
-	n, err := u.r.down.Conn.Write(b)
+	n, err := u.writeJoined(b)
 	u.r.octetsDown.Add(int64(n))
 	u.lastWrite = now
 	if err != nil {
@@ -668,6 +683,21 @@ func (u *upstreamSide) write(b []byte) error {
 		return errors.Join(errClientWrite, err)
 	}
 	return nil
+}
+
+// writeJoined writes b in one system call where TLS would make one for each
+// record of 16 KiB. Nothing is held back when it returns.
+func (u *upstreamSide) writeJoined(b []byte) (int, error) {
+	down := u.r.down
+	if len(b) <= maxRecord || !down.IsTLS() {
+		return down.Conn.Write(b)
+	}
+	down.Cork()
+	n, err := down.Conn.Write(b)
+	if uncork := down.Uncork(); err == nil {
+		err = uncork
+	}
+	return n, err
 }
 
 // beginCollecting holds a FETCH response back while an own FETCH is under way.

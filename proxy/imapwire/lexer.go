@@ -149,14 +149,17 @@ func (l *Lexer) args(s []byte, i int) (bool, error) {
 		case c == '{' || c == '~' && i+1 < len(s) && s[i+1] == '{':
 			return false, l.announce(s[i:], space)
 		default:
-			n := i
+			n, class := i, uint8(0)
 			for n < len(s) && classes[s[n]]&classAtom != 0 {
+				class |= classes[s[n]]
 				n++
 			}
 			if n == i {
 				return false, bad("a character that must be quoted or sent as a literal")
 			}
-			l.push(l.add(Atom, space, s[i:n]))
+			t := l.add(Atom, space, s[i:n])
+			t.Special = class&classSpecial != 0
+			l.push(t)
 			if b := bytes.LastIndexAny(s[i:n], "[]"); b >= 0 {
 				l.section = s[i+b] == '['
 			}

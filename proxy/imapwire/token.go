@@ -53,9 +53,11 @@ type Token struct {
 	NonSync bool
 	// Binary says that it is a literal8 (RFC 3516 §4.4).
 	Binary bool
-	start  uint32
-	end    uint32
-	size   int64
+	// Special says that an Atom holds '%', '*' or '\\', which no astring may.
+	Special bool
+	start   uint32
+	end     uint32
+	size    int64
 }
 
 // Size returns the octets that a literal announced.
@@ -83,7 +85,7 @@ func (c *Command) Args() []Token { return c.tokens }
 func (c *Command) Value(t Token) []byte { return c.mem[t.start:t.end] }
 
 // NewAtom stores v in the command's memory and returns it as a token. It
-// serves rewriting; v must consist of atom characters.
+// serves rewriting; v must consist of atom characters that are not Special.
 func (c *Command) NewAtom(v string, space bool) Token {
 	start := len(c.mem)
 	c.mem = append(c.mem, v...)
@@ -104,16 +106,19 @@ func (t Token) IsString() bool { return t.Kind == Atom || t.Kind == Quoted || t.
 var classes = makeClasses()
 
 const (
-	classAtom   = 1 << iota // may stand in an Atom token
-	classTag                // may stand in a tag: ASTRING-CHAR except '+'
-	classQuoted             // may stand in a quoted string unescaped
+	classAtom    = 1 << iota // may stand in an Atom token
+	classTag                 // may stand in a tag: ASTRING-CHAR except '+'
+	classQuoted              // may stand in a quoted string unescaped
+	classSpecial             // '%', '*' and '\\'
 )
 
 func makeClasses() (t [256]uint8) {
 	for c := 0x21; c < 0x7f; c++ {
 		switch c {
 		case '(', ')', '{', '"':
-		case '%', '*', '\\', '+':
+		case '%', '*', '\\':
+			t[c] |= classAtom | classSpecial
+		case '+':
 			t[c] |= classAtom
 		default:
 			t[c] |= classAtom | classTag
