@@ -19,7 +19,14 @@
 // mean (SELECT, IDLE, APPEND and their like) wait until those before them were
 // answered; all others are pipelined as the client pipelines them.
 //
-// Invariants: what a client wrote appears in at most one upstream command.
-// Postern's own commands bear a random prefix that client tags may not use.
-// Not more than 1 MiB of body octets passes ahead of its durable event.
+// Invariants:
+//
+//   - What a client wrote appears in at most one upstream command. No octet of
+//     a literal goes upstream before the upstream has asked for it, since
+//     servers take the octets of a command that they refuse for the next one.
+//   - Postern's own commands bear a random prefix that client tags may not use.
+//     None comes before a command that may hold message sequence numbers.
+//   - Not more than 1 MiB of body octets passes ahead of its durable event.
+//   - What a session holds in memory is bounded, whatever either peer sends; it
+//     ends soon after its context does, whatever either peer does or leaves.
 package imapfilter

@@ -10,6 +10,7 @@
 // controls; one SP stands between arguments; lines, nesting, tokens and
 // buffered literals are limited. A command is a flat list of tokens, which the
 // serialiser writes anew, so that no raw octet of a client's line is copied.
+// Literals that no quoted string can hold are written as synchronising ones.
 // For every command that lexes, lexing its serialisation gives it back.
 //
 // It is a leaf: it imports nothing of Postern, does no I/O, and anything may

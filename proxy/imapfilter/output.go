@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"errors"
+	"time"
+)
+
+// This file is how the upstream's goroutine writes to the client.
+
+// advance takes n framed octets along.
+func (u *upstreamSide) advance(n int) {
+	if u.collecting {
+		u.collected = append(u.collected, u.buf[u.start:u.start+n]...)
+		u.start += n
+		u.pass = u.start
+		u.collecting = len(u.collected) <= maxCollected
+		return
+	}
+	u.start += n
+}
+
+// drop leaves n octets out.
+func (u *upstreamSide) drop(n int) error { return u.replace(n, nil) }
+
+// replace leaves n octets out and writes instead in their place.
+func (u *upstreamSide) replace(n int, instead []byte) error {
+	if err := u.flush(); err != nil {
+		return err
+	}
+	u.start += n
+	u.pass = u.start
+	if len(instead) == 0 {
+		return nil
+	}
+	return u.write(instead)
+}
+
+// flush writes what is framed to the client.
+func (u *upstreamSide) flush() error {
+	if len(u.collected) > 0 && !u.collecting {
+		b := u.collected
+		u.collected = nil
+		if err := u.write(b); err != nil {
+			return err
+		}
+	}
+	if u.pass == u.start {
+		return nil
+	}
+	b := u.buf[u.pass:u.start]
+	u.pass = u.start
+	return u.write(b)
+}
+
+func (u *upstreamSide) write(b []byte) error {
+	now := time.Now()
+	if silence := u.r.f.silence; u.writeBy.Sub(now) < silence*30/31 {
+		u.writeBy = now.Add(silence)
+		u.r.mu.Lock()
+		if u.r.end == nil { // otherwise stop has set it
+			_ = u.r.down.SetWriteDeadline(u.writeBy) // a closed connection fails the write
+		}
+		u.r.mu.Unlock()
+	}
+	n, err := u.writeJoined(b)
+	u.r.octetsDown.Add(int64(n))
+	u.lastWrite = now
+	if err != nil {
+		u.stuck = true
+		return errors.Join(errClientWrite, err)
+	}
+	return nil
+}
+
+// writeJoined writes b in one system call where TLS would make one for each
+// record of 16 KiB. Nothing is held back when it returns.
+func (u *upstreamSide) writeJoined(b []byte) (int, error) {
+	down := u.r.down
+	if len(b) <= maxRecord || !down.IsTLS() {
+		return down.Conn.Write(b)
+	}
+	down.Cork()
+	n, err := down.Conn.Write(b)
+	if uncork := down.Uncork(); err == nil {
+		err = uncork
+	}
+	return n, err
+}
+
+// beginCollecting holds a FETCH response back while an own FETCH is under way.
+func (u *upstreamSide) beginCollecting() {
+	if u.r.asked.Load() == nil {
+		return
+	}
+	// What is framed so far belongs to the client.
+	_ = u.flush()
+	u.collecting = true
+}
+
+// endCollecting swallows the answer to an own FETCH and lets any other pass.
+func (u *upstreamSide) endCollecting() error {
+	if !u.collecting {
+		return nil
+	}
+	// What tells of flags is not for Postern alone.
+	if u.message.header && u.fetch.UID != 0 && u.record.identified(u, u.fetch.UID) && !u.fetch.Flags {
+		u.collecting, u.collected = false, nil
+		return nil
+	}
+	u.collecting = false
+	return u.flush()
+}
