@@ -169,7 +169,7 @@ func newRig(t testing.TB, gate *fakeGate) *rig {
 func (r *rig) connect() *peer {
 	r.t.Helper()
 	client, server := tcpPair(r.t)
-	conn := proxy.NewConn(server, proxy.ConnConfig{IsTLS: true})
+	conn := newServerConn(server)
 	done := make(chan struct{})
 	r.served = done
 	go func() {
@@ -188,6 +188,11 @@ func (r *rig) connect() *peer {
 	p := newPeer(r.t, client)
 	p.expect("* OK [CAPABILITY ")
 	return p
+}
+
+// newServerConn makes of a connection one that Postern takes for TLS.
+func newServerConn(c net.Conn) *proxy.Conn {
+	return proxy.NewConn(c, proxy.ConnConfig{IsTLS: true})
 }
 
 // linger closes a connection as proxy.Server does: the peer may read what was
