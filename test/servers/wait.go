@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -89,11 +90,18 @@ func FreePort(t testing.TB) uint16 {
 			continue
 		}
 		l.Close()
+		// Nobody listens yet on a port that was given out a moment ago.
+		if _, taken := givenOut.LoadOrStore(port, true); taken {
+			continue
+		}
 		return port
 	}
 	t.Fatal("no free port found")
 	return 0
 }
+
+// givenOut are the ports that this process was given: each is given once.
+var givenOut sync.Map
 
 func address(port uint16) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
