@@ -5,14 +5,24 @@
 set -eu
 
 packages="dovecot-core dovecot-imapd dovecot-submissiond dovecot-lmtpd postfix
-nginx libnginx-mod-mail isync neomutt curl msmtp swaks libnet-ssleay-perl fetchmail tmux gcc libc6-dev ca-certificates"
+cyrus-common nginx libnginx-mod-mail isync neomutt curl msmtp swaks libnet-ssleay-perl fetchmail tmux gcc libc6-dev ca-certificates"
+
+# Debian lets only one IMAP daemon be installed: Cyrus' is unpacked beside
+# Dovecot's, from the package of the same version as cyrus-common.
+cyrus=/usr/local/lib/postern-test/cyrus
+cyrus_unpacked() {
+	version=$(dpkg-query -W -f '${Version}' cyrus-common 2>/dev/null) || return 1
+	[ "$(cat "$cyrus/version" 2>/dev/null)" = "$version" ]
+}
 
 missing=
 for package in $packages; do
 	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok' || missing="$missing $package"
 done
-[ -n "$missing" ] || exit 0
-echo "installing:$missing"
+if [ -z "$missing" ] && cyrus_unpacked; then
+	exit 0
+fi
+echo "installing:$missing, and cyrus-imapd into $cyrus"
 if [ "$(id -u)" != 0 ]; then
 	echo "run as root, or install them yourself: apt-get install$missing" >&2
 	exit 1
@@ -26,5 +36,16 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
-# shellcheck disable=SC2086
-apt-get install -yq --no-install-recommends $missing
+if [ -n "$missing" ]; then
+	# shellcheck disable=SC2086
+	apt-get install -yq --no-install-recommends $missing
+fi
+if ! cyrus_unpacked; then
+	unpacking=$(mktemp -d)
+	chown _apt "$unpacking" # apt downloads as this user
+	(cd "$unpacking" && apt-get download -q "cyrus-imapd=$version" && dpkg-deb -x cyrus-imapd_*.deb .)
+	mkdir -p "$cyrus"
+	cp "$unpacking/usr/lib/cyrus/bin/"* "$cyrus/"
+	echo "$version" >"$cyrus/version"
+	rm -r "$unpacking"
+fi

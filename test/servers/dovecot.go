@@ -252,15 +252,7 @@ func (d *Dovecot) SetPassword(user, password string) {
 
 // dial logs in with the LOGIN command.
 func (d *Dovecot) dial(user string) (*imapclient.Client, error) {
-	client, err := imapclient.DialInsecure(address(d.IMAPPort), nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := client.Login(user, d.settings.users[user]).Wait(); err != nil {
-		client.Close()
-		return nil, err
-	}
-	return client, nil
+	return dialIMAP(d.IMAPPort, user, d.settings.users[user])
 }
 
 func (d *Dovecot) writeUsers() {
@@ -320,30 +312,11 @@ func (d *Dovecot) Deliver(user, folder string, message []byte) {
 // than Deliver: message returns the i-th, counted from 0.
 func (d *Dovecot) Fill(user, folder string, n int, message func(i int) []byte) {
 	d.t.Helper()
-	if folder == "" {
-		folder = "INBOX"
-	}
 	client, err := d.dial(user)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	defer client.Close()
-	for i := range n {
-		b := message(i)
-		appending := client.Append(folder, int64(len(b)), nil)
-		if _, err := appending.Write(b); err != nil {
-			d.t.Fatal(err)
-		}
-		if err := appending.Close(); err != nil {
-			d.t.Fatal(err)
-		}
-		if _, err := appending.Wait(); err != nil {
-			d.t.Fatal(err)
-		}
-	}
-	if err := client.Logout().Wait(); err != nil {
-		d.t.Fatal(err)
-	}
+	fill(d.t, client, folder, n, message)
 }
 
 // Messages returns the UIDs of a user's messages in a folder that match a

@@ -121,7 +121,7 @@ type Child struct{ process *process }
 // these variables added to its environment. The caller ends it; the kernel
 // does should the test process die.
 func StartChild(logPath string, env []string, path string, args ...string) (*Child, error) {
-	p, err := startProcessIn(logPath, env, path, args...)
+	p, err := startProcessIn(logPath, surroundings{env: env}, path, args...)
 	if err != nil {
 		return nil, err
 	}

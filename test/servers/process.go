@@ -29,13 +29,21 @@ type process struct {
 
 // startProcess starts a program whose output goes to the file logPath.
 func startProcess(logPath string, path string, args ...string) (*process, error) {
-	return startProcessIn(logPath, nil, path, args...)
+	return startProcessIn(logPath, surroundings{}, path, args...)
 }
 
-// startProcessIn is startProcess with variables added to the environment. The
-// kernel ends it should the test process die: that signal is tied to the
-// thread that forked, so that thread is kept until the program has ended.
-func startProcessIn(logPath string, env []string, path string, args ...string) (*process, error) {
+// surroundings are what a program finds when it starts: variables added to the
+// environment, and whom it runs as, if not as the test does.
+type surroundings struct {
+	env  []string
+	user *syscall.Credential
+}
+
+// startProcessIn is startProcess with other surroundings. The kernel ends it
+// should the test process die: that signal is tied to the thread that forked,
+// so that thread is kept until the program has ended. A program that changes
+// its user itself is not ended so: the kernel then forgets the signal.
+func startProcessIn(logPath string, in surroundings, path string, args ...string) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -49,8 +57,8 @@ func startProcessIn(logPath string, env []string, path string, args ...string) (
 		defer log.Close()
 		cmd := exec.Command(path, args...)
 		cmd.Stdout, cmd.Stderr = log, log
-		cmd.Env = append(os.Environ(), env...)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+		cmd.Env = append(os.Environ(), in.env...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Credential: in.user}
 		if err := cmd.Start(); err != nil {
 			started <- err
 			return
