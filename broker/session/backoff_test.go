@@ -115,6 +115,40 @@ func TestNever9FailuresDelayNobodyElse(t *testing.T) {
 	})
 }
 
+// TestNever9RefusalsDelayOnlyTheirAgent: an agent who is refused again and again
+// waits longer and longer, so that he cannot fill the log; his colleagues at the
+// same workstation do not wait.
+func TestNever9RefusalsDelayOnlyTheirAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 9, "locked", "b")
+		defer c.close()
+		for _, a := range c.agents {
+			if a.Name == "locked" {
+				c.lock(broker.LockAgent, a.ID, time.Time{})
+			}
+		}
+		var waits []time.Duration
+		for range 8 {
+			began := time.Now()
+			if _, err := c.enter(t, "locked", broker.ProtocolIMAP); broker.CodeOf(err) != broker.Refused {
+				t.Fatalf("Open: %v", err)
+			}
+			waits = append(waits, time.Since(began))
+			began = time.Now()
+			c.must(t, "b")
+			if took := time.Since(began); took != 0 {
+				t.Errorf("a colleague waited %v", took)
+			}
+		}
+		if waits[0] != 0 {
+			t.Errorf("the first refusal took %v", waits[0])
+		}
+		if !slices.IsSorted(waits) || waits[7] < longestDelay/2 || waits[7] > longestDelay {
+			t.Errorf("refusals took %v", waits)
+		}
+	})
+}
+
 func TestBackoffEndsWithTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

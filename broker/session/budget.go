@@ -21,9 +21,12 @@ type pool struct {
 }
 
 // take gives s a place among limit. When all are taken, s takes over the place
-// of a session that is ending already, or of the longest idle one of the
-// greediest agent, if that agent has more places than s's agent would then
-// have. That session is returned: the caller ends it and waits for its end.
+// of a session that is ending already, or of one whose agent has more places
+// than s's agent would then have: an idle one if there is any, of the greediest
+// agent, the longest idle. A busy one goes when no such session is idle: else
+// whoever never reads what he asked for, or never ends what he sends, would
+// keep all others out of the mailbox. That session is returned: the caller ends
+// it and waits for its end.
 func (b *budget) take(s *live, limit int) (predecessor *live, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,26 +67,38 @@ func evictable(places map[*live]struct{}, asking broker.ID) *live {
 		}
 		held[s.record.AgentID]++
 	}
-	var best *live
+	var best candidacy
 	for s := range places {
-		if s.idleSince.Load() == 0 || held[s.record.AgentID] <= held[asking]+1 {
+		if held[s.record.AgentID] <= held[asking]+1 {
 			continue
 		}
-		if best == nil || greedier(s, best, held) {
-			best = s
+		c := candidacy{s, s.idleSince.Load(), held[s.record.AgentID]}
+		if best.session == nil || c.before(best) {
+			best = c
 		}
 	}
-	return best
+	return best.session
 }
 
-// greedier orders by how many places the agent holds, then by idleness; the
-// id settles the rest, so that the order is the same every time.
-func greedier(s, other *live, held map[broker.ID]int) bool {
-	if a, b := held[s.record.AgentID], held[other.record.AgentID]; a != b {
-		return a > b
+// candidacy is how a session stands in the order in which places are lost.
+type candidacy struct {
+	session   *live
+	idleSince int64 // read once, so that the order holds; 0: busy
+	held      int   // by its agent
+}
+
+// before puts idle sessions before busy ones, then orders by how many places
+// the agent holds, then by idleness. Ids settle the rest: they grow with time,
+// so the oldest goes first.
+func (c candidacy) before(other candidacy) bool {
+	if a, b := c.idleSince != 0, other.idleSince != 0; a != b {
+		return a
 	}
-	if a, b := s.idleSince.Load(), other.idleSince.Load(); a != b {
-		return a < b
+	if c.held != other.held {
+		return c.held > other.held
 	}
-	return s.record.ID < other.record.ID
+	if c.idleSince != other.idleSince {
+		return c.idleSince < other.idleSince
+	}
+	return c.session.record.ID < other.session.record.ID
 }

@@ -75,7 +75,8 @@ func TestNever9BudgetIsSharedFairly(t *testing.T) {
 		greedy[2].SetIdle(false)
 		greedy[2].SetIdle(true) // it is the last to have become idle
 
-		// b gets a half, the longest idle ones of a go first, a busy one never.
+		// b gets a half: the longest idle ones of a go first, busy ones not while
+		// others are idle.
 		for i, gone := range []int{1, 3, 4} {
 			c.must(t, "b").SetIdle(i > 0)
 			synctest.Wait()
@@ -109,17 +110,51 @@ func TestNever9BudgetIsSharedFairly(t *testing.T) {
 	})
 }
 
-func TestBudgetTakesNoBusySession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, 4, "a", "b")
-		defer c.close()
-		for range 3 {
-			c.must(t, "a")
-		}
-		if _, err := c.enter(t, "b", broker.ProtocolIMAP); broker.CodeOf(err) != broker.Limit {
-			t.Errorf("Open: %v", err)
-		}
-	})
+// TestNever9BusySessionsKeepNobodyOut: an agent who never reads what he asked
+// for, or never ends what he sends, is not idle for ever, and keeps no more than
+// his share all the same.
+func TestNever9BusySessionsKeepNobodyOut(t *testing.T) {
+	for _, protocol := range []broker.Protocol{broker.ProtocolIMAP, broker.ProtocolSubmission} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, 5, "a", "b", "d")
+			c.manager.submissions = 4
+			defer c.close()
+			var greedy []broker.LiveSession
+			for range 4 {
+				s, err := c.enter(t, "a", protocol)
+				if err != nil {
+					t.Fatal(err)
+				}
+				greedy = append(greedy, s)
+				time.Sleep(time.Second)
+			}
+			for range 2 {
+				if _, err := c.enter(t, "b", protocol); err != nil {
+					t.Fatalf("%s: b is kept out: %v", protocol, err)
+				}
+			}
+			for i, s := range greedy { // the oldest went
+				if i >= 2 {
+					alive(t, s)
+				} else if end := ended(t, s); end.Reason != broker.EndBudget {
+					t.Errorf("end %+v", end)
+				}
+			}
+			// Nobody takes busy ones from each other for ever.
+			for _, name := range []string{"a", "b"} {
+				if _, err := c.enter(t, name, protocol); broker.CodeOf(err) != broker.Limit {
+					t.Errorf("%s: %s has two of four, and gets one more: %v", protocol, name, err)
+				}
+			}
+			// d would have as many as the others have left.
+			if _, err := c.enter(t, "d", protocol); err != nil {
+				t.Errorf("%s: d is kept out: %v", protocol, err)
+			}
+			if _, err := c.enter(t, "d", protocol); broker.CodeOf(err) != broker.Limit {
+				t.Errorf("%s: d gets a second: %v", protocol, err)
+			}
+		})
+	}
 }
 
 // Whoever would have as many as the greediest then gets none of his: otherwise

@@ -14,7 +14,8 @@ import (
 )
 
 // Open lets a client in: see broker.Gate. A client that is denied gets its
-// answer at a time that depends on its earlier failures alone.
+// answer at a time that depends on its earlier failures alone; an agent who is
+// refused waits for his, as long as he was refused often of late.
 func (m *Manager) Open(ctx context.Context, l broker.Login) (broker.LiveSession, error) {
 	began := time.Now()
 	a := &attempt{login: l, hash: m.TokenHash(l.Token.Reveal())}
@@ -28,6 +29,12 @@ func (m *Manager) Open(ctx context.Context, l broker.Login) (broker.LiveSession,
 	}
 	if err.Code != broker.Denied {
 		m.refused(a, f, err)
+		if f != nil && f.cause == "" && (err.Code == broker.Refused || err.Code == broker.Limit) {
+			// Each refusal is recorded: he must not fill the log with them. The
+			// first is answered at once.
+			delay := m.backoff.fail("agent "+string(f.agent.ID), began)
+			hold(ctx, began.Add(delay-firstDelay))
+		}
 		return nil, err
 	}
 	m.denied(ctx, began, a, f)
@@ -258,7 +265,12 @@ func (m *Manager) denied(ctx context.Context, began time.Time, a *attempt, f *fi
 	}))
 	m.logger.Warn("sign-in denied", zap.String("cause", f.cause), zap.String("protocol", string(l.Protocol)),
 		zap.Stringer("remote", l.RemoteAddr), zap.String("key_pin", a.pin), zap.Duration("delay", delay))
-	timer := time.NewTimer(time.Until(began.Add(delay)))
+	hold(ctx, began.Add(delay))
+}
+
+// hold waits until an answer is due.
+func hold(ctx context.Context, due time.Time) {
+	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

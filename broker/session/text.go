@@ -18,7 +18,7 @@ const (
 	textDraining    = "Postern is being stopped. Try again in a few minutes."
 	textLease       = "Postern can no longer check your access. Connect again in a few minutes."
 	textBudget      = "All connections that this mailbox allows are in use. Close mail windows that you do not need, or try again in a few minutes."
-	textHandover    = "This idle connection was closed to make room for a colleague. Your mail program may connect again."
+	textHandover    = "This connection was closed to make room for a colleague. Your mail program may connect again."
 	textChanged     = "Your access to this mailbox was changed. Connect again."
 	textMailbox     = "This mailbox's settings were changed. Connect again."
 	textGone        = "This mailbox is no longer served."

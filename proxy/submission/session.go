@@ -303,6 +303,14 @@ func (s *session) leave(e *broker.End) {
 	s.live = nil
 }
 
+// setIdle tells the budget whether the client could do without its connection:
+// it is about to say something, and has no message under way.
+func (s *session) setIdle(idle bool) {
+	if s.live != nil && s.tx == nil {
+		s.live.SetIdle(idle)
+	}
+}
+
 func (s *session) maySend() bool { return s.live.Decision().Actions.Has(policy.Send) }
 
 func (s *session) isOwn(a Address) bool { return s.own[a.Key()] }

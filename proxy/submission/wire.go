@@ -204,7 +204,10 @@ func (w *wire) readLine() ([]byte, error) {
 			return nil, errLineLength
 		}
 		seen = len(in)
-		if err := w.fill(until, min(limit, maxAuthLine)); err != nil {
+		w.session.setIdle(true)
+		err := w.fill(until, min(limit, maxAuthLine))
+		w.session.setIdle(false)
+		if err != nil {
 			return nil, err
 		}
 	}
