@@ -172,6 +172,14 @@ func newConfigs(pair tls.Certificate, roots *x509.CertPool) *configs {
 		// Small first records help a browser to render; here they only cost
 		// system calls.
 		DynamicRecordSizingDisabled: true,
+		// It is called when a whole ClientHello has come, before anything is
+		// computed for it.
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if t, ok := hello.Conn.(*transport); ok && t.hello != nil {
+				return nil, t.hello(hello.Context())
+			}
+			return nil, nil
+		},
 		VerifyConnection: func(state tls.ConnectionState) error {
 			return verifyClient(state.PeerCertificates, roots, time.Now())
 		},

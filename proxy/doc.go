@@ -16,8 +16,10 @@
 //   - Until Conn.Authenticated, the connection holds a place in the Lobby and
 //     cannot live past its deadline, whatever its handler does. When places
 //     run out, the oldest connection of whoever has the most of them goes, so
-//     that strangers push out strangers; holders of a certificate have places
-//     of their own.
+//     that strangers push out strangers; handshakes that have begun and holders
+//     of a certificate have places of their own.
+//   - No more handshakes compute at once than there are processors, and
+//     addresses take turns at it.
 //   - Conn.Kill closes the socket and waits for no lock, no write and no peer.
 //   - A panic ends the connection it happened on and no other.
 //

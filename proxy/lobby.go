@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"net/netip"
+	"runtime"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,14 +29,22 @@ import (
 // nothing. This way an honest client, which needs its place only for the few
 // round trips of a handshake, keeps it unless more strangers than there are
 // places come in that time.
+//
+// There are three rooms, in which a connection counts one after the other, and
+// in each against its like alone: who has not yet said enough to begin a
+// handshake; whose handshake has begun; who has shown a verified certificate.
+// So connections that say nothing, or an octet at a time, push out none that
+// speaks, not even one from their own address.
 type Lobby struct {
 	limits  Limits
 	metrics *metrics
 
+	// turns are the handshakes' to compute.
+	turns turns
+
 	mu sync.Mutex
-	// strangers belong to their address. Those that showed a verified
-	// certificate belong to its key, and no number of strangers counts there.
-	strangers, certified room
+	// strangers and shaking belong to their address, certified to their key.
+	strangers, shaking, certified room
 }
 
 // LobbyConfig is what NewLobby needs.
@@ -54,7 +63,9 @@ func NewLobby(config LobbyConfig) (*Lobby, error) {
 	return &Lobby{
 		limits:    limits,
 		metrics:   m,
+		turns:     newTurns(runtime.GOMAXPROCS(0)),
 		strangers: newRoom("stranger", limits.Pending, limits.PendingPerAddress),
+		shaking:   newRoom("handshake", limits.Pending, limits.PendingPerAddress),
 		certified: newRoom("certificate", limits.Pending, limits.PendingPerCertificate),
 	}, nil
 }
@@ -76,6 +87,16 @@ func (l *Lobby) enter(addr netip.Addr, evict func(cause string)) *place {
 	p := &place{evict: evict}
 	l.put(p, &l.strangers, addressOwner(addr))
 	return p
+}
+
+// shake moves a place to those whose handshake has begun; false: it was evicted
+// meanwhile.
+func (l *Lobby) shake(p *place, addr netip.Addr) bool {
+	if !l.leave(p) {
+		return false
+	}
+	l.put(p, &l.shaking, addressOwner(addr))
+	return true
 }
 
 // certify moves a place to those of its certificate; false: it was evicted
@@ -102,14 +123,19 @@ func (l *Lobby) leave(p *place) bool {
 // relieve evicts the connection that would be the next to go, to free what it
 // holds. It reports whether there was one.
 func (l *Lobby) relieve(cause string) bool {
-	l.mu.Lock()
-	victim := l.strangers.next()
-	if victim != nil {
-		l.remove(victim)
+	for _, r := range []*room{&l.strangers, &l.shaking} {
+		l.mu.Lock()
+		victim := r.next()
+		if victim != nil {
+			l.remove(victim)
+		}
+		l.mu.Unlock()
+		if victim != nil {
+			l.evicted(victim, r.class, cause)
+			return true
+		}
 	}
-	l.mu.Unlock()
-	l.evicted(victim, "stranger", cause)
-	return victim != nil
+	return false
 }
 
 func (l *Lobby) put(p *place, r *room, key any) {

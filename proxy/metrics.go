@@ -16,6 +16,9 @@ type metrics struct {
 	pending  *prometheus.GaugeVec   // class
 	evicted  *prometheus.CounterVec // class, cause
 	panics   *prometheus.CounterVec // listener
+	// acceptFailures count what must not end a listener.
+	acceptFailures *prometheus.CounterVec // listener
+	waiting        prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -26,18 +29,23 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "postern", Subsystem: "proxy", Name: name, Help: help}, labels)
 	}
 	m := &metrics{
-		accepted: counter("connections_accepted_total", "Connections accepted.", "listener"),
-		open:     gauge("connections_open", "Connections open now, authenticated or not.", "listener"),
-		rejected: counter("connections_rejected_total", "Connections that ended before their protocol began, by cause.", "listener", "cause"),
-		pending:  gauge("connections_pending", "Connections that have not authenticated yet, by class.", "class"),
-		evicted:  counter("connections_evicted_total", "Unauthenticated connections dropped to make room, by class and cause.", "class", "cause"),
-		panics:   counter("panics_total", "Panics caught; each ended one connection.", "listener"),
+		accepted:       counter("connections_accepted_total", "Connections accepted.", "listener"),
+		open:           gauge("connections_open", "Connections open now, authenticated or not.", "listener"),
+		rejected:       counter("connections_rejected_total", "Connections that ended before their protocol began, by cause.", "listener", "cause"),
+		pending:        gauge("connections_pending", "Connections that have not authenticated yet, by class.", "class"),
+		evicted:        counter("connections_evicted_total", "Unauthenticated connections dropped to make room, by class and cause.", "class", "cause"),
+		acceptFailures: counter("accept_failures_total", "Failed attempts to accept a connection: as a rule no descriptors were left.", "listener"),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "postern", Subsystem: "proxy", Name: "handshakes_waiting",
+			Help: "TLS handshakes that wait for a processor: few, unless there is a flood.",
+		}),
+		panics: counter("panics_total", "Panics caught; each ended one connection.", "listener"),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.accepted, m.open, m.rejected, m.pending, m.evicted, m.panics} {
+	for _, c := range []prometheus.Collector{m.accepted, m.open, m.rejected, m.pending, m.evicted, m.panics, m.acceptFailures, m.waiting} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -123,6 +123,7 @@ func (s *Server) accept(ctx context.Context) error {
 		// Out of descriptors or memory (EMFILE, ENFILE, ENOBUFS…), or a client
 		// that left the queue (ECONNABORTED): none of them ends a server. An
 		// evicted connection gives its descriptor back.
+		s.metrics.acceptFailures.WithLabelValues(s.config.Name).Inc()
 		s.logger.Error("accept failed", zap.Error(err), zap.Duration("backoff", backoff))
 		s.config.Lobby.relieve("accept-failed")
 		select {
@@ -208,7 +209,7 @@ func (s *Server) serve(server, ctx context.Context, c *Conn) {
 
 	networkOnly := addressTold && s.config.NetworkOnly != nil && s.config.NetworkOnly(c.remote.Addr())
 	c.handshake = func(ctx context.Context, c *Conn) error {
-		if err := s.handshake(ctx, c, expires, networkOnly); err != nil {
+		if err := s.handshake(ctx, c, place, expires, networkOnly); err != nil {
 			s.reject(c, "handshake", err)
 			return err
 		}
@@ -223,11 +224,37 @@ func (s *Server) serve(server, ctx context.Context, c *Conn) {
 	s.config.Handler.ServeConn(ctx, c)
 }
 
-// handshake runs TLS within its time limit.
-func (s *Server) handshake(ctx context.Context, c *Conn, expires time.Time, networkOnly bool) error {
-	c.transport.setLimit(earlier(time.Now().Add(s.limits.HandshakeTimeout), expires))
+// errEvicted is a handshake's whose connection lost its place.
+var errEvicted = errors.New("proxy: pushed out by other connections")
+
+// handshake runs TLS within its time limit, and computes when it is its turn.
+func (s *Server) handshake(ctx context.Context, c *Conn, p *place, expires time.Time, networkOnly bool) error {
+	limit := earlier(time.Now().Add(s.limits.HandshakeTimeout), expires)
+	lobby, t := s.config.Lobby, c.transport
+	t.setLimit(limit)
+	giveBack := func() {
+		if t.beforeWrite != nil {
+			t.beforeWrite = nil
+			lobby.turns.give()
+		}
+	}
+	defer giveBack()
+	t.hello = func(ctx context.Context) error {
+		s.metrics.waiting.Inc()
+		err := lobby.turns.take(ctx, limit, c.remote.Addr())
+		s.metrics.waiting.Dec()
+		if err != nil {
+			return err
+		}
+		t.beforeWrite = giveBack
+		if !lobby.shake(p, c.remote.Addr()) {
+			return errEvicted
+		}
+		return nil
+	}
 	err := c.serveTLS(ctx, s.config.Certificates.serverConfig(!networkOnly))
-	c.transport.setLimit(expires)
+	t.hello = nil
+	t.setLimit(expires)
 	return err
 }
 

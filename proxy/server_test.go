@@ -156,6 +156,82 @@ func TestNever9StrangersCannotKeepAgentsOut(t *testing.T) {
 	}
 }
 
+// TestNever9SilentConnectionsPushOutNoHandshake: not even from the agents' own
+// address. The client here takes its time for the second half of its handshake,
+// as one on a bad line does.
+func TestNever9SilentConnectionsPushOutNoHandshake(t *testing.T) {
+	const silent = 100
+	h := newHouse(t, proxy.Limits{Pending: 4, PendingPerAddress: 2})
+	h.start(func(_ context.Context, c *proxy.Conn) { _ = login(c) })
+	config := h.clientTLS(h.workstation(h.ca))
+	asked, flooded := make(chan struct{}), make(chan struct{})
+	certificate := config.GetClientCertificate
+	config.GetClientCertificate = func(i *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		close(asked)
+		<-flooded
+		return certificate(i)
+	}
+	c := tls.Client(h.dial(), config)
+	shaken := make(chan error, 1)
+	go func() { shaken <- c.Handshake() }()
+	h.wait(asked, "the server's half of the handshake")
+	for i := range silent {
+		stranger := h.dial()
+		if i%2 == 0 { // the beginning of a ClientHello
+			if _, err := stranger.Write([]byte{22, 3, 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	h.eventually("the silent push out each other", func() bool {
+		return h.metric("postern_proxy_connections_evicted_total", map[string]string{"class": "stranger"}) == silent-2
+	})
+	close(flooded)
+	if err := <-shaken; err != nil {
+		t.Fatalf("the agent was kept out: %v", err)
+	}
+	fmt.Fprint(c, "login\n")
+	if got := line(t, c); got != "OK\n" {
+		t.Fatalf("got %q", got)
+	}
+	if n := h.metric("postern_proxy_connections_evicted_total", map[string]string{"class": "handshake"}); n != 0 {
+		t.Errorf("%v handshakes were pushed out", n)
+	}
+}
+
+// Handshakes that stop in the middle push out each other, and are bounded.
+func TestHandshakesAreBounded(t *testing.T) {
+	h := newHouse(t, proxy.Limits{Pending: 4, PendingPerAddress: 2})
+	h.start(func(context.Context, *proxy.Conn) { t.Error("the handler was called") })
+	hello := clientHello(t, h.clientTLS())
+	for range 10 {
+		if _, err := h.dial().Write(hello); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.eventually("all but two are pushed out", func() bool {
+		return h.metric("postern_proxy_connections_evicted_total", nil) == 8 &&
+			h.metric("postern_proxy_connections_pending", map[string]string{"class": "handshake"}) == 2
+	})
+}
+
+// clientHello returns what a client says first.
+func clientHello(t *testing.T, config *tls.Config) []byte {
+	t.Helper()
+	client, server := net.Pipe()
+	defer server.Close()
+	go func() { _ = tls.Client(client, config).Handshake() }()
+	header := make([]byte, 5)
+	if _, err := io.ReadFull(server, header); err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, int(header[3])<<8|int(header[4]))
+	if _, err := io.ReadFull(server, body); err != nil {
+		t.Fatal(err)
+	}
+	return append(header, body...)
+}
+
 func proxyHeader(from string) string {
 	return "PROXY TCP4 " + from + " 192.0.2.200 4711 993\r\n"
 }

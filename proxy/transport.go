@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
@@ -19,6 +20,12 @@ type transport struct {
 
 	// rest is used by the reading goroutine alone.
 	rest []byte
+
+	// hello is called when the client has begun a handshake, and what it sets
+	// beforeWrite to, when the server's part is computed. Both belong to the
+	// goroutine of the handshake, and are nil otherwise.
+	hello       func(ctx context.Context) error
+	beforeWrite func()
 
 	// mu guards the deadlines. It is never held during I/O.
 	mu                        sync.Mutex
@@ -60,6 +67,9 @@ func (t *transport) Read(b []byte) (int, error) {
 }
 
 func (t *transport) Write(b []byte) (int, error) {
+	if f := t.beforeWrite; f != nil {
+		f()
+	}
 	t.wmu.Lock()
 	defer t.wmu.Unlock()
 	if t.corked == nil {
