@@ -30,11 +30,12 @@ import (
 // round trips of a handshake, keeps it unless more strangers than there are
 // places come in that time.
 //
-// There are three rooms, in which a connection counts one after the other, and
+// There are four rooms, in which a connection counts one after the other, and
 // in each against its like alone: who has not yet said enough to begin a
-// handshake; whose handshake has begun; who has shown a verified certificate.
-// So connections that say nothing, or an octet at a time, push out none that
-// speaks, not even one from their own address.
+// handshake; who has, and waits for it to be computed; whose handshake was
+// computed, at the pace that the processors allow; who has shown a verified
+// certificate. So connections that say nothing, or an octet at a time, push out
+// none that speaks, not even one from their own address.
 type Lobby struct {
 	limits  Limits
 	metrics *metrics
@@ -43,8 +44,8 @@ type Lobby struct {
 	turns turns
 
 	mu sync.Mutex
-	// strangers and shaking belong to their address, certified to their key.
-	strangers, shaking, certified room
+	// Those of the certified belong to their key, all others to their address.
+	strangers, waiting, shaking, certified room
 }
 
 // LobbyConfig is what NewLobby needs.
@@ -65,6 +66,7 @@ func NewLobby(config LobbyConfig) (*Lobby, error) {
 		metrics:   m,
 		turns:     newTurns(runtime.GOMAXPROCS(0)),
 		strangers: newRoom("stranger", limits.Pending, limits.PendingPerAddress),
+		waiting:   newRoom("hello", limits.Pending, limits.PendingPerAddress),
 		shaking:   newRoom("handshake", limits.Pending, limits.PendingPerAddress),
 		certified: newRoom("certificate", limits.Pending, limits.PendingPerCertificate),
 	}, nil
@@ -89,23 +91,23 @@ func (l *Lobby) enter(addr netip.Addr, evict func(cause string)) *place {
 	return p
 }
 
-// shake moves a place to those whose handshake has begun; false: it was evicted
+// advance moves a place to a room of addresses; false: it was evicted
 // meanwhile.
-func (l *Lobby) shake(p *place, addr netip.Addr) bool {
-	if !l.leave(p) {
-		return false
-	}
-	l.put(p, &l.shaking, addressOwner(addr))
-	return true
+func (l *Lobby) advance(p *place, r *room, addr netip.Addr) bool {
+	return l.move(p, r, addressOwner(addr))
 }
 
 // certify moves a place to those of its certificate; false: it was evicted
 // meanwhile.
 func (l *Lobby) certify(p *place, leaf *x509.Certificate) bool {
+	return l.move(p, &l.certified, sha256.Sum256(leaf.RawSubjectPublicKeyInfo))
+}
+
+func (l *Lobby) move(p *place, r *room, key any) bool {
 	if !l.leave(p) {
 		return false
 	}
-	l.put(p, &l.certified, sha256.Sum256(leaf.RawSubjectPublicKeyInfo))
+	l.put(p, r, key)
 	return true
 }
 
@@ -123,7 +125,7 @@ func (l *Lobby) leave(p *place) bool {
 // relieve evicts the connection that would be the next to go, to free what it
 // holds. It reports whether there was one.
 func (l *Lobby) relieve(cause string) bool {
-	for _, r := range []*room{&l.strangers, &l.shaking} {
+	for _, r := range []*room{&l.strangers, &l.waiting, &l.shaking} {
 		l.mu.Lock()
 		victim := r.next()
 		if victim != nil {

@@ -18,7 +18,6 @@ type metrics struct {
 	panics   *prometheus.CounterVec // listener
 	// acceptFailures count what must not end a listener.
 	acceptFailures *prometheus.CounterVec // listener
-	waiting        prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -32,20 +31,16 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		accepted:       counter("connections_accepted_total", "Connections accepted.", "listener"),
 		open:           gauge("connections_open", "Connections open now, authenticated or not.", "listener"),
 		rejected:       counter("connections_rejected_total", "Connections that ended before their protocol began, by cause.", "listener", "cause"),
-		pending:        gauge("connections_pending", "Connections that have not authenticated yet, by class.", "class"),
+		pending:        gauge("connections_pending", "Connections that have not authenticated yet, by class: stranger (no handshake begun), hello (waiting for it to be computed), handshake, certificate (shown and verified).", "class"),
 		evicted:        counter("connections_evicted_total", "Unauthenticated connections dropped to make room, by class and cause.", "class", "cause"),
 		acceptFailures: counter("accept_failures_total", "Failed attempts to accept a connection: as a rule no descriptors were left.", "listener"),
-		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: "postern", Subsystem: "proxy", Name: "handshakes_waiting",
-			Help: "TLS handshakes that wait for a processor: few, unless there is a flood.",
-		}),
-		panics: counter("panics_total", "Panics caught; each ended one connection.", "listener"),
+		panics:         counter("panics_total", "Panics caught; each ended one connection.", "listener"),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.accepted, m.open, m.rejected, m.pending, m.evicted, m.panics, m.acceptFailures, m.waiting} {
+	for _, c := range []prometheus.Collector{m.accepted, m.open, m.rejected, m.pending, m.evicted, m.panics, m.acceptFailures} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -239,15 +239,16 @@ func (s *Server) handshake(ctx context.Context, c *Conn, p *place, expires time.
 		}
 	}
 	defer giveBack()
+	addr := c.remote.Addr()
 	t.hello = func(ctx context.Context) error {
-		s.metrics.waiting.Inc()
-		err := lobby.turns.take(ctx, limit, c.remote.Addr())
-		s.metrics.waiting.Dec()
-		if err != nil {
+		if !lobby.advance(p, &lobby.waiting, addr) {
+			return errEvicted
+		}
+		if err := lobby.turns.take(ctx, limit, addr); err != nil {
 			return err
 		}
 		t.beforeWrite = giveBack
-		if !lobby.shake(p, c.remote.Addr()) {
+		if !lobby.advance(p, &lobby.shaking, addr) {
 			return errEvicted
 		}
 		return nil

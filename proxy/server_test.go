@@ -176,11 +176,10 @@ func TestNever9SilentConnectionsPushOutNoHandshake(t *testing.T) {
 	go func() { shaken <- c.Handshake() }()
 	h.wait(asked, "the server's half of the handshake")
 	for i := range silent {
-		stranger := h.dial()
-		if i%2 == 0 { // the beginning of a ClientHello
-			if _, err := stranger.Write([]byte{22, 3, 1}); err != nil {
-				t.Fatal(err)
-			}
+		if i%2 == 0 {
+			h.intrude(nil)
+		} else { // the beginning of a ClientHello
+			h.intrude([]byte{22, 3, 1})
 		}
 	}
 	h.eventually("the silent push out each other", func() bool {
@@ -205,14 +204,26 @@ func TestHandshakesAreBounded(t *testing.T) {
 	h.start(func(context.Context, *proxy.Conn) { t.Error("the handler was called") })
 	hello := clientHello(t, h.clientTLS())
 	for range 10 {
-		if _, err := h.dial().Write(hello); err != nil {
-			t.Fatal(err)
-		}
+		h.intrude(hello)
 	}
 	h.eventually("all but two are pushed out", func() bool {
 		return h.metric("postern_proxy_connections_evicted_total", nil) == 8 &&
 			h.metric("postern_proxy_connections_pending", map[string]string{"class": "handshake"}) == 2
 	})
+}
+
+// intrude connects and says something. It may be pushed out at once.
+func (h *house) intrude(say []byte) {
+	h.t.Helper()
+	c, err := net.Dial("tcp", h.server.Addr().String())
+	if errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = c.Close() })
+	_, _ = c.Write(say)
 }
 
 // clientHello returns what a client says first.

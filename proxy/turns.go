@@ -16,9 +16,7 @@ import (
 // each would take so long that none is done before its connection is pushed
 // out.
 //
-// Addresses take turns, so that a flood delays its own address. Within one the
-// newest goes first: with more than can be computed, some are then done soon,
-// while by age all would be late.
+// Addresses take turns, so that a flood delays its own address alone.
 //
 // A turn is held while the server computes, never while it waits for a client.
 type turns struct {
@@ -28,7 +26,7 @@ type turns struct {
 	order   []*queue // whose turn is next
 }
 
-// queue is who waits at one address, the newest last.
+// queue is who waits at one address, in the order of arrival.
 type queue struct {
 	address netip.Prefix
 	calls   []chan struct{}
@@ -74,10 +72,8 @@ func (t *turns) give() {
 	}
 	q := t.order[0]
 	t.order = t.order[1:]
-	last := len(q.calls) - 1
-	close(q.calls[last])
-	q.calls[last] = nil
-	if q.calls = q.calls[:last]; last > 0 {
+	close(q.calls[0])
+	if q.calls = q.calls[1:]; len(q.calls) > 0 {
 		t.order = append(t.order, q)
 	} else {
 		delete(t.waiting, q.address)
