@@ -50,6 +50,9 @@ func ParseMailbox(name []byte) (string, bool) {
 			return s, false
 		}
 		out.WriteString(decoded)
+		if strings.HasPrefix(rest, "&") && !strings.HasPrefix(rest, "&-") {
+			return s, false // one shift would have done
+		}
 	}
 }
 
@@ -57,7 +60,7 @@ func ParseMailbox(name []byte) (string, bool) {
 const utf7Alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,"
 
 func decodeUTF16(s string) (string, bool) {
-	b, err := base64.NewEncoding(utf7Alphabet).WithPadding(base64.NoPadding).DecodeString(s)
+	b, err := base64.NewEncoding(utf7Alphabet).WithPadding(base64.NoPadding).Strict().DecodeString(s)
 	if err != nil || len(b)%2 != 0 || len(b) == 0 {
 		return "", false
 	}

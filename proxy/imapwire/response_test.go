@@ -137,39 +137,6 @@ func TestFetchScanner(t *testing.T) {
 	}
 }
 
-// FuzzFetchScanner: what a scanner finds does not depend on how the octets
-// arrive, and it neither stops nor runs on.
-func FuzzFetchScanner(f *testing.F) {
-	f.Add(" (UID 7 BODY[] {3}\r\na)\r FLAGS ())\r\n")
-	f.Add(" (BODY[HEADER.FIELDS ({3}\r\na]b)] {2}\r\nab)\r\n")
-	f.Add(" (ENVELOPE (\"d\" {4}\r\nU)D( ((\"UID 5\" NIL)))  UID 4)\r\n")
-	f.Fuzz(func(t *testing.T, in string) {
-		want, uid, used := scanFetch(in, 1<<30)
-		for _, step := range []int{1, 3} {
-			got, u, n := scanFetch(in, step)
-			if strings.Join(got, ",") != strings.Join(want, ",") || u != uid || n != used {
-				t.Fatalf("%q by %d: %q %d %d, whole: %q %d %d", in, step, got, u, n, want, uid, used)
-			}
-		}
-	})
-}
-
-func FuzzParseResponse(f *testing.F) {
-	f.Add("* 12 FETCH (FLAGS ())\r\n")
-	f.Add("a OK [X \"]\"] y\r\n")
-	f.Fuzz(func(t *testing.T, in string) {
-		if in == "" {
-			return
-		}
-		r := ParseResponse([]byte(in))
-		if r.Len > len(in) {
-			t.Fatalf("%q: %d octets", in, r.Len)
-		}
-		Code([]byte(in))
-		TrailingLiteral(append([]byte(in), "\r\n"...))
-	})
-}
-
 func TestDecodeMailbox(t *testing.T) {
 	for in, want := range map[string]string{
 		"INBOX": "INBOX", "Entw&APw-rfe": "Entwürfe", "A&-B": "A&B", "bad&x": "bad&x", "&AGE-": "&AGE-",
