@@ -4,6 +4,8 @@ package session
 
 import (
 	"bytes"
+	"fmt"
+	"math/big"
 	"regexp"
 	"strings"
 	"testing"
@@ -73,9 +75,17 @@ func TestMalformedTokens(t *testing.T) {
 
 func FuzzParseToken(f *testing.F) {
 	f.Add([]byte("7k3m-q0vz-9xah-2d4e-r8tn-5cjw-b6py-1fgs"))
-	f.Add([]byte("  OILoil"))
+	for _, s := range []string{
+		"  OILoil", "7K3MQ0VZ9XAH2D4ER8TN5CJWB6PY1FGS", "7k3m q0vz\t9xah 2d4e r8tn 5cjw b6py 1fgs ", "7k3m-q0vz-9xah-2d4e-r8tn-5cjw-b6py-1fgsz", "7k3m-q0vz-9xah-2d4e-r8tn-5cjw-b6py-1fg",
+		"OOOO-iiii-LLLL-llll-0000-1111-zzzz-ZZZZ", "uuuu-q0vz-9xah-2d4e-r8tn-5cjw-b6py-1fgs", "7k3m-q0vz-9xah-2d4e-r8tn-5cjw-b6py-1fgs\r\n", "\xc2\xa07k3m", "--------------------------------",
+	} {
+		f.Add([]byte(s))
+	}
 	f.Fuzz(func(t *testing.T, typed []byte) {
 		raw, ok := parseToken(typed)
+		if want, is := naiveToken(string(typed)); ok != is || ok && want != fmt.Sprintf("%x", raw) {
+			t.Fatalf("%q reads as %x, %v; naively as %s, %v", typed, raw, ok, want, is)
+		}
 		if !ok {
 			return
 		}
@@ -94,4 +104,31 @@ func FuzzParseToken(f *testing.F) {
 			t.Errorf("%q reads as %x, without hyphens as %x", typed, raw, again)
 		}
 	})
+}
+
+// naiveToken reads a token as one number in base 32.
+func naiveToken(typed string) (hex string, ok bool) {
+	typed = strings.NewReplacer(" ", "", "-", "", "\t", "").Replace(typed)
+	if len(typed) != 32 {
+		return "", false
+	}
+	n := new(big.Int)
+	for _, c := range []byte(typed) {
+		v := strings.IndexByte("0123456789ABCDEFGHJKMNPQRSTVWXYZ", c)
+		switch {
+		case c >= 'a' && c <= 'z':
+			v = strings.IndexByte("0123456789abcdefghjkmnpqrstvwxyz", c)
+		}
+		switch c {
+		case 'i', 'I', 'l', 'L':
+			v = 1
+		case 'o', 'O':
+			v = 0
+		}
+		if v < 0 {
+			return "", false
+		}
+		n.Add(n.Mul(n, big.NewInt(32)), big.NewInt(int64(v)))
+	}
+	return fmt.Sprintf("%040x", n), true
 }

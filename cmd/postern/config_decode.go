@@ -85,6 +85,9 @@ func (s *size) UnmarshalYAML(node *yaml.Node) error {
 	return wrong
 }
 
+// MarshalYAML writes what UnmarshalYAML reads.
+func (s size) MarshalYAML() (any, error) { return strconv.FormatInt(int64(s)>>10, 10) + "KB", nil }
+
 // decodeConfig decodes YAML into out, a pointer to a struct, and accepts no
 // key that the struct does not have. It does not use the YAML library's own
 // strict mode, whose errors name Go's types and not the keys.

@@ -214,16 +214,70 @@ func TestConfigPathsAreRelativeToTheFile(t *testing.T) {
 	}
 }
 
+// FuzzParseConfig: a file is refused with errors that name it, or it is a
+// configuration that stands its own rules, has no key that is not known, and
+// says the same when it is written out and read again.
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add(uncomment(readExample(f)))
+	for _, s := range []string{
+		"", "---\n", "- a\n", "x", "{", "data_dir: [a]\n", "limits: {pending: 1.5, message_size: 9999999999GB}\n", "drain: {timeout: -5s}\n", "a: &a {b: *a}\n", "data_dir: &x d\nhostname: *x\n",
+		minimal + "limits: {message_size: 50MB, pending_per_address: 3}\n", minimal + "vault:\n", minimal + "<<: {data_dir: x}\n", minimal + "---\nx: y\n", minimal + "data_dir: twice\n",
+		minimal + "log: {level: debug, format: console}\nmetrics: {address: \"127.0.0.1:9090\"}\n", minimal + "trusted_proxies: [192.0.2.0/24, \"2001:db8::/32\"]\n", "!!binary aGk=: x\n", "? [a]\n: b\n",
+	} {
+		f.Add([]byte(s))
+	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		c, err := parseConfig("postern.yaml", content)
 		if (c == nil) == (err == nil) {
 			t.Fatalf("config %v, error %v", c, err)
 		}
-		if err == nil && bytes.Contains(content, []byte("\x00")) {
+		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\npostern.yaml: ") {
+				if line == "" {
+					t.Fatalf("an error without words: %q", err)
+				}
+			}
+			if broker.CodeOf(err) != broker.Invalid || !strings.HasPrefix(err.Error(), "postern.yaml: ") {
+				t.Fatalf("error of code %s: %v", broker.CodeOf(err), err)
+			}
+			return
+		}
+		if bytes.Contains(content, []byte("\x00")) {
 			t.Fatal("a NUL was accepted")
 		}
+		if p := c.problems(); len(p) > 0 {
+			t.Fatalf("accepted with problems: %v", p)
+		}
+		var keys map[string]any
+		if err := yaml.Unmarshal(content, &keys); err != nil {
+			t.Fatalf("accepted what the library refuses: %v", err)
+		}
+		for key := range keys {
+			if !slices.Contains(keysOf(reflect.TypeFor[Config]()), key) {
+				t.Fatalf("the key %q was accepted", key)
+			}
+		}
+		written := writeConfig(t, c)
+		again, err := parseConfig("postern.yaml", written)
+		if err != nil {
+			t.Fatalf("written out, it is refused: %v\n%s", err, written)
+		}
+		if twice := writeConfig(t, again); !bytes.Equal(twice, written) {
+			t.Fatalf("written out and read again, %s became %s", written, twice)
+		}
 	})
+}
+
+var nothingBelow = regexp.MustCompile(`(?m)^ *[a-z_]+: null\n`)
+
+// writeConfig writes a configuration; a key with nothing below it would choose
+// what it names.
+func writeConfig(t *testing.T, c *Config) []byte {
+	t.Helper()
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nothingBelow.ReplaceAll(b, nil)
 }

@@ -4,6 +4,7 @@ package imapfilter
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/proxy"
 	"github.com/postern-mail/postern/proxy/imapwire"
+	"github.com/postern-mail/postern/proxy/imapwire/wiretest"
 )
 
 // checkedUpstream answers OK to everything, and complains of whatever should
@@ -34,12 +36,13 @@ type checkedUpstream struct {
 
 	lines *lineReader
 	lexer imapwire.Lexer
+	got   bytes.Buffer // all that came
 	idle  string
 	fault string
 }
 
 func (u *checkedUpstream) serve() {
-	u.lines = newLineReader(u.conn)
+	u.lines = newLineReader(io.TeeReader(u.conn, &u.got))
 	for u.fault == "" {
 		line, err := u.lines.read(2 * imapwire.MaxLine)
 		if err != nil {
@@ -130,7 +133,9 @@ func (u *checkedUpstream) answer() {
 }
 
 // FuzzFilter: whatever octets a client sends, what reaches the upstream is
-// commands of the table, in their grammar, that the decision allows.
+// commands of the table, in their grammar, that the decision allows; and each
+// is one that the client gave, in its order, at most once, and with its own
+// arguments, as a reader finds them that shares nothing with Postern's.
 func FuzzFilter(f *testing.F) {
 	for _, entry := range newTable() {
 		f.Add([]byte("a "+entry.name+entry.example+"\r\nb NOOP\r\n"), uint16(policy.All))
@@ -147,6 +152,13 @@ func FuzzFilter(f *testing.F) {
 	} {
 		f.Add([]byte(s), uint16(policy.All))
 		f.Add([]byte(s), uint16(policy.List|policy.Read))
+	}
+	for _, session := range wiretest.Sessions() {
+		f.Add(session, uint16(policy.All))
+		f.Add(session, uint16(policy.List|policy.Headers|policy.Send))
+	}
+	for _, e := range wiretest.Clients() {
+		f.Add(e.Octets, uint16(policy.All))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, bits uint16) {
 		actions := policy.Actions(bits) & policy.All
@@ -183,7 +195,8 @@ func FuzzFilter(f *testing.F) {
 			}
 		})
 		_ = client.SetWriteDeadline(time.Now().Add(20 * time.Second))
-		_, err = client.Write([]byte("l LOGIN box secret\r\n" + string(in) + "\r\nDONE\r\nzz NOOP\r\n"))
+		given := []byte(string(in) + "\r\nDONE\r\nzz NOOP\r\n")
+		_, err = client.Write(append([]byte("l LOGIN box secret\r\n"), given...))
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("%q: stuck", in)
 		}
@@ -196,6 +209,9 @@ func FuzzFilter(f *testing.F) {
 		all.Wait()
 		if u.fault != "" {
 			t.Fatalf("%q with %s: %s", in, actions, u.fault)
+		}
+		if fault := unexplained(given, u.got.Bytes()); fault != "" {
+			t.Fatalf("%q with %s: %s, in %q", in, actions, fault, u.got.Bytes())
 		}
 	})
 }

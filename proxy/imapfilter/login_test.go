@@ -16,7 +16,7 @@ import (
 
 // FuzzDecodeSASL: what decodes is what encodes to the same.
 func FuzzDecodeSASL(f *testing.F) {
-	for _, s := range []string{"", "=", "AGJveABzZWNyZXQ=", "AGJv\r\neABz", "AA", "AB==", "A===", "*"} {
+	for _, s := range []string{"", "=", "AGJveABzZWNyZXQ=", "AGJv\r\neABz", "AA", "AB==", "A===", "*", "AA==AA==", "AGJv ABz", "AGJv-_A=", "AGJv\x00", "dXNlcj1ib3gBYXV0aD1CZWFyZXIgeAEB", "YQ==\r\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -33,6 +33,7 @@ func FuzzParseBearer(f *testing.F) {
 	for _, s := range []string{
 		"n,a=box@firm.example,\x01auth=Bearer secret\x01\x01", "n,a=a=2Cb=3D2C,\x01host=x\x01port=1\x01AUTH=bearer  t \x01\x01",
 		"n,,\x01auth=Bearer x\x01\x01", "y,a=x,\x01\x01", "n,a=x=41,\x01auth=Bearer x\x01\x01", "\x01",
+		"n,a=x,\x01auth=Bearer x\x01auth=Bearer y\x01\x01", "n,a=x,y,\x01auth=Bearer x\x01\x01", "n,a=x,\x01auth=Bearer\x01\x01", "n,a=,\x01auth=Bearer x\x01\x01\x01", "n,a=x,\x01auth=Bearer x\x01\x01a\x01\x01",
 	} {
 		f.Add([]byte(s))
 	}

@@ -52,6 +52,10 @@ func TestHeaderSniffer(t *testing.T) {
 func FuzzHeaderSniffer(f *testing.F) {
 	f.Add([]byte("Subject: x\r\nMessage-ID:\r\n <a@b>\r\nTo: x\r\n\r\nbody"), 3)
 	f.Add([]byte("M\rMessage-ID: x\n\r\n"), 1)
+	f.Add([]byte("Received: by x\r\n\tid y\r\nmessage-id  : <a@b>\r\n\r\nMessage-ID: <c@d>\r\n"), 7)
+	f.Add([]byte("Message-ID: <a@b>\nMessage-ID: <c@d>\n\nbody"), 2)
+	f.Add([]byte("\r\nMessage-ID: <body@b>\r\n"), 5)
+	f.Add([]byte("Message-ID: =?utf-8?q?=3Ca=40b=3E?=\r\n \r\n <x@y>\r\n"), 4)
 	f.Fuzz(func(t *testing.T, header []byte, piece int) {
 		if piece < 1 || len(header) > 1<<16 {
 			return

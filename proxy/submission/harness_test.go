@@ -651,3 +651,17 @@ func (c countingConn) Write(b []byte) (int, error) {
 
 // sent is how much was written to all clients.
 func (s *setup) sent() int64 { return s.written.Load() }
+
+// cannedConn answers what it has to say, and keeps what it is told.
+type cannedConn struct {
+	net.Conn
+	answers *strings.Reader
+	said    bytes.Buffer
+}
+
+func (c *cannedConn) Read(b []byte) (int, error)       { return c.answers.Read(b) }
+func (c *cannedConn) Write(b []byte) (int, error)      { return c.said.Write(b) }
+func (c *cannedConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *cannedConn) SetWriteDeadline(time.Time) error { return nil }
+
+func newReplyReader(c net.Conn) *bufio.Reader { return bufio.NewReaderSize(c, maxReplyLine) }

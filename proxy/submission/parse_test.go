@@ -4,13 +4,9 @@ package submission
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"net"
-	"net/mail"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -51,62 +47,6 @@ func TestParseAddress(t *testing.T) {
 	if kelvin.Key() == "a@k.example" {
 		t.Error("the Kelvin sign is taken for a k")
 	}
-}
-
-func FuzzParseAddress(f *testing.F) {
-	for _, s := range []string{"a@x.example", `"a b"@x.example`, `"\""@[IPv6:::1]`, "é@é.example"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		a, err := ParseAddress(s, true)
-		if err != nil {
-			return
-		}
-		wire := a.String()
-		if strings.ContainsAny(wire, "\r\n\x00") || len(wire) > maxAddress {
-			t.Fatalf("%q became %q", s, wire)
-		}
-		again, err := ParseAddress(wire, true)
-		if err != nil || again != a {
-			t.Fatalf("%q became %q, which becomes %q (%v)", s, wire, again, err)
-		}
-		// In a command line it is one path, and nothing after it.
-		c, refused := parseCommand("RCPT TO:<" + wire + ">")
-		if refused != nil || c.rcpt.to != a || c.rcpt.dsn() {
-			t.Fatalf("%q is not read back: %+v", wire, c)
-		}
-		if a.utf8 {
-			return
-		}
-		// And who reads RFC 5322 sees the same.
-		if m, err := mail.ParseAddress("<" + wire + ">"); err == nil {
-			if local, _, _ := scanLocalPart(wire); !strings.HasPrefix(m.Address, local+"@") {
-				t.Fatalf("%q is %q to net/mail", wire, m.Address)
-			}
-		}
-	})
-}
-
-func FuzzParseCommand(f *testing.F) {
-	for _, s := range []string{"MAIL FROM:<a@x.example> SIZE=1", `RCPT TO:<"> "@x.example> NOTIFY=NEVER`, "AUTH PLAIN =", "EHLO x", "STARTTLS"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, line string) {
-		c, refused := parseCommand(line)
-		if refused != nil {
-			return
-		}
-		for _, s := range []string{c.arg, c.mail.envid, c.rcpt.orcpt, c.rcpt.notify, c.mail.from.String(), c.rcpt.to.String()} {
-			if strings.ContainsAny(s, "\r\n\x00\t") {
-				t.Fatalf("%q kept a control character: %q", line, s)
-			}
-		}
-		for _, s := range []string{c.mail.envid, c.rcpt.orcpt, c.rcpt.notify, c.mail.ret, c.mail.body} {
-			if strings.Contains(s, " ") {
-				t.Fatalf("%q kept a space in a parameter: %q", line, s)
-			}
-		}
-	})
 }
 
 func own(a Address) bool { return a.Key() == ownAddress || a.Key() == ownAlias }
@@ -219,34 +159,6 @@ func TestHeaderIsJudgedOnTheWire(t *testing.T) {
 	}
 }
 
-func FuzzJudgeHeader(f *testing.F) {
-	for _, s := range []string{"From: alice@own.example\r\n", "From: \"a\" <alice@own.example>\r\nTo: x\r\n y\r\n", "From: =?utf-8?q?a?= <alice@own.example>\r\n"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		h, refused := judgeHeader(raw, own, false)
-		if refused != nil {
-			return
-		}
-		if !own(h.from) {
-			t.Fatalf("accepted %q from %q", raw, h.from)
-		}
-		// net/mail is another reader: where it understands the header at all, it
-		// must see the same sender.
-		m, err := mail.ReadMessage(io.MultiReader(bytes.NewReader(raw), strings.NewReader("\r\n")))
-		if err != nil {
-			return
-		}
-		if n := len(m.Header["From"]); n != 1 {
-			t.Fatalf("net/mail sees %d From fields in %q", n, raw)
-		}
-		list, err := m.Header.AddressList("From")
-		if err == nil && (len(list) != 1 || !strings.EqualFold(list[0].Address, h.from.String())) {
-			t.Fatalf("net/mail sees %v in %q", list, raw)
-		}
-	})
-}
-
 // wireOf is a wire whose client sends b, in pieces of the given size.
 func wireOf(t *testing.T, b []byte, piece int) *wire {
 	t.Helper()
@@ -271,37 +183,6 @@ func wireOf(t *testing.T, b []byte, piece int) *wire {
 	w := newWire(newPlainConn(far), &g.limits, g.buffers, zapNop)
 	w.session = &session{gateway: g, wire: w}
 	return w
-}
-
-func FuzzDataReader(f *testing.F) {
-	for _, s := range []string{"a\r\n.\r\n", "..\r\n.x\r\n.\r\nNOOP\r\n", ".\r\n", "a\n.\r\n", "\r\n.\r\r\n"} {
-		f.Add([]byte(s), 1)
-		f.Add([]byte(s), 100)
-	}
-	f.Fuzz(func(t *testing.T, in []byte, piece int) {
-		if piece < 1 || piece > 1<<10 || len(in) > 4<<10 {
-			t.Skip("the size of the pieces is not what is fuzzed")
-		}
-		d := dataReader{wire: wireOf(t, in, piece), until: time.Now().Add(time.Minute)}
-		var got []byte
-		for {
-			run, startsLine, err := d.next()
-			if err != nil {
-				if d.ended != (errors.Is(err, io.EOF) && d.ended) {
-					t.Fatal(err)
-				}
-				break
-			}
-			if !startsLine && bytes.Contains(append([]byte("x"), run...), []byte("\r\n.")) || startsLine && bytes.Contains(run, []byte("\r\n.")) {
-				t.Fatalf("a dot hides in the run %q", run)
-			}
-			got = append(got, run...)
-		}
-		want, whole := undot(in)
-		if d.ended != whole || whole && !bytes.Equal(got, want) {
-			t.Fatalf("%q: ended %v with %q, want %v with %q", in, d.ended, got, whole, want)
-		}
-	})
 }
 
 // undot is RFC 5321 §4.5.2 in its plainest form: the message in front of the

@@ -259,15 +259,15 @@ func EncodeMailbox(name string) string {
 }
 
 // Responses splits a server's octets into responses by RFC 9051 §9: the text
-// of a status runs to CRLF and holds no literal, whatever it looks like. whole
-// is false where the last does not end.
+// of a status runs to CRLF and holds no literal, whatever it looks like, nor
+// do capabilities. whole is false where the last does not end.
 func Responses(b []byte) (responses [][]byte, whole bool) {
 	for len(b) > 0 {
 		n := bytes.Index(b, []byte("\r\n")) + 2
 		if n < 2 {
 			return responses, false
 		}
-		if !Status(b[:n]) {
+		if !Status(b[:n]) && !words.Match(b[:n]) {
 			all, _ := Lines(b, false)
 			if len(all) == 0 {
 				return responses, false
@@ -281,6 +281,8 @@ func Responses(b []byte) (responses [][]byte, whole bool) {
 }
 
 var status = regexp.MustCompile(`(?i)^([^* ]+ +(OK|NO|BAD)|\* +(OK|NO|BAD|BYE|PREAUTH)|\+)( |\r|$)`)
+
+var words = regexp.MustCompile(`(?i)^\* +(CAPABILITY|ENABLED)[\x00-\x20(]`)
 
 // Status reports whether a response is a status or a continuation request.
 func Status(response []byte) bool { return status.Match(response) }
