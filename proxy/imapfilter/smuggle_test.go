@@ -176,7 +176,7 @@ func smuggle(t *testing.T, gate *fakeGate, pads ...int) {
 }
 
 func TestNever2NothingIsSmuggledIntoDovecot(t *testing.T) {
-	gate, _ := dovecotGate(t)
+	gate, _ := dovecot().start(t)
 	smuggle(t, gate, 0, 5000)
 }
 

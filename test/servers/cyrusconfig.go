@@ -42,6 +42,7 @@ xlist-trash: Trash
 xlist-junk: Junk
 xlist-archive: Archive
 conversations: yes
+imapidlepoll: 1
 tls_server_cert: %[1]s/cert.pem
 tls_server_key: %[1]s/key.pem
 tls_session_timeout: 0
