@@ -28,6 +28,11 @@ const (
 	DefaultPendingPerCertificate = 64
 )
 
+// PendingClasses is in how many classes unauthenticated connections count, each
+// under Limits.Pending: before they begin a handshake, waiting for it to be
+// computed, in the rest of it, and with a verified certificate.
+const PendingClasses = 4
+
 const (
 	// greedyShare is the part of what one owner may hold, as a divisor, above
 	// which he is the first to lose a place.
@@ -55,8 +60,8 @@ type Limits struct {
 	HandshakeTimeout    time.Duration
 	AuthenticateTimeout time.Duration
 	// Pending, PendingPerAddress and PendingPerCertificate bound connections
-	// that are not authenticated. Those that showed a verified certificate
-	// count apart from those that did not, under the same Pending.
+	// that are not authenticated, in each of the PendingClasses apart: in all,
+	// of one address, and of one certificate once it was verified.
 	Pending               int
 	PendingPerAddress     int
 	PendingPerCertificate int

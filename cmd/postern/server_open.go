@@ -121,6 +121,7 @@ func (s *server) openAPI(context.Context) error {
 
 func (s *server) openProxies(context.Context) error {
 	limits := s.config.Limits
+	boundPending(&limits, s.logger.Named("proxy"))
 	lobby, err := proxy.NewLobby(proxy.LobbyConfig{
 		Limits: proxy.Limits{
 			Pending:               limits.Pending,
