@@ -3,8 +3,9 @@
 GO ?= go
 FUZZTIME ?= 1m
 BENCHFLAGS ?=
+SOAK_HOURS ?= 24
 
-.PHONY: demo check test bench fuzz
+.PHONY: demo check test bench fuzz soak
 
 # Everything embedded, on this machine alone: see the account settings it prints.
 demo:
@@ -29,3 +30,9 @@ bench:
 # Each fuzz target in turn, for FUZZTIME.
 fuzz:
 	test/fuzz.sh $(FUZZTIME)
+
+# So many hours' work of 50 agents, without its pauses: some ten minutes for a
+# day, on a machine that does little else. As root, like test.
+soak:
+	test/install.sh
+	SOAK_HOURS=$(SOAK_HOURS) $(GO) test -count=1 -timeout 1h -v -run '^TestSoak$$' ./test/faults
