@@ -43,7 +43,7 @@ func allowedDifferences() []difference {
 			why: "a FETCH of a body bears the UID, which the record needs (RFC 9051 §7.5.2 lets a server send any item)",
 			take: func(line string) string {
 				if bodyItem.MatchString(line) {
-					return fetchUID.ReplaceAllString(line, "FETCH (")
+					return fetchUID.ReplaceAllString(line, "$1")
 				}
 				return line
 			},
@@ -54,7 +54,7 @@ func allowedDifferences() []difference {
 var (
 	foreignCode = regexp.MustCompile(`^(\* OK )\[(?:URLMECH|ANNOTATIONS) [^]]*\] `)
 	bodyItem    = regexp.MustCompile(`FETCH \(.*(BODY\[|BINARY\[|RFC822)`)
-	fetchUID    = regexp.MustCompile(`FETCH \(UID \d+ `)
+	fetchUID    = regexp.MustCompile(`^(\* \d+ FETCH \((?:.*?[ )])??)UID \d+ ?`)
 )
 
 // twoRuns is what differs between any two runs, with Postern or without: the
