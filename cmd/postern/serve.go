@@ -84,10 +84,12 @@ func serve(cmd *cobra.Command, file string, config *Config) error {
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(signals)
 
+	manager := newServiceManager(logger)
 	s, err := newServer(cmd.Context(), config, logger)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
+	s.serving = manager.ready
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 	done := make(chan error, 1)
@@ -102,10 +104,13 @@ func serve(cmd *cobra.Command, file string, config *Config) error {
 			return errors.New("stopped at once, with work under way")
 		case sig := <-signals:
 			switch {
+			case sig == syscall.SIGHUP && stopping:
 			case sig == syscall.SIGHUP:
+				manager.reloading()
 				if err := s.Reload(); err != nil {
 					logger.Error("certificates not reloaded; the old ones stay in use", zap.Error(err))
 				}
+				manager.ready()
 			case stopping:
 				logger.Warn("stopping at once", zap.Stringer("signal", sig))
 				s.Abort()
@@ -113,6 +118,7 @@ func serve(cmd *cobra.Command, file string, config *Config) error {
 			default:
 				logger.Info("asked to stop; once more to stop at once", zap.Stringer("signal", sig))
 				stopping = true
+				manager.stopping()
 				stop()
 			}
 		}

@@ -111,6 +111,43 @@ func TestServeSignals(t *testing.T) {
 	}
 }
 
+// TestServeTellsTheServiceManager: systemd starts what depends on Postern, and
+// judges a reload, by these words (sd_notify(3)).
+func TestServeTellsTheServiceManager(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	want := func(state string) {
+		t.Helper()
+		b := make([]byte, 1024)
+		if err := l.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := l.Read(b)
+		if err != nil || string(b[:n]) != state {
+			t.Fatalf("%q, %v, want %q", b[:n], err, state)
+		}
+	}
+	cmd, _ := serveProcess(t, initialised(t))
+	want("READY=1")
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	want("RELOADING=1")
+	want("READY=1")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	want("STOPPING=1")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A request that never ends would hold the stop up; a second signal does not
 // wait for it.
 func TestSecondSignalStopsAtOnce(t *testing.T) {

@@ -36,6 +36,9 @@ type server struct {
 	api          *httpapi.Server
 	health       *health
 
+	// serving, where set before Run, is called once when everything runs.
+	serving func()
+
 	// listeners are by their configuration key.
 	listeners map[string]net.Listener
 

@@ -96,6 +96,9 @@ func (s *server) Run(ctx context.Context) error {
 		front.start("proxy", p.Run)
 	}
 	s.logger.Info("serving", zap.String("version", version()), zap.String("node", s.config.Node), zap.Strings("listeners", s.listening()))
+	if s.serving != nil {
+		s.serving()
+	}
 
 	select {
 	case <-ctx.Done():
