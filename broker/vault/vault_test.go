@@ -26,8 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newVault(t *testing.T) *servers.Vault {
 	t.Helper()
 	v := servers.StartVault(t)
-	v.MountKV("postern")
-	v.ApplyPolicies()
+	v.Setup("engine")
+	v.Setup("policies")
 	return v
 }
 

@@ -6,11 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 )
-
-// vaultTTL is how long Vault's tokens live; no test needs a renewal.
-const vaultTTL = time.Hour
 
 // config is the configuration file.
 func (p *Postern) config(vault string) string {
@@ -59,8 +55,9 @@ func (p *Postern) vaultConfig() string {
 	if v == nil {
 		return ""
 	}
-	v.MountKV("postern")
-	v.ApplyPolicies()
+	v.Setup("engine")
+	v.Setup("policies")
+	v.Setup("approle")
 	return fmt.Sprintf(`credentials:
   vault:
     address: %s
@@ -70,17 +67,16 @@ func (p *Postern) vaultConfig() string {
 %s`, v.Addr, v.CAFile, p.appRole("postern-proxy"), p.appRole("postern-writer"))
 }
 
-// appRole makes a role with the policy of the same name.
-func (p *Postern) appRole(policy string) string {
+// appRole lets Postern in as a role that Vault was made ready with.
+func (p *Postern) appRole(role string) string {
 	p.t.Helper()
 	v := p.options.Vault
-	roleID := v.AppRole(policy, policy, vaultTTL, vaultTTL)
-	secretID := filepath.Join(p.Dir, policy+".wrapped")
-	p.write(secretID, v.WrappedSecretID(policy))
+	secretID := filepath.Join(p.Dir, role+".wrapped")
+	p.write(secretID, v.Setup("secret-id", role))
 	return fmt.Sprintf(`      approle:
         role_id: %s
         secret_id_file: %s
         wrapped: true
         secret_id_state_file: %s
-`, roleID, filepath.Base(secretID), policy+".secret-id")
+`, v.Setup("role-id", role), filepath.Base(secretID), role+".secret-id")
 }

@@ -4,13 +4,14 @@ package servers
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -174,35 +175,25 @@ func (v *Vault) ClientFor(token string) *api.Client {
 	return client
 }
 
-// MountKV mounts a KV version 2 engine and waits until it takes writes.
-func (v *Vault) MountKV(mount string) {
+// Setup runs a step of deployments/vault/setup.sh, which is how Vault is made
+// ready for Postern everywhere, and returns what it prints.
+func (v *Vault) Setup(step string, args ...string) string {
 	v.t.Helper()
-	client := v.Client()
-	if err := client.Sys().Mount(mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}}); err != nil {
-		v.t.Fatalf("mount %s: %v", mount, err)
+	out, err := v.TrySetup(v.RootToken, nil, step, args...)
+	if err != nil {
+		v.t.Fatalf("setup.sh %s: %v\n%s", step, err, out)
 	}
-	WaitFor(v.t, vaultStartTimeout, func() bool {
-		_, err := client.KVv2(mount).Put(context.Background(), "ready", map[string]any{"x": "y"})
-		return err == nil
-	}, "the KV engine to take writes")
-	if err := client.KVv2(mount).DeleteMetadata(context.Background(), "ready"); err != nil {
-		v.t.Fatal(err)
-	}
+	return strings.TrimSuffix(out, "\n")
 }
 
-// ApplyPolicies writes Postern's policies as they are deployed: postern-proxy
-// and postern-writer from deployments/vault.
-func (v *Vault) ApplyPolicies() {
+// TrySetup is Setup with some token and further variables; it may fail.
+func (v *Vault) TrySetup(token string, env []string, step string, args ...string) (out string, err error) {
 	v.t.Helper()
-	for _, name := range []string{"postern-proxy", "postern-writer"} {
-		b, err := os.ReadFile(filepath.Join(moduleRoot(v.t), "deployments", "vault", name+".hcl"))
-		if err != nil {
-			v.t.Fatal(err)
-		}
-		if err := v.Client().Sys().PutPolicy(name, string(b)); err != nil {
-			v.t.Fatalf("policy %s: %v", name, err)
-		}
-	}
+	cmd := exec.Command(filepath.Join(moduleRoot(v.t), "deployments", "vault", "setup.sh"), append([]string{step}, args...)...)
+	cmd.Env = append(os.Environ(), "VAULT_ADDR="+v.Addr, "VAULT_CACERT="+v.CAFile, "VAULT_TOKEN="+token)
+	cmd.Env = append(cmd.Env, env...)
+	b, err := cmd.CombinedOutput()
+	return string(b), err
 }
 
 // EnableAuth mounts an auth method at its standard path, once.
@@ -234,8 +225,8 @@ func (v *Vault) Write(path string, data map[string]any) map[string]any {
 	return secret.Data
 }
 
-// AppRole makes an AppRole role with a policy and a token's time to live, and
-// returns its role-id.
+// AppRole makes an AppRole role with a policy and a token's time to live, where
+// a test needs another than setup.sh gives, and returns its role-id.
 func (v *Vault) AppRole(role, policy string, ttl, maxTTL time.Duration) string {
 	v.t.Helper()
 	v.EnableAuth("approle")

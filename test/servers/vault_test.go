@@ -18,7 +18,7 @@ func TestVaultBuilds(t *testing.T) {
 
 func TestVault(t *testing.T) {
 	v := StartVault(t)
-	v.MountKV("postern")
+	v.Setup("engine")
 	ctx := context.Background()
 	if _, err := v.Client().KVv2("postern").Put(ctx, "a", map[string]any{"marked": "kept-over-a-kill"}); err != nil {
 		t.Fatal(err)

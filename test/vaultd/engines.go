@@ -7,6 +7,7 @@ import (
 
 	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
+	"github.com/hashicorp/vault/audit"
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/credential/cert"
 	"github.com/hashicorp/vault/builtin/logical/pki"
@@ -29,6 +30,10 @@ func logicalBackends() map[string]logical.Factory {
 		"pki":     pki.Factory,
 		"transit": transit.Factory,
 	}
+}
+
+func auditBackends() map[string]audit.Factory {
+	return map[string]audit.Factory{"file": audit.NewFileBackend}
 }
 
 // clientCertificates asks for one and leaves judging it to the cert backend,

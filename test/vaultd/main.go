@@ -116,6 +116,7 @@ func newCore(o options) (*vault.Core, error) {
 		BuiltinRegistry:    builtins(),
 		CredentialBackends: credentialBackends(),
 		LogicalBackends:    logicalBackends(),
+		AuditBackends:      auditBackends(),
 	})
 }
 
