@@ -34,6 +34,7 @@ const (
 	EventSendIntent      EventType = "send.intent"
 	EventSendResult      EventType = "send.result"
 	EventSendRefused     EventType = "send.refused"
+	EventStateRestored   EventType = "state.restored"
 )
 
 // EventSpec documents one type.
@@ -69,6 +70,7 @@ func Catalogue() []EventSpec {
 		{EventSendIntent, 1, SendIntent{}, "a message is about to be submitted; durable before the final dot goes upstream", "mail_from, header_from, recipients, message_id"},
 		{EventSendResult, 1, SendResult{}, "what the upstream answered to it", "message_id"},
 		{EventSendRefused, 1, SendRefused{}, "a rule refused a message or an address", "address"},
+		{EventStateRestored, 1, StateRestored{}, "state and log were restored from a backup: what the log held after it is not there", ""},
 	}
 	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock"} {
 		for _, verb := range changeVerbs[kind] {
@@ -257,4 +259,16 @@ type SendRefused struct {
 	Rule    string `json:"rule"`
 	Address string `json:"address,omitempty"`
 	Text    string `json:"text"`
+}
+
+// StateRestored is the data of state.restored, which stands in every log.
+type StateRestored struct {
+	// Backup is the SHA-256 of the backup's database, in hex.
+	Backup   string    `json:"backup"`
+	BackedUp time.Time `json:"backed_up"`
+	// Events is how many events this log had in the backup.
+	Events int64 `json:"events"`
+	// Lost is how many more this log had in the state that was replaced; absent
+	// when there was none.
+	Lost *int64 `json:"lost,omitempty"`
 }

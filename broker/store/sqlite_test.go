@@ -106,7 +106,6 @@ func TestReopen(t *testing.T) {
 	wantCode(t, err, broker.Unavailable)
 	wantCode(t, first.AppendEvents(ctx, []*broker.Event{w.Refused("x")}), broker.Unavailable)
 	wantCode(t, first.CreateFirm(ctx, storetest.Admin, &broker.Firm{Name: "x"}), broker.Unavailable)
-	wantCode(t, first.Backup(ctx, path+".copy"), broker.Unavailable)
 
 	second := open(t, Config{Path: path})
 	m, err := second.Mailbox(ctx, w.Mailbox.ID)
@@ -400,27 +399,6 @@ func TestClock(t *testing.T) {
 	want := time.Date(2026, 3, 1, 6, 30, 0, 987654000, time.UTC)
 	if !w.Firm.CreatedAt.Equal(want) || !storetest.All(t, s, w.Firm.ID)[0].Time.Equal(want) {
 		t.Errorf("created at %v, want %v", w.Firm.CreatedAt, want)
-	}
-}
-
-func TestBackup(t *testing.T) {
-	s := open(t, Config{})
-	w := storetest.Build(t, s)
-	path := filepath.Join(t.TempDir(), "copy.db")
-	must(t, s.Backup(ctx, path))
-	wantCode(t, s.Backup(ctx, path), broker.Conflict)
-	copied := open(t, Config{Path: path}) // refuses a file that is open to others
-	log := storetest.All(t, copied, w.Firm.ID)
-	storetest.Verify(t, log)
-	if len(log) != 4 {
-		t.Errorf("%d events in the copy", len(log))
-	}
-	failed := filepath.Join(t.TempDir(), "failed.db")
-	gone, cancel := context.WithCancel(ctx)
-	cancel()
-	wantCode(t, s.Backup(gone, failed), broker.Unavailable)
-	if _, err := os.Stat(failed); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("an incomplete copy is left: %v", err)
 	}
 }
 

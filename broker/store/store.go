@@ -70,6 +70,7 @@ type Store struct {
 	writer  writer
 
 	notifier  *notifier
+	release   func() error // of the hold on the database
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -90,19 +91,23 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = defaultWriteTimeout
 	}
-	if err := createFile(cfg.Path); err != nil {
+	release, err := hold(cfg.Path, false)
+	if err != nil {
 		return nil, err
+	}
+	if err := createFile(cfg.Path); err != nil {
+		return nil, errors.Join(err, release())
 	}
 	writes, err := openSQLite(cfg.Path, false)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, release())
 	}
 	if err := migrate(ctx, writes); err != nil {
-		return nil, errors.Join(err, writes.Close())
+		return nil, errors.Join(err, writes.Close(), release())
 	}
 	readers, err := openSQLite(cfg.Path, true)
 	if err != nil {
-		return nil, errors.Join(err, writes.Close())
+		return nil, errors.Join(err, writes.Close(), release())
 	}
 	s := &Store{
 		cfg:      cfg,
@@ -115,6 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		stopped:  make(chan struct{}),
 		writer:   writer{db: writes, pragmas: cfg.pragmas},
 		notifier: newNotifier(),
+		release:  release,
 	}
 	go s.run()
 	return s, nil
@@ -128,7 +134,7 @@ func (s *Store) Close() error {
 		close(s.quit)
 		<-s.stopped
 		s.notifier.close()
-		s.closeErr = errors.Join(s.reads.close(), s.readers.Close(), s.writer.db.Close())
+		s.closeErr = errors.Join(s.reads.close(), s.readers.Close(), s.writer.db.Close(), s.release())
 	})
 	return s.closeErr
 }

@@ -164,7 +164,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "the server's management `socket` (or POSTERN_SOCKET)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the server's answer as JSON")
 	root.AddCommand(
-		newServeCommand(), newInitCommand(), newDemoCommand(),
+		newServeCommand(), newInitCommand(), newBackupCommand(), newRestoreCommand(), newDemoCommand(),
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
 		newSessionCommand(a), newLockCommand(a), newLogCommand(a),
