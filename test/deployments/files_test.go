@@ -14,7 +14,7 @@ func deployed(parts ...string) string {
 	return filepath.Join(append([]string{"..", "..", "deployments"}, parts...)...)
 }
 
-func read(t *testing.T, path string) string {
+func read(t testing.TB, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
