@@ -67,6 +67,7 @@ func NewCertificates(config CertificatesConfig) (*Certificates, error) {
 			Help: "Certificates read anew: taken over (ok), or refused and the old ones kept (failed).",
 		}, []string{"result"}),
 	}
+	c.reloads.WithLabelValues("failed") // there as 0
 	if err := c.Reload(); err != nil {
 		return nil, err
 	}

@@ -66,6 +66,9 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if config.Logger == nil {
 		config.Logger = zap.NewNop()
 	}
+	// So that each is there as 0.
+	config.Lobby.metrics.panics.WithLabelValues(config.Name)
+	config.Lobby.metrics.acceptFailures.WithLabelValues(config.Name)
 	return &Server{
 		config:  config,
 		limits:  config.Lobby.limits,

@@ -4,6 +4,8 @@ package session
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-mail/postern/broker"
 )
 
 // metrics are what operations watches.
@@ -45,6 +47,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Namespace: "postern", Name: "session_ends_unrecorded",
 			Help: "session.end events that the audit log has not taken yet.",
 		}),
+	}
+	// So that each is there as 0: the first increase of what was not there is
+	// none to Prometheus.
+	for _, protocol := range []broker.Protocol{broker.ProtocolIMAP, broker.ProtocolSubmission} {
+		m.live.WithLabelValues(string(protocol))
+		m.budgetRefusals.WithLabelValues(string(protocol))
+		m.drift.WithLabelValues(string(protocol))
 	}
 	if r == nil {
 		return m, nil
