@@ -112,7 +112,8 @@ func answers(t *testing.T, v *servers.Vault, token, method, path string, body ma
 			t.Fatal(err)
 		}
 	}
-	response, err := client.RawRequestWithContext(t.Context(), request) //nolint:staticcheck // no other call takes any method
+	//lint:ignore SA1019 no other call takes any method
+	response, err := client.RawRequestWithContext(t.Context(), request)
 	if response != nil {
 		defer response.Body.Close()
 		switch response.StatusCode {
