@@ -13,19 +13,9 @@ import (
 type variant struct {
 	name  string
 	proxy *proxy
-	// figures are those that the switch can change, by their place in
-	// figures; nil: all.
-	figures []int
+	// figures are the keys of those that the switch can change; nil: all.
+	figures []string
 }
-
-// The figures' places in the tables.
-const (
-	perSession = iota
-	perGigabyte
-	perCommand
-	perMessage
-	perIdle
-)
 
 // deployed is what the second table, the storm and the revokes are measured
 // on: Postern with Vault and a provider with TLS.
@@ -50,25 +40,25 @@ func (b *bench) asDeployed(d *deployed, sealed *postern) {
 	variants := []variant{
 		{name: "as deployed", proxy: whole},
 		{name: "upstream in plain text", proxy: d.postern.proxy("upstream in plain text", "plain")},
-		{name: "sealed file, no Vault", proxy: sealed.proxy("sealed", "tls"), figures: []int{perSession}},
-		{name: "no client certificate", proxy: b.withoutCertificate(d), figures: []int{perSession, perIdle}},
-		{name: "nothing recorded", proxy: b.withoutRecords(), figures: []int{perSession, perGigabyte, perMessage}},
-		{name: "clients with post-quantum key exchange", proxy: b.withPostQuantum(d), figures: []int{perSession}},
+		{name: "sealed file, no Vault", proxy: sealed.proxy("sealed", "tls"), figures: []string{"session"}},
+		{name: "no client certificate", proxy: b.withoutCertificate(d), figures: []string{"session", "idle"}},
+		{name: "nothing recorded", proxy: b.withoutRecords(), figures: []string{"session", "fetch", "message"}},
+		{name: "clients with post-quantum key exchange", proxy: b.withPostQuantum(d), figures: []string{"session"}},
 	}
 	head := []string{"figure"}
-	rows := make([][]string, 0, len(figures()))
+	var rows [][]string
 	for _, v := range variants {
 		head = append(head, v.name)
 	}
 	begin := b.usage()
-	for at, f := range figures() {
+	for _, f := range b.figures() {
 		row := make([]string, 1+len(variants))
 		row[0] = f.name
 		var measured []*proxy
 		var columns []int
 		for i, v := range variants {
 			row[1+i] = "–"
-			if v.measures(at) {
+			if v.measures(f.key) {
 				measured, columns = append(measured, v.proxy), append(columns, 1+i)
 			}
 		}
@@ -86,7 +76,7 @@ func (b *bench) asDeployed(d *deployed, sealed *postern) {
 const deployedHow = "As deployed: credentials in HashiCorp Vault over TLS, upstream over TLS, client certificates, records on disk; clients offer X25519 alone. " +
 	"Nothing recorded is a binary that no configuration can bring about: test/bench builds it."
 
-func (v *variant) measures(figure int) bool {
+func (v *variant) measures(figure string) bool {
 	return v.figures == nil || slices.Contains(v.figures, figure)
 }
 

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -49,6 +50,8 @@ const (
 
 // figure is a row of the first table.
 type figure struct {
+	// key is its name on the command line.
+	key  string
 	name string
 	// unit follows the value, which is multiplied by times.
 	unit  string
@@ -63,20 +66,23 @@ const milli, micro, kilo = 1e3, 1e6, 1.0 / (1 << 10)
 
 // figures are the first table's rows. Memory comes last: it starts the
 // servers anew.
-func figures() []figure {
-	return []figure{
-		{"CPU per session (TLS handshake, login, SELECT, LOGOUT)", "ms", milli, 1.5, (*bench).sessionCost},
-		{"CPU per GB fetched (12 KB messages)", "s", 1, 1.5, (*bench).fetchCost},
-		{"CPU per small command (NOOP)", "µs", micro, 1.3, (*bench).noopCost},
-		{"CPU per submitted message (12 KB)", "ms", milli, 2, (*bench).messageCost},
-		{"memory per idle TLS session", "KB", kilo, 1.5, (*bench).idleMemory},
+func (b *bench) figures() []figure {
+	all := []figure{
+		{"session", "CPU per session (TLS handshake, login, SELECT, LOGOUT)", "ms", milli, 1.5, (*bench).sessionCost},
+		{"fetch", "CPU per GB fetched (12 KB messages)", "s", 1, 1.5, (*bench).fetchCost},
+		{"noop", "CPU per small command (NOOP)", "µs", micro, 1.3, (*bench).noopCost},
+		{"message", "CPU per submitted message (12 KB)", "ms", milli, 2, (*bench).messageCost},
+		{"idle", "memory per idle TLS session", "KB", kilo, 1.5, (*bench).idleMemory},
 	}
+	return slices.DeleteFunc(all, func(f figure) bool { return len(b.chosen) > 0 && !slices.Contains(b.chosen, f.key) })
 }
 
 // bench is one run of this program.
 type bench struct {
 	h *harness
 	scale
+	// chosen are the keys of the figures to measure; none: all.
+	chosen []string
 	// submitted numbers the messages, so that each has a Message-ID of its own.
 	submitted int
 	// negotiated is what all proxies' handshakes must come to.

@@ -16,6 +16,7 @@ func main() {
 	quick := flag.Bool("quick", false, "do less work: the figures are rougher")
 	profiles := flag.String("profile", "", "write Postern's CPU and heap profiles for each figure to this `directory`, and measure nothing else")
 	only := flag.String("only", strings.Join(allParts(), ","), "the `parts` to measure")
+	chosen := flag.String("figures", "", "the first table's `figures` to measure, of session,fetch,noop,message,idle (default all)")
 	auth := flag.String(authServerFlag, "", "be nginx's auth server (for this program's own use)")
 	flag.Parse()
 	if *auth != "" {
@@ -30,6 +31,13 @@ func main() {
 		}
 	}
 	b := &bench{scale: fullScale}
+	if *chosen != "" {
+		b.chosen = strings.Split(*chosen, ",")
+		if len(b.figures()) != len(b.chosen) {
+			fmt.Fprintf(os.Stderr, "-figures: %q is not a list of session,fetch,noop,message,idle\n", *chosen)
+			os.Exit(2)
+		}
+	}
 	if *quick {
 		b.scale = quickScale
 	}

@@ -43,14 +43,17 @@ func (b *bench) profile(dir string) {
 		}
 	}
 	target := p.proxy("Postern", "plain")
-	for i, name := range []string{"session", "fetch", "noop", "message"} {
-		b.runProfiled(figures()[i], target)
+	for _, f := range b.figures() {
+		if f.key == "idle" {
+			b.profileIdle(p, target, scratch, dir)
+			continue
+		}
+		b.runProfiled(f, target)
 		for _, kind := range []string{"cpu", "heap"} {
-			b.keep(filepath.Join(scratch, fmt.Sprintf("%d.%s", written, kind)), filepath.Join(dir, name+"."+kind))
+			b.keep(filepath.Join(scratch, fmt.Sprintf("%d.%s", written, kind)), filepath.Join(dir, f.key+"."+kind))
 		}
 	}
-	b.profileIdle(p, target, scratch, dir)
-	b.h.Logf("see: go tool pprof -top %s", filepath.Join(dir, "session.cpu"))
+	b.h.Logf("see: go tool pprof -top %s", filepath.Join(dir, "FIGURE.cpu"))
 }
 
 func (b *bench) runProfiled(f figure, p *proxy) {

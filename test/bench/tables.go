@@ -102,8 +102,8 @@ func (b *bench) besideOthers(p *postern) {
 		startNginx(b.h, b.provider, firstAgents), startDovecotProxy(b.h, b.provider, firstAgents), p.proxy("Postern", "plain"),
 	}
 	begin := b.usage()
-	rows := make([][]string, 0, len(figures()))
-	for _, f := range figures() {
+	var rows [][]string
+	for _, f := range b.figures() {
 		got := b.alternate(f, proxies)
 		nginx, dovecot, postern := got[0].median(), got[1].median(), got[2].median()
 		verdict := "reached"
