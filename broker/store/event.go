@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -268,15 +269,21 @@ func (t *tx) head(log broker.ID) (*logHead, error) {
 	if h := t.heads[log]; h != nil {
 		return h, nil
 	}
-	if _, err := t.exec(`INSERT INTO logs (firm_id, next_seq) VALUES ($1, 0) ON CONFLICT (firm_id) DO NOTHING`, string(log)); err != nil {
-		return nil, err
-	}
-	rows, err := t.query(`SELECT number, next_seq FROM logs WHERE firm_id = $1`, string(log))
-	if err != nil {
-		return nil, err
-	}
 	h := new(logHead)
-	if err := scanOne(rows, &h.number, &h.stored); err != nil {
+	find := func() error {
+		rows, err := t.query(`SELECT number, next_seq FROM logs WHERE firm_id = $1`, string(log))
+		if err != nil {
+			return err
+		}
+		return scanOne(rows, &h.number, &h.stored)
+	}
+	err := find()
+	if errors.Is(err, sql.ErrNoRows) {
+		if _, err = t.exec(`INSERT INTO logs (firm_id, next_seq) VALUES ($1, 0)`, string(log)); err == nil {
+			err = find()
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	h.next = h.stored

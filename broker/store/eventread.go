@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"strings"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -26,8 +25,56 @@ func (s *Store) Events(ctx context.Context, q broker.EventQuery) ([]*broker.Stor
 	if q.After < -1 || q.After == math.MaxInt64 {
 		return nil, broker.InvalidField("after", "use -1 or the last number seen")
 	}
-	query, args := eventQuery(q)
-	rows, err := s.read(ctx)(query, args...)
+	if q.Type == "" && q.SessionID == "" {
+		return s.selectEvents(ctx, selectEvents(q), q.Limit)
+	}
+	keyed, newest, err := s.keyQuery(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var all []*broker.StoredEvent
+	if keyed.from != "" {
+		if all, err = s.selectEvents(ctx, keyed, q.Limit); err != nil || len(all) == q.Limit {
+			return all, err
+		}
+	}
+	rest, err := s.selectEvents(ctx, newest, q.Limit-len(all))
+	if err != nil {
+		return nil, err
+	}
+	return append(all, rest...), nil
+}
+
+// eventSelect is a query for events under construction.
+type eventSelect struct {
+	from, conditions, order string
+	args                    []any
+}
+
+// selectEvents selects what q asks for by reading the log.
+func selectEvents(q broker.EventQuery) eventSelect {
+	x := eventSelect{from: "events e JOIN logs l ON l.number = e.log", order: "e.seq"}
+	x.where("l.firm_id = $%d", string(q.FirmID))
+	x.where(" AND e.seq > $%d", q.After)
+	if q.Type != "" {
+		x.where(" AND e.type = $%d", string(q.Type))
+	}
+	if q.SessionID != "" {
+		x.where(" AND e.session_id = $%d", string(q.SessionID))
+	}
+	return x
+}
+
+// where adds a condition with its argument.
+func (x *eventSelect) where(condition string, arg any) {
+	x.args = append(x.args, arg)
+	x.conditions += fmt.Sprintf(condition, len(x.args))
+}
+
+func (s *Store) selectEvents(ctx context.Context, x eventSelect, limit int) ([]*broker.StoredEvent, error) {
+	args := append(x.args, limit)
+	rows, err := s.read(ctx)(fmt.Sprintf(`SELECT e.record, e.salt, e.leaf_hash FROM %s WHERE %s ORDER BY %s LIMIT $%d`,
+		x.from, x.conditions, x.order, len(args)), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -46,22 +93,6 @@ func (s *Store) Events(ctx context.Context, q broker.EventQuery) ([]*broker.Stor
 		all = append(all, e)
 	}
 	return all, dbError(rows.Err())
-}
-
-func eventQuery(q broker.EventQuery) (string, []any) {
-	var b strings.Builder
-	b.WriteString(`SELECT e.record, e.salt, e.leaf_hash FROM events e JOIN logs l ON l.number = e.log
-		WHERE l.firm_id = $1 AND e.seq > $2`)
-	args := []any{string(q.FirmID), q.After}
-	for _, narrow := range []struct{ column, value string }{{"type", string(q.Type)}, {"session_id", string(q.SessionID)}} {
-		if narrow.value != "" {
-			args = append(args, narrow.value)
-			fmt.Fprintf(&b, " AND e.%s = $%d", narrow.column, len(args))
-		}
-	}
-	args = append(args, q.Limit)
-	fmt.Fprintf(&b, " ORDER BY e.seq LIMIT $%d", len(args))
-	return b.String(), args
 }
 
 // decodeEvent fills in e.Event from its record.

@@ -10,8 +10,8 @@ import (
 	"github.com/postern-mail/postern/broker"
 )
 
-// Sessions returns session records, newest first. limit is 1 to 10000; 0:
-// 1000.
+// Sessions returns session records, newest first: their ids are UUIDv7, which
+// are in the order of their making. limit is 1 to 10000; 0: 1000.
 func (s *Store) Sessions(ctx context.Context, liveOnly bool, limit int) ([]*broker.Session, error) {
 	if limit < 0 || limit > maxSessions {
 		return nil, broker.InvalidField("limit", "use 1 to %d", maxSessions)
@@ -19,10 +19,10 @@ func (s *Store) Sessions(ctx context.Context, liveOnly bool, limit int) ([]*brok
 	if limit == 0 {
 		limit = defaultSessions
 	}
-	query := `SELECT doc, ended_at, end_reason FROM sessions ORDER BY opened_at DESC, id DESC LIMIT $1`
+	query := `SELECT doc, ended_at, end_reason FROM sessions ORDER BY id DESC LIMIT $1`
 	if liveOnly {
 		query = `SELECT doc, ended_at, end_reason FROM sessions WHERE ended_at IS NULL
-			ORDER BY opened_at DESC, id DESC LIMIT $1`
+			ORDER BY id DESC LIMIT $1`
 	}
 	return sessions(s.read(ctx), query, limit)
 }
@@ -62,7 +62,7 @@ func (s *Store) EndStaleSessions(ctx context.Context, node string) (int, error) 
 	n := 0
 	err := s.write(ctx, func(t *tx) error {
 		stale, err := sessions(t.query, `SELECT doc, ended_at, end_reason FROM sessions
-			WHERE node = $1 AND ended_at IS NULL ORDER BY opened_at, id`, node)
+			WHERE node = $1 AND ended_at IS NULL ORDER BY id`, node)
 		if err != nil {
 			return err
 		}

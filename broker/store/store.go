@@ -60,6 +60,8 @@ type Store struct {
 	cfg      Config
 	log      *zap.Logger
 	versions map[broker.EventType]eventKind
+	// keyQueries are what keyEvents runs.
+	keyQueries [2]string
 
 	readers *sql.DB
 	reads   statements
@@ -112,7 +114,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg:      cfg,
 		log:      cfg.Logger,
-		versions: eventKinds(),
+		versions: eventKinds(), keyQueries: keyQueries(),
 		readers:  readers,
 		reads:    statements{prepare: readers.PrepareContext},
 		jobs:     make(chan *job),

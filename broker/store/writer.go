@@ -65,18 +65,40 @@ func (s *Store) write(ctx context.Context, do func(*tx) error) error {
 
 var errClosed = errors.New("store: closed")
 
-// run executes the jobs, one after another.
+// run executes the jobs, one after another, and gives events their keys when
+// they have gathered for a while.
 func (s *Store) run() {
 	defer close(s.stopped)
 	defer s.writer.discard()
+	keys := time.NewTimer(0) // what an earlier run of Postern left
+	defer keys.Stop()
+	waiting := true
 	for {
 		select {
 		case j := <-s.jobs:
 			j.done <- s.transact(j.do)
+			if !waiting {
+				keys.Reset(keyDelay)
+				waiting = true
+			}
+		case <-keys.C:
+			if waiting = s.keyEvents(); waiting {
+				keys.Reset(keyDelay / 100)
+			}
 		case <-s.quit:
 			return
 		}
 	}
+}
+
+// keyEvents reports whether there are more. What fails is tried again with the
+// next events: without keys they are found all the same, only slower.
+func (s *Store) keyEvents() (more bool) {
+	err := s.transact(func(t *tx) (err error) {
+		more, err = t.keyEvents()
+		return err
+	})
+	return more && err == nil
 }
 
 // transact commits what do does, all or nothing.
