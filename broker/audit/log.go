@@ -21,6 +21,8 @@ const (
 	defaultBatch = 500
 	// maxKept is how many octets an idle encoder may hold on to.
 	maxKept = 64 << 10
+	// busyFor is how long after a commit the log counts as busy.
+	busyFor = 50 * time.Millisecond
 	// stalledAfter is how long a commit may take before the log is unhealthy.
 	stalledAfter = 5 * time.Second
 	// unhealthyFor is how long a failure shows, if no success ends it. Were it
@@ -44,8 +46,8 @@ type Config struct {
 	QueueSize int
 	// BatchSize is how many events one transaction holds at most; 0: 500.
 	BatchSize int
-	// MaxDelay lets a batch that is not full wait for more; 0: none, since a
-	// batch gathers while the one before is committed.
+	// MaxDelay lets a batch that is not full wait for more while the log is
+	// busy; 0: none, since a batch gathers while the one before is committed.
 	MaxDelay time.Duration
 }
 
@@ -56,6 +58,9 @@ type Log struct {
 	kinds   map[broker.EventType]kind
 	metrics *metrics
 	encoded sync.Pool // of *encoder
+
+	// committed is when the last commit ended; it belongs to Run's goroutine.
+	committed time.Time
 
 	// wake has room for one token: something was queued.
 	wake chan struct{}

@@ -149,6 +149,24 @@ func TestMaxDelay(t *testing.T) {
 	})
 }
 
+// An event that comes alone is committed at once, whatever MaxDelay is.
+func TestALoneEventIsNotDelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop := start(t, Config{Store: &fakeStore{}, MaxDelay: time.Second})
+		defer stop()
+		for range 3 {
+			began := time.Now()
+			if err := l.Submit(event("x")).Wait(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took != 0 {
+				t.Errorf("took %v", took)
+			}
+			time.Sleep(2 * busyFor)
+		}
+	})
+}
+
 // What a producer does to an event later does not show in the record.
 func TestEventIsCopied(t *testing.T) {
 	store := newGated()

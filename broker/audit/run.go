@@ -74,9 +74,11 @@ func (l *Log) take() *batch {
 	return b
 }
 
-// gather waits for the first batch to fill up, for MaxDelay at most.
+// gather waits for the first batch to fill up, for MaxDelay at most, while the
+// log is busy: a commit costs as much for one event as for many. An event that
+// comes alone is committed at once.
 func (l *Log) gather() {
-	if l.cfg.MaxDelay == 0 {
+	if l.cfg.MaxDelay == 0 || time.Since(l.committed) > busyFor {
 		return
 	}
 	l.mu.Lock()
@@ -112,7 +114,8 @@ func (l *Log) commit(b *batch) {
 	if broker.CodeOf(err) == broker.Invalid && len(events) > 1 {
 		err = l.rescue(events)
 	}
-	l.metrics.committed(len(events), time.Since(began), err)
+	l.committed = time.Now()
+	l.metrics.committed(len(events), l.committed.Sub(began), err)
 	l.judge(err)
 	if err != nil {
 		l.log.Error("events were not recorded", zap.Int("events", len(events)),

@@ -52,8 +52,6 @@ type recordTail struct {
 	AgentID       broker.ID `json:"agent_id,omitempty"`
 	WorkstationID broker.ID `json:"workstation_id,omitempty"`
 	MailboxID     broker.ID `json:"mailbox_id,omitempty"`
-
-	Data any `json:"data,omitempty"`
 }
 
 // pending is an event ready to be written: it shares nothing with the event
@@ -132,11 +130,13 @@ func (s *Store) prepare(events []*broker.Event) ([]pending, error) {
 		arena.WriteString(`,"seq":`)
 		ends[i][0] = arena.Len()
 		if err := enc.Encode(recordTail{
-			e.Type, e.Version, e.Actor, e.SessionID, e.AgentID, e.WorkstationID, e.MailboxID, e.Data,
+			e.Type, e.Version, e.Actor, e.SessionID, e.AgentID, e.WorkstationID, e.MailboxID,
 		}); err != nil {
 			return nil, notRecordable(e, err)
 		}
-		arena.Truncate(arena.Len() - len("\n"))
+		if err := appendData(&arena, enc, e.Data); err != nil {
+			return nil, notRecordable(e, err)
+		}
 		arena.Bytes()[ends[i][0]] = ',' // was the opening brace
 		ends[i][1] = arena.Len()
 	}
@@ -147,6 +147,34 @@ func (s *Store) prepare(events []*broker.Event) ([]pending, error) {
 		start = ends[i][1]
 	}
 	return batch, nil
+}
+
+// appendData completes a record, which ends in "}\n", with the event's data.
+// What is JSON already is copied without encoding/json's detour.
+func appendData(arena *bytes.Buffer, enc *json.Encoder, data any) error {
+	arena.Truncate(arena.Len() - len("}\n"))
+	var raw json.RawMessage
+	switch d := data.(type) {
+	case nil:
+	case json.RawMessage:
+		raw = d
+	case *json.RawMessage:
+		raw = *d
+	default: // its struct
+		arena.WriteString(`,"data":`)
+		if err := enc.Encode(data); err != nil {
+			return err
+		}
+		arena.Truncate(arena.Len() - len("\n"))
+	}
+	if raw != nil {
+		arena.WriteString(`,"data":`)
+		if err := json.Compact(arena, raw); err != nil {
+			return err
+		}
+	}
+	arena.WriteByte('}')
+	return nil
 }
 
 // fill completes e, and fills p with what is not the record.

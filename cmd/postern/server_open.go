@@ -16,6 +16,10 @@ import (
 	"github.com/postern-mail/postern/proxy/submission"
 )
 
+// recordDelay is how long events wait for others while many come: a commit
+// costs as much for one as for many, and an agent does not notice it.
+const recordDelay = 5 * time.Millisecond
+
 // open builds from the state outwards: what is built later stands on what was
 // built before.
 func (s *server) open(ctx context.Context) error {
@@ -48,7 +52,9 @@ func (s *server) openState(ctx context.Context) error {
 	if err != nil {
 		return keyError("store.path", err)
 	}
-	s.log, err = audit.New(audit.Config{Store: s.store, Logger: s.logger.Named("audit"), Registerer: s.registry})
+	s.log, err = audit.New(audit.Config{
+		Store: s.store, Logger: s.logger.Named("audit"), Registerer: s.registry, MaxDelay: recordDelay,
+	})
 	return err
 }
 
