@@ -164,6 +164,7 @@ func (c *Certificates) serverConfig(certificateRequired bool) *tls.Config {
 // is good. There are no resumed sessions: a ticket would let a workstation
 // back in on the strength of a certificate that has been withdrawn since.
 func newConfigs(pair tls.Certificate, roots *x509.CertPool) *configs {
+	verified := &verifiedChains{roots: roots}
 	required := &tls.Config{
 		Certificates:           []tls.Certificate{pair},
 		MinVersion:             tls.VersionTLS12,
@@ -182,34 +183,12 @@ func newConfigs(pair tls.Certificate, roots *x509.CertPool) *configs {
 			return nil, nil
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
-			return verifyClient(state.PeerCertificates, roots, time.Now())
+			return verified.verify(state.PeerCertificates, time.Now())
 		},
 	}
 	optional := required.Clone()
 	optional.ClientAuth = tls.RequestClientCert
 	return &configs{required: required, optional: optional}
-}
-
-// verifyClient checks a client's chain. None at all is good here: whether it
-// may be missing was ClientAuth's to decide.
-func verifyClient(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) error {
-	if len(chain) == 0 {
-		return nil
-	}
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		intermediates.AddCert(c)
-	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots:         roots,
-		Intermediates: intermediates,
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	if err != nil {
-		return fmt.Errorf("client certificate %q: %w", chain[0].Subject, err)
-	}
-	return nil
 }
 
 // parseCAs reads a PEM bundle, which must hold CA certificates and nothing
