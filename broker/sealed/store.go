@@ -133,13 +133,10 @@ func (s *Store) Credential(ctx context.Context, firm, mailbox broker.ID) (*broke
 	if err != nil {
 		return nil, err
 	}
-	all, err := s.read()
+	e, err := s.readOne(key)
 	if err != nil {
 		return nil, err
 	}
-	e := all[key]
-	delete(all, key)
-	all.wipe()
 	if e == nil {
 		return nil, broker.Errorf(broker.NotFound, "no credential is stored for this mailbox")
 	}
@@ -254,14 +251,48 @@ func (s *Store) update(ctx context.Context, change func(contents) (bool, error))
 	return s.write(all)
 }
 
+// readOne decrypts the file for one entry; nil: there is none.
+func (s *Store) readOne(key string) (*entry, error) {
+	plain, err := s.decrypt()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	if e, ok := find(plain, key); ok {
+		return e, nil
+	}
+	all, err := s.parse(plain)
+	e := all[key]
+	delete(all, key)
+	all.wipe()
+	return e, err
+}
+
 // read decrypts the file.
 func (s *Store) read() (contents, error) {
+	plain, err := s.decrypt()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return s.parse(plain)
+}
+
+func (s *Store) parse(plain []byte) (contents, error) {
+	all, err := parse(plain)
+	if err != nil {
+		return nil, failure(broker.Invalid, ReasonDamaged, fmt.Errorf("%s: %w", s.path, err))
+	}
+	return all, nil
+}
+
+// decrypt returns the plain text, which the caller wipes.
+func (s *Store) decrypt() ([]byte, error) {
 	sealed, err := readFile(s.path, maxFile)
 	if err != nil {
 		return nil, fileError(err, s.path)
 	}
 	plain, err := decrypt(sealed, s.identity)
-	defer clear(plain)
 	var mismatch *age.NoIdentityMatchError
 	switch {
 	case errors.As(err, &mismatch):
@@ -269,11 +300,7 @@ func (s *Store) read() (contents, error) {
 	case err != nil:
 		return nil, failure(broker.Invalid, ReasonDamaged, fmt.Errorf("%s: %w", s.path, err))
 	}
-	all, err := parse(plain)
-	if err != nil {
-		return nil, failure(broker.Invalid, ReasonDamaged, fmt.Errorf("%s: %w", s.path, err))
-	}
-	return all, nil
+	return plain, nil
 }
 
 // decrypt returns what is in an age file, all of it or an error. The buffer
