@@ -3,7 +3,6 @@
 package sealed
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,9 +15,6 @@ import (
 // format is the version of the plain text, which an older Postern refuses
 // rather than misreads.
 const format = 1
-
-// head is how a plain text of this format begins.
-const head = `{"format":1,"entries":{`
 
 // contents are all credentials, by "<firm-id>/<mailbox-id>".
 type contents map[string]*entry
@@ -74,35 +70,6 @@ func parse(plain []byte) (contents, error) {
 	return f.Entries, nil
 }
 
-// find returns one entry of what marshal wrote, and decodes no other's secret;
-// false: it takes parse to tell.
-func find(plain []byte, key string) (*entry, bool) {
-	if !bytes.HasPrefix(plain, []byte(head)) {
-		return nil, false
-	}
-	// Inside a string every quote is escaped, so that this is a key.
-	_, value, ok := bytes.Cut(plain, []byte(`"`+key+`":`))
-	if !ok {
-		return nil, false
-	}
-	// So is what follows, which is the last thing in an entry. The decoder is
-	// given no more than the entry, since it copies what it reads.
-	secret := bytes.Index(value, []byte(`,"secret":"`))
-	if secret < 0 {
-		return nil, false
-	}
-	end := bytes.Index(value[secret:], []byte(`"}`))
-	if end < 0 {
-		return nil, false
-	}
-	e := new(entry)
-	if json.Unmarshal(value[:secret+end+len(`"}`)], e) != nil || !wellFormed(key, e) {
-		clear(e.Secret)
-		return nil, false
-	}
-	return e, true
-}
-
 func wellFormed(key string, e *entry) bool {
 	firm, mailbox, ok := strings.Cut(key, "/")
 	if !ok || e == nil || e.Version < 1 {
@@ -117,16 +84,16 @@ func wellFormed(key string, e *entry) bool {
 // marshal is json.Marshal by hand for the secrets: encoding/json would leave
 // copies of them in its pooled buffers.
 func (c contents) marshal() ([]byte, error) {
-	type public struct {
+	type head struct {
 		Version  int                   `json:"version"`
 		Kind     broker.CredentialKind `json:"kind"`
 		Username string                `json:"username,omitempty"`
 	}
 	keys := make([]string, 0, len(c))
 	heads := make(map[string][]byte, len(c))
-	size := len(head) + len(`}}`)
+	size := len(`{"format":1,"entries":{}}`)
 	for key, e := range c {
-		b, err := json.Marshal(public{e.Version, e.Kind, e.Username})
+		b, err := json.Marshal(head{e.Version, e.Kind, e.Username})
 		if err != nil {
 			return nil, err
 		}
@@ -134,7 +101,7 @@ func (c contents) marshal() ([]byte, error) {
 		size += len(`"":,`) + len(key) + len(b) + len(`,"secret":""`) + base64.StdEncoding.EncodedLen(len(e.Secret))
 	}
 	slices.Sort(keys)
-	plain := append(make([]byte, 0, size), head...)
+	plain := append(make([]byte, 0, size), `{"format":1,"entries":{`...)
 	for i, key := range keys {
 		if i > 0 {
 			plain = append(plain, ',')

@@ -15,9 +15,11 @@
 //
 // Invariants:
 //
-//   - No credential stays in memory between calls: each call decrypts the
-//     file (X25519: a fraction of a millisecond at the size of a small site),
-//     and wipes what it does not return. age's own buffers cannot be wiped.
+//   - No credential stays in memory in the clear between calls. The entries of
+//     a file that did not change since are kept encrypted with a key of this
+//     process, since decrypting all of them at each login costs more than the
+//     rest of it. A call decrypts and returns one. age's own buffers cannot be
+//     wiped.
 //   - The file is replaced whole, by rename, after it and before its folder
 //     are synced: a crash leaves the old one or the new one. A writer holds a
 //     lock (flock) from its reading to its rename.

@@ -65,6 +65,7 @@ var _ broker.Credentials = (*Store)(nil)
 type Store struct {
 	path     string
 	identity *age.X25519Identity
+	cache    *cache
 }
 
 // Create makes an identity and an empty file, and opens it. Files that exist
@@ -80,7 +81,7 @@ func Create(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: cfg.Path, identity: identity}
+	s := &Store{path: cfg.Path, identity: identity, cache: newCache()}
 	unlock, err := s.lock(context.Background())
 	if err == nil {
 		defer unlock()
@@ -106,7 +107,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: cfg.Path, identity: identity}
+	s := &Store{path: cfg.Path, identity: identity, cache: newCache()}
 	if err := s.Ready(context.Background()); err != nil {
 		return nil, err
 	}
@@ -127,13 +128,13 @@ func (cfg Config) check() error {
 	return nil
 }
 
-// Credential decrypts the file and returns one entry.
+// Credential returns one entry, and decrypts the file if it changed.
 func (s *Store) Credential(ctx context.Context, firm, mailbox broker.ID) (*broker.Credential, error) {
 	key, err := keyOf(ctx, firm, mailbox)
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.readOne(key)
+	e, err := s.entry(key)
 	if err != nil {
 		return nil, err
 	}
@@ -251,21 +252,27 @@ func (s *Store) update(ctx context.Context, change func(contents) (bool, error))
 	return s.write(all)
 }
 
-// readOne decrypts the file for one entry; nil: there is none.
-func (s *Store) readOne(key string) (*entry, error) {
-	plain, err := s.decrypt()
+// entry returns one entry, nil if there is none: from the cache when the file
+// is still the one that it holds.
+func (s *Store) entry(key string) (*entry, error) {
+	is, err := os.Stat(s.path)
+	if err != nil {
+		return nil, fileError(err, s.path)
+	}
+	if e, known := s.cache.get(is, key); known {
+		return e, nil
+	}
+	all, err := s.read()
 	if err != nil {
 		return nil, err
 	}
-	defer clear(plain)
-	if e, ok := find(plain, key); ok {
-		return e, nil
-	}
-	all, err := s.parse(plain)
+	// A file that was replaced in between is read again next time: what is
+	// kept as the older one is the newer one's, which no stat will match.
+	s.cache.put(is, all)
 	e := all[key]
 	delete(all, key)
 	all.wipe()
-	return e, err
+	return e, nil
 }
 
 // read decrypts the file.
@@ -275,10 +282,6 @@ func (s *Store) read() (contents, error) {
 		return nil, err
 	}
 	defer clear(plain)
-	return s.parse(plain)
-}
-
-func (s *Store) parse(plain []byte) (contents, error) {
 	all, err := parse(plain)
 	if err != nil {
 		return nil, failure(broker.Invalid, ReasonDamaged, fmt.Errorf("%s: %w", s.path, err))
