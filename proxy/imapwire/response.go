@@ -125,7 +125,11 @@ func Code(text []byte) (name, args, rest []byte) {
 	if end < 0 {
 		return nil, nil, nil
 	}
-	inner := text[i+1 : i+end]
+	// A blank before the name is no grammar, and no disguise.
+	inner := bytes.TrimLeft(text[i+1:i+end], " ")
+	if len(inner) == 0 {
+		return nil, nil, nil
+	}
 	rest = text[i+end+1:]
 	rest = rest[spaces(rest, 0):]
 	if sp := bytes.IndexByte(inner, ' '); sp >= 0 {

@@ -44,6 +44,9 @@ func TestCode(t *testing.T) {
 		" no code [X] here":                 "||no code [X] here",
 		` [BADCHARSET ("a]b" c)] text`:      `BADCHARSET|("a]b" c)|text`,
 		" [unclosed":                        "||",
+		" [ REFERRAL imap://x/] text":       "REFERRAL|imap://x/|text",
+		" [] [REFERRAL x] text":             "||",
+		" [  ]text":                         "||",
 		" [REFERRAL \"x] text":              "||",
 		" [PERMANENTFLAGS (\\Seen \\*)] ok": "PERMANENTFLAGS|(\\Seen \\*)|ok",
 	} {

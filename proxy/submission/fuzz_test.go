@@ -21,7 +21,7 @@ const (
 	atext  = `[A-Za-z0-9!#$%&'*+/=?^_\x60{|}~\-\x{80}-\x{10ffff}]`
 	qtext  = `(?:[ !#-\[\]-~\x{80}-\x{10ffff}]|\\[ -~])`
 	label  = `[A-Za-z0-9\x{80}-\x{10ffff}](?:[A-Za-z0-9\x{80}-\x{10ffff}-]*[A-Za-z0-9\x{80}-\x{10ffff}])?`
-	path   = `((?:` + atext + `+(?:\.` + atext + `+)*|"` + qtext + `+")@(?:` + label + `(?:\.` + label + `)*|\[[A-Fa-f0-9IPv.:]+\]))`
+	path   = `((?:` + atext + `+(?:\.` + atext + `+)*|"` + qtext + `+")@(?:` + label + `(?:\.` + label + `)*|\[[A-Za-z0-9.:]+\]))`
 	xtext  = `(?:[!-*,-<>-~]|\+[0-9A-F]{2})+`
 	params = `(?: SIZE=[0-9]{1,20}| BODY=(?:7BIT|8BITMIME)| SMTPUTF8| RET=(?:FULL|HDRS)| ENVID=` + xtext + `)*`
 	notify = `(?: NOTIFY=(?:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}))?`
