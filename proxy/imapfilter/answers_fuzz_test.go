@@ -137,8 +137,8 @@ func FuzzAnswers(f *testing.F) {
 
 var (
 	listsWords = regexp.MustCompile(`(?i)^\* +(CAPABILITY|ENABLED)[\x00-\x20(]`)
-	statusText = regexp.MustCompile(`(?i)^(\S+) +(OK|NO|BAD|BYE|PREAUTH) *(.*)\r\n$`)
-	codeOf     = regexp.MustCompile(`^\[([^] ]*) ?(.*)`)
+	statusText = regexp.MustCompile(`(?i)^(\S+) +(OK|NO|BAD|BYE|PREAUTH)[\x00-\x20]*(.*)\r\n$`)
+	codeOf     = regexp.MustCompile(`^\[[\x00-\x20]*([^]\x00-\x20]*)[\x00-\x20]*(.*)`)
 	fetchHead  = regexp.MustCompile(`(?i)^\* +([0-9]+) +FETCH`)
 	headerName = regexp.MustCompile(`^BODY\[(HEADER|[0-9.]+MIME\])`)
 )

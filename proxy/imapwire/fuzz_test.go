@@ -410,7 +410,7 @@ func FuzzParseResponse(f *testing.F) {
 	})
 }
 
-var endOfNumber = regexp.MustCompile(`^[0-9]+\+?\}\r\n$`)
+var endOfNumber = regexp.MustCompile(`^([0-9]{2,}|[0-9]+\+)\}\r\n$`)
 
 // checkHead compares with a reading by words.
 func checkHead(t *testing.T, line []byte, r Response) {

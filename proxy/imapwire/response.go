@@ -60,6 +60,9 @@ func ParseResponse(b []byte) Response {
 		return Response{Kind: ResponseBroken}
 	}
 	r := Response{Keyword: b[start:i], Len: i}
+	if !endsWord(b, i) {
+		return Response{Kind: ResponseBroken}
+	}
 	if len(first) != 1 || first[0] != '*' {
 		r.Kind, r.Tag = ResponseTagged, first
 		if !r.Is("OK") && !r.Is("NO") && !r.Is("BAD") {
@@ -69,7 +72,7 @@ func ParseResponse(b []byte) Response {
 	}
 	if n, ok := number(r.Keyword); ok {
 		start = spaces(b, i)
-		if i = word(b, start); i == start {
+		if i = word(b, start); i == start || !endsWord(b, i) {
 			return Response{Kind: ResponseBroken}
 		}
 		r.Number, r.Keyword, r.Len = n, b[start:i], i
@@ -92,6 +95,12 @@ func word(b []byte, i int) int {
 		i++
 	}
 	return i
+}
+
+// endsWord reports whether a keyword may end at b[i]: behind any other control
+// character a looser reader could go on where a stricter one does not.
+func endsWord(b []byte, i int) bool {
+	return i == len(b) || b[i] == ' ' || b[i] == '(' || b[i] == '\r'
 }
 
 func spaces(b []byte, i int) int {
@@ -117,7 +126,7 @@ func number(b []byte) (uint32, bool) {
 // like a code and is none is left out of rest: a reader that is less strict
 // could take it for one.
 func Code(text []byte) (name, args, rest []byte) {
-	i := spaces(text, 0)
+	i := blanks(text)
 	if i == len(text) || text[i] != '[' {
 		return nil, nil, text[i:]
 	}
@@ -131,11 +140,20 @@ func Code(text []byte) (name, args, rest []byte) {
 		return nil, nil, nil
 	}
 	rest = text[i+end+1:]
-	rest = rest[spaces(rest, 0):]
+	rest = rest[blanks(rest):]
 	if sp := bytes.IndexByte(inner, ' '); sp >= 0 {
 		return inner[:sp], inner[sp+1:], rest
 	}
 	return inner, nil, rest
+}
+
+// blanks returns how many octets of b a reader might skip before a code.
+func blanks(b []byte) int {
+	i := 0
+	for i < len(b) && b[i] <= ' ' {
+		i++
+	}
+	return i
 }
 
 // codeEnd finds the ']' that ends a code: not one within a quoted string.

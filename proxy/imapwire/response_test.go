@@ -27,6 +27,10 @@ func TestParseResponse(t *testing.T) {
 		{"* \r\n", ResponseBroken, "", 0},
 		{"\r\n", ResponseBroken, "", 0},
 		{"* BYE\r\n", ResponseStatus, "BYE", 0},
+		{"a1 NO\t[REFERRAL x] y\r\n", ResponseBroken, "", 0},
+		{"* OK\x18[REFERRAL x] y\r\n", ResponseBroken, "", 0},
+		{"* 1\t EXISTS\r\n", ResponseBroken, "", 0},
+		{"* 1 FETCH\t(FLAGS ())\r\n", ResponseBroken, "", 0},
 		{"* SEARCH\r\n", ResponseData, "SEARCH", 0},
 		{"* 99999999999 EXISTS\r\n", ResponseData, "99999999999", 0},
 	} {
@@ -47,6 +51,7 @@ func TestCode(t *testing.T) {
 		" [ REFERRAL imap://x/] text":       "REFERRAL|imap://x/|text",
 		" [] [REFERRAL x] text":             "||",
 		" [  ]text":                         "||",
+		" \t[REFERRAL x] \t[X] text":        "REFERRAL|x|[X] text",
 		" [REFERRAL \"x] text":              "||",
 		" [PERMANENTFLAGS (\\Seen \\*)] ok": "PERMANENTFLAGS|(\\Seen \\*)|ok",
 	} {
