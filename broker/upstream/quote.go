@@ -39,7 +39,7 @@ func (c *credentials) quote(words []byte) string {
 		}
 		r, size := utf8.DecodeRune(words[i:])
 		switch {
-		case r == utf8.RuneError && size == 1, !unicode.IsPrint(r):
+		case r == utf8.RuneError && size == 1, !unicode.IsPrint(r), echoWithin(words[i:], size, forms):
 			b.WriteByte('?')
 			size = 1 // the octets behind may begin an echo
 		default:
@@ -59,6 +59,18 @@ func cut(s string, n int) string {
 		n--
 	}
 	return s[:n]
+}
+
+// echoWithin reports whether an echo begins behind the first octet of a rune
+// that words begin with: a secret need be no UTF-8, and what stands before it
+// may make a rune of its first octets.
+func echoWithin(words []byte, size int, forms [][]byte) bool {
+	for i := 1; i < size; i++ {
+		if longestEcho(words[i:], forms) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // longestEcho returns how many octets at the start of words are a part of one

@@ -36,6 +36,7 @@ func TestQuoteCutsOutTheCredential(t *testing.T) {
 		{"a short one", "abc", "xabcx", "x[redacted]x"},
 		{"controls", marked, "a\x07b\x1b[2Jc\x7f\xffd", "a?b?[2Jc??d"},
 		{"line separators", marked, "a\u2028b", "a???b"},
+		{"within a rune", "\x84\x84\"q\\", "no \xe6\x84\x84\"q\\ here", "no ?[redacted] here"},
 		{"behind half a rune", "\x80\x80secret", "\xe2\x80\x80secret", "?[redacted]"},
 	}
 	for _, test := range tests {
