@@ -11,6 +11,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -192,7 +193,8 @@ func (a *answered) unrecorded(r []byte) string {
 		return ""
 	}
 	items, used := wiretest.Fetch(r[len(head[0]):])
-	if used == 0 {
+	seq, err := strconv.ParseUint(string(head[1]), 10, 32)
+	if used == 0 || err != nil {
 		return ""
 	}
 	for _, item := range items {
@@ -202,7 +204,7 @@ func (a *answered) unrecorded(r []byte) string {
 			continue
 		}
 		if !slices.ContainsFunc(a.opened, func(m broker.OpenedMessage) bool {
-			return fmt.Sprint(m.Seq) == string(bytes.TrimLeft(head[1], "0")) && strings.EqualFold(m.Section, item.Name) && m.Octets == int64(item.Size)
+			return uint64(m.Seq) == seq && strings.EqualFold(m.Section, item.Name) && m.Octets == int64(item.Size)
 		}) {
 			return fmt.Sprintf("%s of %d octets is not recorded: %+v", item.Name, item.Size, a.opened)
 		}

@@ -302,7 +302,7 @@ func (u *upstreamSide) line() ([]byte, error) {
 		}
 		return nil, nil
 	}
-	if i == 0 || b[i-1] != '\r' {
+	if bytes.IndexByte(b[:i+1], '\r') != i-1 { // a bare CR ends lines for some
 		return nil, errUpstreamBroken
 	}
 	return b[:i+1], nil
@@ -350,11 +350,14 @@ func (u *upstreamSide) data() error {
 	if i < 0 {
 		// The tail may be a literal's announcement: keep it.
 		if keep := 64; len(b) > keep && len(b) > len(u.buf)/2 {
+			if bytes.IndexByte(b[:len(b)-keep], '\r') >= 0 {
+				return errUpstreamBroken
+			}
 			u.advance(len(b) - keep)
 		}
 		return nil
 	}
-	if i == 0 || b[i-1] != '\r' {
+	if bytes.IndexByte(b[:i+1], '\r') != i-1 {
 		return errUpstreamBroken
 	}
 	size := imapwire.TrailingLiteral(b[:i+1])
