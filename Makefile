@@ -2,6 +2,7 @@
 
 GO ?= go
 FUZZTIME ?= 1m
+FUZZ ?= .
 BENCHFLAGS ?=
 SOAK_HOURS ?= 24
 
@@ -27,9 +28,9 @@ bench:
 	test/install.sh
 	$(GO) run ./test/bench $(BENCHFLAGS)
 
-# Each fuzz target in turn, for FUZZTIME.
+# Each fuzz target in turn, or those that FUZZ matches, for FUZZTIME.
 fuzz:
-	test/fuzz.sh $(FUZZTIME)
+	test/fuzz.sh $(FUZZTIME) '$(FUZZ)'
 
 # So many hours' work of 50 agents, without its pauses: some ten minutes for a
 # day, on a machine that does little else. As root, like test.

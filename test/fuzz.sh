@@ -1,14 +1,29 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs each fuzz target for the time given, such as 20m.
+# Runs each fuzz target for the time given, such as 20m, one after the other,
+# and says at the end what came of each. A second argument picks targets:
+# test/fuzz.sh 5m 'FuzzLexer|FuzzFilter'. Inputs that fail are left in
+# testdata/fuzz beside the target: keep them with what mends them.
 set -eu
 cd "$(dirname "$0")/.."
 time=${1:-1m}
+pick=${2:-.}
 
-git grep -l '^func Fuzz' -- '*_test.go' | while read -r file; do
+summary=$(mktemp)
+log=$(mktemp)
+trap 'rm -f "$summary" "$log"' EXIT
+git grep -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's/func //' | grep -E ":($pick)" | sort >"$summary.list"
+trap 'rm -f "$summary" "$summary.list" "$log"' EXIT
+failed=0
+while IFS=: read -r file target; do
 	dir=$(dirname "$file")
-	sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file" | while read -r target; do
-		echo "== $dir $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 5x "./$dir"
-	done
-done
+	echo "== $dir $target"
+	result=pass
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 5x "./$dir" >"$log" 2>&1 || result=FAIL failed=1
+	if [ "$result" = FAIL ]; then cat "$log"; fi
+	last=$(grep '^fuzz: elapsed' "$log" | tail -n 1 | sed 's/^fuzz: //; s/ ([0-9]*\/sec)//')
+	echo "$result $dir $target: $last" | tee -a "$summary"
+done <"$summary.list"
+echo
+cat "$summary"
+exit $failed

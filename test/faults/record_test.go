@@ -23,7 +23,7 @@ type submitted struct {
 }
 
 // verbs are all that Postern has to say to a submission server.
-var verbs = regexp.MustCompile(`^(EHLO [a-zA-Z0-9.\[\]:-]+|AUTH [A-Z0-9-]+( [A-Za-z0-9+/=]+)?|MAIL FROM:<[^<>]*>( [A-Z0-9]+(=[^ ]+)?)*|RCPT TO:<[^<>]+>( [A-Z]+=[^ ]+)*|DATA|RSET|QUIT|STARTTLS)$`)
+var verbs = regexp.MustCompile(`^(EHLO [a-zA-Z0-9.\[\]:-]+|AUTH [A-Z0-9-]+( [A-Za-z0-9+/=]+)?|MAIL FROM:<[^<>]*>( [A-Z0-9]+(=[^ ]+)?)*|RCPT TO:<([^<>"]+|"([^"\\]|\\.)+"@[^<>"]+)>( [A-Z]+=[^ ]+)*|DATA|RSET|QUIT|STARTTLS)$`)
 
 var (
 	errLineEnd  = errors.New("a bare CR, a bare LF or a NUL")
@@ -79,6 +79,7 @@ func bare(m string) bool {
 type imapCommand struct {
 	tag, name, args string
 	literals        []string
+	octets          []byte // all of it
 }
 
 // imapRecord is a place in the record of an IMAP server's Tap.
@@ -123,7 +124,7 @@ func parseIMAP(b, answered []byte) ([]imapCommand, error) {
 	server := &answers{answered}
 	for len(b) > 0 {
 		var c imapCommand
-		text := ""
+		text, start := "", b
 		for {
 			line, rest, ok := bytes.Cut(b, []byte("\r\n"))
 			if !ok {
@@ -156,6 +157,7 @@ func parseIMAP(b, answered []byte) ([]imapCommand, error) {
 			return all, fmt.Errorf("%w: %q", errUnmeant, text)
 		}
 		c.tag, c.name, c.args = m[1], m[2], m[3]
+		c.octets = start[:len(start)-len(b)]
 		if c.name == "IDLE" {
 			server.granted(c.tag)
 		}
