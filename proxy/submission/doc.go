@@ -13,7 +13,9 @@
 //   - A message that is not whole, or that the rules refuse, never gets its
 //     final dot upstream: the connection is closed instead.
 //   - Before the final dot, in this order: the client's own end of data was
-//     seen, LiveSession.Check said yes, send.intent is durable.
+//     seen, LiveSession.Check said yes, send.intent is durable. The last 32 KiB
+//     of a message go upstream with the dot, in one write: of a smaller one the
+//     upstream has nothing before.
 //   - Every rule that refuses is named in a send.refused event.
 //   - What a client is told is a reply of this package or the upstream's,
 //     cleaned; no error's text.
@@ -21,7 +23,7 @@
 //     sets deadlines and closes sockets, and takes no lock that is held during
 //     I/O.
 //   - Memory per connection does not grow with the message: a header is held
-//     until it is judged (256 KiB at most), the rest streams.
+//     until it is judged (256 KiB at most), the rest streams through buffers.
 //
 // # go-smtp
 //

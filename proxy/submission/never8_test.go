@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,6 +100,58 @@ func TestNever8UpstreamClosesBeforeTheFinalDot(t *testing.T) {
 	<-closed
 	c.talk("C: NOOP\nS: 250")
 	wantList(t, "outcomes", gate.outcomes(), []string{"not-sent"})
+}
+
+// failingConn fails the write that holds the end of a message, without so many
+// of its last octets.
+type failingConn struct {
+	net.Conn
+	without int
+}
+
+func (c failingConn) Write(b []byte) (int, error) {
+	if !bytes.HasSuffix(b, []byte("\r\n"+finalDot)) {
+		return c.Conn.Write(b)
+	}
+	n, _ := c.Conn.Write(b[:len(b)-c.without])
+	_ = c.Conn.Close()
+	return n, syscall.ECONNRESET
+}
+
+func TestNever8LastWriteFails(t *testing.T) {
+	for _, tt := range []struct {
+		without int
+		outcome string
+	}{
+		{20, "not-sent"},
+		{3, "not-sent"}, // the dot did not go
+		{2, "unknown"},
+		{1, "unknown"},
+	} {
+		gate := newGate()
+		ups := scriptedUpstream(t, gate)
+		dial := gate.dial
+		gate.dial = func(ctx context.Context) (*broker.SubmissionConn, error) {
+			c, err := dial(ctx)
+			if err == nil {
+				c.Conn = failingConn{c.Conn, tt.without}
+			}
+			return c, err
+		}
+		s := newSetup(t, gate, nil)
+		c := s.login(t)
+		u := <-ups
+		go u.envelope()
+		c.data()
+		c.raw(stuffed(message1("x\r\n")))
+		c.expect("451 4.4.2")
+		c.talk("C: NOOP\nS: 250")
+		wantList(t, fmt.Sprintf("outcomes without %d octets", tt.without), gate.outcomes(), []string{tt.outcome})
+		if _, whole := u.message(); whole {
+			t.Errorf("without %d octets, the message was whole", tt.without)
+		}
+		c.quit()
+	}
 }
 
 func TestNever8UpstreamRefusesInMidData(t *testing.T) {
@@ -365,33 +419,46 @@ func TestNever3NoMessageWithoutItsIntent(t *testing.T) {
 }
 
 func TestNever3IntentIsDurableBeforeTheDot(t *testing.T) {
-	gate := newGate()
-	ups := scriptedUpstream(t, gate)
-	s := newSetup(t, gate, nil)
-	c := s.login(t)
-	u := <-ups
-	gate.onAppend = func(e event) {
-		if e.kind != broker.EventSendIntent {
-			return
-		}
-		// Everything but the dot is there, and the dot does not come.
-		_ = u.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		got, whole := u.message()
-		if whole || string(got) != message1("x\r\n") {
-			t.Errorf("before the intent was durable, upstream had %q", got)
-		}
-		_ = u.conn.SetReadDeadline(time.Now().Add(patience))
-		go func() {
-			if got, whole := u.message(); !whole || string(got) != ".\r\n" {
-				t.Errorf("then came %q", got)
+	long := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 2*bufferInData/72)
+	for name, tt := range map[string]struct {
+		body  string
+		early bool // octets of it may go before the intent
+	}{
+		"small": {"x\r\n", false},
+		"large": {long, true},
+		// The final dot would not fit into the buffer.
+		"full": {long[:bufferInData-len(message1(""))-2] + "\r\n", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gate := newGate()
+			ups := scriptedUpstream(t, gate)
+			s := newSetup(t, gate, nil)
+			c := s.login(t)
+			u := <-ups
+			gate.onAppend = func(e event) {
+				if e.kind != broker.EventSendIntent {
+					return
+				}
+				_ = u.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				got, whole := u.message()
+				if whole || len(got) > 0 && !tt.early || len(got) >= len(message1(tt.body)) {
+					t.Errorf("before the intent was durable, upstream had %d octets, whole: %v", len(got), whole)
+				}
+				_ = u.conn.SetReadDeadline(time.Now().Add(patience))
+				go func() {
+					rest, whole := u.message()
+					if got = append(got, rest...); !whole || string(got) != message1(tt.body)+".\r\n" {
+						t.Errorf("then came %d octets, whole: %v", len(rest), whole)
+					}
+					u.write("250 ok\r\n")
+				}()
 			}
-			u.write("250 ok\r\n")
-		}()
+			go u.envelope()
+			c.data()
+			c.raw(stuffed(message1(tt.body)))
+			c.expect("250 ")
+		})
 	}
-	go u.envelope()
-	c.data()
-	c.raw(stuffed(message1("x\r\n")))
-	c.expect("250 ")
 }
 
 func TestRevokedBeforeTheFinalDot(t *testing.T) {

@@ -131,7 +131,8 @@ func (m *message) open() *reply {
 	return nil
 }
 
-// stream passes the message on to the last octet before the final dot.
+// stream passes the message on to the last octet before the final dot; the
+// last of them are with the upstream's finish.
 func (m *message) stream(front []byte) (*reply, error) {
 	run, startsLine := front, false
 	for {
@@ -149,9 +150,6 @@ func (m *message) stream(front []byte) (*reply, error) {
 		run, startsLine, err = m.data.next()
 		switch {
 		case errors.Is(err, io.EOF) && m.data.ended:
-			if err := m.up.flush(); err != nil {
-				return m.early(err), nil
-			}
 			return nil, nil
 		case err != nil:
 			return nil, err
@@ -169,7 +167,8 @@ func (m *message) early(err error) *reply {
 	return replyUpstream
 }
 
-// submit is called with the whole message upstream but for its final dot.
+// submit is called with the whole message taken from the client: upstream has
+// it but for its end, of a small one nothing.
 func (m *message) submit() *reply {
 	s := m.session
 	sum := m.hash.Sum(nil)
@@ -196,6 +195,11 @@ func (m *message) submit() *reply {
 		return r
 	}
 	final, err := m.up.finish()
+	if errors.Is(err, errNotWhole) {
+		r := m.early(err)
+		m.result(sub, outcomeNotSent, "", false)
+		return r
+	}
 	if err != nil {
 		s.log.Warn("upstream broke off after the final dot", zap.Error(err))
 		outcome = outcomeUnknown

@@ -156,16 +156,17 @@ func (u *upstream) send(b []byte) error {
 		u.broken = true
 		return errReply
 	}
-	return u.write(b)
+	_, err := u.write(b)
+	return err
 }
 
-func (u *upstream) write(b []byte) error {
+func (u *upstream) write(b []byte) (int, error) {
 	u.setWriteDeadline(time.Now().Add(u.limits.DataTimeout))
-	if _, err := u.conn.Write(b); err != nil {
+	n, err := u.conn.Write(b)
+	if err != nil {
 		u.broken = true
-		return err
 	}
-	return nil
+	return n, err
 }
 
 // readReply reads one reply (RFC 5321 §4.2.1), strictly and within limits.
@@ -249,14 +250,20 @@ func first(replies []*upstreamReply) *upstreamReply {
 	return replies[0]
 }
 
-// append writes a run of the message. What begins a line with a dot is
-// stuffed; no other line of the run may.
+// finalDot ends a message.
+const finalDot = ".\r\n"
+
+// append gathers a run of the message, and writes what the buffer cannot hold:
+// what was gathered last waits for finish, so that no octet of a message that
+// fits goes out before. What begins a line with a dot is stuffed; no other line
+// of the run may.
 func (u *upstream) append(run []byte, startsLine bool) error {
+	const kept = len(".") + len(finalDot) // for stuffing, and for finish
 	if startsLine && len(run) > 0 && run[0] == '.' {
 		u.out = append(u.out, '.')
 	}
 	for {
-		n := min(len(run), max(0, cap(u.out)-len(u.out)-1)) // one octet is kept for a dot
+		n := min(len(run), max(0, cap(u.out)-len(u.out)-kept))
 		u.out = append(u.out, run[:n]...)
 		if run = run[n:]; len(run) == 0 {
 			return nil
@@ -274,7 +281,8 @@ func (u *upstream) flush() error {
 	if len(b) == 0 {
 		return nil
 	}
-	return u.write(b)
+	_, err := u.write(b)
+	return err
 }
 
 // early returns the answer that came before it was due, if there is one.
@@ -288,12 +296,21 @@ func (u *upstream) early() *finalReply {
 	}
 }
 
-// finish writes the final dot. From its first octet on the message may be
-// sent, whatever becomes of the connection.
+// errNotWhole is finish's when nothing of the final dot was written.
+var errNotWhole = errors.New("submission: the message did not go out as a whole")
+
+// finish writes what append gathered and the final dot. From the dot's first
+// octet on the message may be sent, whatever becomes of the connection. With
+// errNotWhole it was not, and the answer, if one came, is early's.
 func (u *upstream) finish() (*upstreamReply, error) {
+	rest := len(u.out)
 	u.setReadDeadline(time.Now().Add(u.limits.FinalReplyTimeout))
 	u.sent.Store(true)
-	werr := u.write([]byte(".\r\n"))
+	n, werr := u.write(append(u.out, finalDot...))
+	if werr != nil && n <= rest {
+		u.sent.Store(false)
+		return nil, errors.Join(errNotWhole, werr)
+	}
 	f := <-u.final
 	u.final = nil
 	u.release()
