@@ -123,18 +123,22 @@ func scanRun(in []byte, state dataState) (run []byte, after dataState, err error
 }
 
 // readHeader collects a message's front until its header is whole, and
-// returns both: the header without its empty line, and everything that was
-// read, which ends somewhere in the body. It is all of a message that is ever
-// held in memory. No line of either but a header's begins with a dot.
+// returns both, valid until the next call of next: the header without its empty
+// line, and everything that was read, which ends somewhere in the body. It is
+// all of a message that is ever held in memory. No line of either but a
+// header's begins with a dot.
 func (d *dataReader) readHeader(into []byte) (header, front []byte, err error) {
-	front = into[:0]
+	held := into[:0]
 	for {
 		run, _, err := d.next()
 		if err != nil {
-			return nil, front, err
+			return nil, held, err
 		}
-		from := max(0, len(front)-len(crlfcrlf)+1)
-		front = append(front, run...)
+		from := max(0, len(held)-len(crlfcrlf)+1)
+		if front = run; len(held) > 0 { // mostly a header comes in one run
+			held = append(held, run...)
+			front = held
+		}
 		if bytes.HasPrefix(front, crlf) { // the header is empty
 			return nil, front, nil
 		}
@@ -144,6 +148,8 @@ func (d *dataReader) readHeader(into []byte) (header, front []byte, err error) {
 			return front[:from+end+len(crlf)], front, nil
 		case end >= 0, len(front) > maxHeader:
 			return nil, front, errHeaderTooLong
+		case len(held) == 0:
+			held = append(held, run...)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type wire struct {
 	r, w int
 	pool *sync.Pool // of *[]byte, bufferInData long
 	lent *[]byte    // buf's, when it is from the pool
+	used int        // how much of lent ever held something
 
 	feed     []byte // what go-smtp is to read next
 	out      []byte // what the client is to be sent
@@ -229,6 +230,7 @@ func (w *wire) fill(until time.Time, size int) error {
 	w.setReadDeadline(until)
 	n, err := w.conn.Read(w.buf[w.w:])
 	w.w += n
+	w.used = max(w.used, w.w)
 	w.octetsUp += int64(n)
 	if n > 0 {
 		w.session.confirm()
@@ -277,9 +279,9 @@ func (w *wire) makeRoom(size int) {
 
 func (w *wire) returnBuffer() {
 	if w.lent != nil {
-		clear(*w.lent)
+		clear((*w.lent)[:w.used])
 		w.pool.Put(w.lent)
-		w.lent, w.buf, w.r, w.w = nil, nil, 0, 0
+		w.lent, w.buf, w.r, w.w, w.used = nil, nil, 0, 0, 0
 	}
 }
 
