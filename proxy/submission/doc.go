@@ -60,6 +60,13 @@
 // writer is closed, and cannot tell an answer that came before the dot from
 // one that came after: the difference between "not sent" and "unknown".
 //
+// Where the upstream offers PIPELINING, it is told MAIL together with the first
+// RCPT: what can be known of a sender (own address, size, 8BITMIME, SMTPUTF8,
+// DSN) is judged here before, and what the upstream has against it is the
+// answer to RCPT. BDAT is not used upstream: with DATA the server's 354 comes
+// before any octet of a message, with BDAT those of a command that it refused
+// would be commands.
+//
 // # Unknown outcomes
 //
 // A connection that is lost after the final dot leaves an unknown outcome. It

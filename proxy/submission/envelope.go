@@ -10,7 +10,9 @@ import (
 )
 
 // Mail implements smtp.Session. go-smtp's own reading of the command is not
-// used: it loses quoting.
+// used: it loses quoting. Where the upstream takes commands together (RFC
+// 2920), it is told with the first recipient: half of an envelope's turns are
+// saved, and its refusal of MAIL is the answer to RCPT.
 func (s *session) Mail(string, *smtp.MailOptions) error {
 	if s.live == nil { // go-smtp asks nobody for AUTH
 		return replyAuthFirst.smtpError()
@@ -20,18 +22,31 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	if refused := s.mayMail(&mail); refused != nil {
 		return asSMTP(s.refuse(refused, mail.from.String()))
 	}
-	r, err := s.openTransaction(&mail)
-	switch {
-	case err != nil:
-		s.log.Warn("MAIL failed upstream", zap.Error(err))
-		return asSMTP(replyTo(err, stageMail))
-	case r.rule != "":
-		return asSMTP(s.refuse(r, mail.from.String()))
-	case !r.positive():
-		return asSMTP(r)
+	up, err := s.dial(s.ctx)
+	if err != nil {
+		return s.unopened(err)
 	}
-	s.tx = &transaction{mail: mail}
+	if refused := s.mayOffer(up, &mail); refused != nil {
+		return asSMTP(s.refuse(refused, mail.from.String()))
+	}
+	tx := &transaction{mail: mail}
+	if !up.pipelining {
+		r, err := s.openTransaction(tx, nil)
+		if err != nil {
+			return s.unopened(err)
+		}
+		if !r.positive() {
+			return asSMTP(r)
+		}
+	}
+	s.tx = tx
 	return nil
+}
+
+// unopened answers a command that could not open a transaction upstream.
+func (s *session) unopened(err error) error {
+	s.log.Warn("MAIL failed upstream", zap.Error(err))
+	return asSMTP(replyTo(err, stageMail))
 }
 
 // mayMail holds MAIL against the decision.
@@ -47,26 +62,34 @@ func (s *session) mayMail(mail *mailCommand) *reply {
 	return nil
 }
 
-// openTransaction says MAIL upstream. A connection that lay idle may have been
-// closed: MAIL changes nothing, so it is tried once more on a new one.
-func (s *session) openTransaction(mail *mailCommand) (*reply, error) {
+// openTransaction says MAIL upstream, and RCPT with it unless rcpt is nil. A
+// connection that lay idle may have been closed: the two change nothing, so
+// they are tried once more on a new one.
+func (s *session) openTransaction(tx *transaction, rcpt *rcptCommand) (*reply, error) {
 	for again := true; ; again = false {
 		up, err := s.dial(s.ctx)
 		if err != nil {
 			return nil, err
 		}
-		if refused := s.mayOffer(up, mail); refused != nil {
-			return refused, nil
+		refused := s.mayOffer(up, &tx.mail)
+		if refused == nil && rcpt != nil && rcpt.dsn() && !up.dsn {
+			refused = replyNoDSN
 		}
-		r, err := up.mail(mail)
+		if refused != nil {
+			return s.refuse(refused, tx.mail.from.String()), nil
+		}
+		replies, err := up.mail(&tx.mail, rcpt)
 		switch {
-		case err == nil && !up.broken:
-			return r.relay(), nil
-		case !again && err == nil:
-			return r.relay(), nil
-		case !again:
+		case err != nil && !again:
 			return nil, broker.Errorf(broker.Unavailable, "%s", replyUpstream.text).WithCause(err)
+		case err != nil || up.broken && again:
+			continue
 		}
+		tx.open = replies[0].positive()
+		if !tx.open {
+			return replies[0].relay(), nil
+		}
+		return replies[len(replies)-1].relay(), nil
 	}
 }
 
@@ -91,7 +114,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 		return replyMailFirst.smtpError()
 	}
 	rcpt, up := s.handling.rcpt, s.up.Load()
-	if up == nil || up.broken {
+	if up == nil || up.broken && s.tx.open {
 		return replyUpstream.smtpError()
 	}
 	switch {
@@ -102,16 +125,28 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	case rcpt.dsn() && !up.dsn:
 		return asSMTP(s.refuse(replyNoDSN, rcpt.to.String()))
 	}
-	r, err := up.rcpt(&rcpt)
+	r, err := s.sayRcpt(up, &rcpt)
 	if err != nil {
-		s.log.Warn("RCPT failed upstream", zap.Error(err))
-		return replyUpstream.smtpError()
+		return s.unopened(err)
 	}
 	if !r.positive() {
-		return asSMTP(r.relay())
+		return asSMTP(r)
 	}
 	s.tx.rcpts = append(s.tx.rcpts, rcpt.to)
 	return nil
+}
+
+// sayRcpt says RCPT upstream, and MAIL first where that was put off.
+func (s *session) sayRcpt(up *upstream, rcpt *rcptCommand) (*reply, error) {
+	if !s.tx.open {
+		return s.openTransaction(s.tx, rcpt)
+	}
+	r, err := up.rcpt(rcpt)
+	if err != nil {
+		s.log.Warn("RCPT failed upstream", zap.Error(err))
+		return replyUpstream, nil
+	}
+	return r.relay(), nil
 }
 
 func (r *upstreamReply) positive() bool { return r.code/100 == 2 }

@@ -95,7 +95,7 @@ func FuzzParseCommand(f *testing.F) {
 		var said string
 		switch c.verb {
 		case verbMAIL:
-			said = saidUpstream(t, func(u *upstream) error { _, err := u.mail(&c.mail); return err })
+			said = saidUpstream(t, func(u *upstream) error { _, err := u.mail(&c.mail, nil); return err })
 			if m := mailLine.FindStringSubmatch(said); m == nil || m[1] != c.mail.from.String() {
 				t.Fatalf("%q becomes %q", line, said)
 			}

@@ -44,9 +44,11 @@ type session struct {
 	answered *submission
 }
 
-// transaction is one message's envelope, as the upstream has accepted it.
+// transaction is one message's envelope. The upstream has accepted every
+// recipient, and the sender once it is open.
 type transaction struct {
 	mail  mailCommand
+	open  bool
 	rcpts []Address
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -390,6 +391,70 @@ func TestDialsAgainWhenTheUpstreamWentAway(t *testing.T) {
 	u.read("MAIL FROM:<alice@own.example>")
 	u.write("250 ok\r\n")
 	c.expect("250 ")
+}
+
+func TestSenderGoesUpstreamWithTheFirstRecipient(t *testing.T) {
+	gate := newGate()
+	ups := scriptedUpstream(t, gate, "PIPELINING")
+	s := newSetup(t, gate, nil)
+	c := s.login(t)
+	u := <-ups
+	c.talk("C: MAIL FROM:<alice@own.example>\nS: 250\nC: RSET\nS: 250")
+	c.talk("C: MAIL FROM:<alice@own.example>\nS: 250")
+
+	// MAIL is refused: so is the recipient, and the next one asks again.
+	c.raw("RCPT TO:<bob@client.example>\r\n")
+	u.read("MAIL FROM:<alice@own.example>")
+	u.read("RCPT TO:<bob@client.example>")
+	u.write("452 4.3.1 no room\r\n503 5.5.1 MAIL first\r\n")
+	c.expect("452 4.3.1 no room")
+	c.talk("C: DATA\nS: 503 5.5.1")
+
+	// A recipient is refused: the transaction is open all the same.
+	c.raw("RCPT TO:<bob@client.example>\r\n")
+	u.read("RSET")
+	u.read("MAIL FROM:<alice@own.example>")
+	u.read("RCPT TO:<bob@client.example>")
+	u.write("250 ok\r\n250 ok\r\n550 5.1.1 no such user\r\n")
+	c.expect("550 5.1.1 no such user")
+	c.raw("RCPT TO:<carol@client.example>\r\n")
+	u.read("RCPT TO:<carol@client.example>")
+	u.write("250 ok\r\n")
+	c.expect("250 ")
+	go func() {
+		u.read("DATA")
+		u.write("354 go\r\n")
+		u.message()
+		u.write("250 ok\r\n")
+	}()
+	c.talk("C: DATA\nS: 354")
+	c.raw(stuffed(message1("x\r\n")))
+	c.expect("250 ")
+	_ = u.conn.Close()
+	c.quit()
+	gate.waitEnd(t)
+	if got := eventsOf[broker.SendIntent](gate, broker.EventSendIntent); len(got) != 1 || !slices.Equal(got[0].Recipients, []string{"carol@client.example"}) {
+		t.Errorf("intents %+v", got)
+	}
+}
+
+func TestDialsAgainWithTheFirstRecipient(t *testing.T) {
+	gate := newGate()
+	ups := scriptedUpstream(t, gate, "PIPELINING")
+	s := newSetup(t, gate, nil)
+	c := s.login(t)
+	first := <-ups
+	c.talk("C: MAIL FROM:<alice@own.example>\nS: 250")
+	_ = first.conn.Close()
+	c.raw("RCPT TO:<bob@client.example>\r\n")
+	u := <-ups
+	u.read("MAIL FROM:<alice@own.example>")
+	u.read("RCPT TO:<bob@client.example>")
+	u.write("250 ok\r\n250 ok\r\n")
+	c.expect("250 ")
+	// Now there is a transaction to lose.
+	_ = u.conn.Close()
+	c.talk("C: RCPT TO:<carol@client.example>\nS: 451 4.4.2")
 }
 
 func TestLinesOfAnotherClient(t *testing.T) {

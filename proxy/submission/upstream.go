@@ -32,8 +32,9 @@ type upstream struct {
 	pipelining, eightBit, smtputf8, dsn, size bool
 	maxSize                                   int64 // 0: not said
 
-	dirty  bool // a transaction is open
-	broken bool // out of step, or closed
+	dirty    bool   // a transaction is open
+	broken   bool   // out of step, or closed
+	commands []byte // exec's buffer
 
 	// final is the answer to the message under way.
 	final chan finalReply
@@ -72,38 +73,51 @@ func newUpstream(c *broker.SubmissionConn, limits *Limits, pool *sync.Pool) *ups
 	return u
 }
 
-// mail opens a transaction.
-func (u *upstream) mail(m *mailCommand) (*upstreamReply, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "MAIL FROM:<%s>", m.from)
-	if m.size > 0 && u.size {
-		fmt.Fprintf(&b, " SIZE=%d", m.size)
-	}
-	if m.body != "" && u.eightBit {
-		b.WriteString(" BODY=" + m.body)
-	}
-	if m.smtputf8 {
-		b.WriteString(" SMTPUTF8")
-	}
-	if m.ret != "" {
-		b.WriteString(" RET=" + m.ret)
-	}
-	if m.envid != "" {
-		b.WriteString(" ENVID=" + m.envid)
-	}
-	lines := []string{b.String()}
+// mail opens a transaction, with its first recipient unless that is nil, and
+// returns the replies to the two.
+func (u *upstream) mail(m *mailCommand, r *rcptCommand) ([]*upstreamReply, error) {
+	lines := make([]string, 0, 3)
 	if u.dirty {
-		lines = []string{"RSET", b.String()}
+		lines = append(lines, "RSET")
 	}
+	lines = append(lines, u.mailLine(m))
+	if r != nil {
+		lines = append(lines, r.line())
+	}
+	first := len(lines) - 1
+	if r != nil {
+		first--
+	}
+	u.dirty = true
 	replies, err := u.exec(lines...)
 	if err != nil {
 		return nil, err
 	}
-	u.dirty = true
-	return replies[len(replies)-1], nil
+	return replies[first:], nil
 }
 
-func (u *upstream) rcpt(r *rcptCommand) (*upstreamReply, error) {
+func (u *upstream) mailLine(m *mailCommand) string {
+	b := make([]byte, 0, 80)
+	b = append(append(append(b, "MAIL FROM:<"...), m.from.String()...), '>')
+	if m.size > 0 && u.size {
+		b = strconv.AppendInt(append(b, " SIZE="...), m.size, 10)
+	}
+	if m.body != "" && u.eightBit {
+		b = append(append(b, " BODY="...), m.body...)
+	}
+	if m.smtputf8 {
+		b = append(b, " SMTPUTF8"...)
+	}
+	if m.ret != "" {
+		b = append(append(b, " RET="...), m.ret...)
+	}
+	if m.envid != "" {
+		b = append(append(b, " ENVID="...), m.envid...)
+	}
+	return string(b)
+}
+
+func (r *rcptCommand) line() string {
 	line := "RCPT TO:<" + r.to.String() + ">"
 	if r.notify != "" {
 		line += " NOTIFY=" + r.notify
@@ -111,30 +125,33 @@ func (u *upstream) rcpt(r *rcptCommand) (*upstreamReply, error) {
 	if r.orcpt != "" {
 		line += " ORCPT=" + r.orcpt
 	}
-	replies, err := u.exec(line)
-	if err != nil {
-		return nil, err
-	}
-	return replies[0], nil
+	return line
+}
+
+// rcpt adds a recipient to the transaction.
+func (u *upstream) rcpt(r *rcptCommand) (*upstreamReply, error) {
+	replies, err := u.exec(r.line())
+	return first(replies), err
 }
 
 // exec sends commands, together where the server takes that, and returns one
 // reply for each. An error leaves the connection broken.
 func (u *upstream) exec(lines ...string) ([]*upstreamReply, error) {
 	replies := make([]*upstreamReply, 0, len(lines))
-	groups := [][]string{lines}
-	if !u.pipelining {
-		groups = groups[:0]
-		for _, line := range lines {
-			groups = append(groups, []string{line})
+	for len(lines) > 0 {
+		n := 1
+		if u.pipelining {
+			n = len(lines)
 		}
-	}
-	for _, group := range groups {
-		if err := u.send([]byte(strings.Join(group, "\r\n") + "\r\n")); err != nil {
+		u.commands = u.commands[:0]
+		for _, line := range lines[:n] {
+			u.commands = append(append(u.commands, line...), "\r\n"...)
+		}
+		if err := u.send(u.commands); err != nil {
 			return nil, err
 		}
-		for range group {
-			u.setReadDeadline(time.Now().Add(u.limits.CommandTimeout))
+		u.setReadDeadline(time.Now().Add(u.limits.CommandTimeout))
+		for range n {
 			r, err := u.readReply()
 			if err != nil {
 				u.broken = true
@@ -145,6 +162,7 @@ func (u *upstream) exec(lines ...string) ([]*upstreamReply, error) {
 			}
 			replies = append(replies, r)
 		}
+		lines = lines[n:]
 	}
 	return replies, nil
 }

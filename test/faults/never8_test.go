@@ -233,8 +233,9 @@ func losses() []loss {
 	const nothing = "451 4.4.2 the mail server behind cannot be reached or broke off; nothing was sent"
 	return []loss{
 		{name: "at MAIL, which is said again", fault: cut(servers.ToServer, "MAIL FROM", true), told: "250", delivered: 1, outcomes: []string{"accepted"}, again: 2},
-		{name: "at RCPT", fault: cut(servers.ToServer, "RCPT TO", true), told: nothing, again: 1},
-		{name: "at the answer to RCPT", fault: cut(servers.ToClient, "250 2.1.5", true), told: nothing, again: 1},
+		// MAIL and the first RCPT go together, and change nothing: both are said again.
+		{name: "at RCPT, which is said again", fault: cut(servers.ToServer, "RCPT TO", true), told: "250", delivered: 1, outcomes: []string{"accepted"}, again: 2},
+		{name: "at the answer to RCPT, which is said again", fault: cut(servers.ToClient, "250 2.1.5", true), told: "250", delivered: 1, outcomes: []string{"accepted"}, again: 2},
 		{name: "at DATA", fault: cut(servers.ToServer, "DATA\r\n", true), told: nothing, again: 1},
 		{name: "at the answer to DATA", fault: cut(servers.ToClient, "354 ", true), told: nothing, again: 1},
 		// So much follows that it cannot all be in buffers when the loss is noticed.
