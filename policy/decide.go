@@ -13,8 +13,8 @@ import (
 //
 // A refusal's text is a whole sentence that an agent understands; the caller
 // adds whom to ask. Of several reasons the first of this order is given:
-// locked, revoked, expired, not yet valid, site, workstation class, no
-// actions. Ends are exclusive: at NotAfter itself the terms no longer hold,
+// locked, revoked, expired, not yet valid, hours, site, workstation class, no
+// actions, guardrail. Ends are exclusive: at NotAfter itself the terms no longer hold,
 // and at a lock's Until it no longer locks.
 func Decide(in *Input) (*Decision, *Refusal) {
 	for i := range in.Locks {
@@ -39,6 +39,16 @@ func Decide(in *Input) (*Decision, *Refusal) {
 	if in.Now.Before(from) {
 		return nil, &Refusal{ReasonNotYetValid, "Your access to this mailbox begins on " + instant(from) + "."}
 	}
+	for _, terms := range []*Terms{&in.Delegation, &in.Assignment} {
+		end, open, err := terms.Hours.Open(in.Now, in.Zones)
+		switch {
+		case err != nil:
+			return nil, &Refusal{ReasonHours, "The hours of your access to this mailbox cannot be read."}
+		case !open:
+			return nil, &Refusal{ReasonHours, "This mailbox may not be used at this hour."}
+		}
+		until = earlierEnd(until, end)
+	}
 	if !siteAllowed(in.Delegation.Sites, in.Site) || !siteAllowed(in.Assignment.Sites, in.Site) {
 		return nil, &Refusal{ReasonSite, "This mailbox may not be used from the site that you are at."}
 	}
@@ -49,11 +59,33 @@ func Decide(in *Input) (*Decision, *Refusal) {
 	if actions == 0 {
 		return nil, &Refusal{ReasonNoActions, "Nothing is granted to you in this mailbox."}
 	}
-	d := &Decision{Actions: actions, Until: until}
+	d := &Decision{
+		Actions: actions, Until: until,
+		Folders: both(in.Delegation.Folders.clone(), in.Assignment.Folders.clone(), FolderPatterns.IsZero, FolderPatterns.within),
+		Slices:  both(in.Delegation.Slice, in.Assignment.Slice, func(s Slice) bool { return s == "" }, Slice.within),
+		Quotas:  in.Delegation.Quotas.narrow(in.Assignment.Quotas),
+	}
 	if actions.Has(Send) {
 		d.Addresses = lower(in.Addresses)
+		outer, inner := &in.Delegation.Sending, &in.Assignment.Sending
+		d.Recipients = both(outer.Recipients.clone(), inner.Recipients.clone(), RecipientPatterns.IsZero, RecipientPatterns.within)
+		d.Sending = outer.numbers(*inner)
 	}
 	return d, nil
+}
+
+// both lists the restrictions that hold together; one is enough where it lets
+// through nothing that the other holds back.
+func both[T any](outer, inner T, none func(T) bool, within func(T, T) bool) []T {
+	switch {
+	case none(outer) && none(inner):
+		return nil
+	case none(outer) || (!none(inner) && within(outer, inner)):
+		return []T{inner}
+	case none(inner):
+		return []T{outer}
+	}
+	return []T{outer, inner}
 }
 
 func locked(l *Lock) *Refusal {

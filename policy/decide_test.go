@@ -163,23 +163,50 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-func BenchmarkActionCheck(b *testing.B) {
-	d := &policy.Decision{Actions: policy.All &^ policy.Delete}
-	b.ReportAllocs()
-	for b.Loop() {
-		if !d.Actions.Has(policy.Read|policy.List) || d.Actions.Has(policy.Delete) {
-			b.Fatal("wrong")
-		}
+// checked is a decision with a bit of everything that is asked for a command.
+func checked(t testing.TB) *policy.Decision {
+	in := granted()
+	in.Delegation.Actions = policy.All &^ policy.Delete
+	in.Delegation.Folders = policy.FolderPatterns{Allow: []string{"INBOX", "Clients/*", "Archive/%"}, Deny: []string{"Clients/Private", "*/Board"}}
+	in.Assignment.Folders = policy.FolderPatterns{Deny: []string{"Clients/Zeta"}}
+	in.Delegation.Sending.Recipients = policy.RecipientPatterns{Deny: []string{"*@rival.example", "*@*.rival.example"}}
+	in.Assignment.Sending.Recipients = policy.RecipientPatterns{Allow: []string{"*@firm.example", "*@customer.example"}}
+	d, refusal := policy.Decide(in)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	return d
+}
+
+// allow is the check of one command of each kind.
+func allow(d *policy.Decision) bool {
+	return d.Actions.Has(policy.Read|policy.List) && !d.Actions.Has(policy.Delete) &&
+		d.Visible("Clients.Acme.2026", '.') && d.MaySendTo("anna@customer.example")
+}
+
+func BenchmarkCommandCheck(b *testing.B) {
+	d := checked(b)
+	for name, check := range map[string]func() bool{
+		"action":    func() bool { return d.Actions.Has(policy.Read | policy.List) },
+		"folder":    func() bool { return d.Visible("Clients.Acme.2026", '.') },
+		"recipient": func() bool { return d.MaySendTo("anna@customer.example") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if !check() {
+					b.Fatal("refused")
+				}
+			}
+		})
 	}
 }
 
 // The check that runs on every command may cost the collector nothing.
-func TestActionCheckAllocatesNothing(t *testing.T) {
-	d := &policy.Decision{Actions: policy.All &^ policy.Delete}
+func TestCommandCheckAllocatesNothing(t *testing.T) {
+	d := checked(t)
 	allowed := true
-	if n := testing.AllocsPerRun(100, func() {
-		allowed = allowed && d.Actions.Has(policy.Read) && !d.Actions.Has(policy.Delete)
-	}); n != 0 || !allowed {
+	if n := testing.AllocsPerRun(100, func() { allowed = allowed && allow(d) }); n != 0 || !allowed {
 		t.Errorf("%v allocations, allowed %v", n, allowed)
 	}
 }

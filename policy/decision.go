@@ -22,6 +22,8 @@ type Input struct {
 	Locks []Lock
 	// Addresses are the mailbox's own: what it may send from.
 	Addresses []string
+	// Zones keeps the time zones of hours; nil: they are read each time.
+	Zones *Zones
 }
 
 // Lock is an instant refusal.
@@ -40,11 +42,42 @@ type Decision struct {
 	Until time.Time `json:"until,omitzero"`
 	// Addresses that the session may send from, in lower case.
 	Addresses []string `json:"addresses,omitempty"`
+	// Folders are visible that every one of these shows.
+	Folders []FolderPatterns `json:"folders,omitempty"`
+	// Slices choose the messages that are visible: those that are in all.
+	Slices []Slice `json:"slices,omitempty"`
+	// Quotas are the smaller ones.
+	Quotas Quotas `json:"quotas,omitzero"`
+	// Recipients may be written to whom every one of these allows.
+	Recipients []RecipientPatterns `json:"recipients,omitempty"`
+	// Sending has the other rules; its own Recipients are empty.
+	Sending Sending `json:"sending,omitzero"`
 }
 
 // Restricted reports whether the decision hides folders or messages, so that
-// the session must be shown a view. No terms do so yet.
-func (d *Decision) Restricted() bool { return false }
+// the session must be shown a view.
+func (d *Decision) Restricted() bool { return len(d.Folders) > 0 || len(d.Slices) > 0 }
+
+// Visible reports whether the folder may be seen: see FolderPatterns.Visible.
+func (d *Decision) Visible(name string, delimiter byte) bool {
+	for i := range d.Folders {
+		if !d.Folders[i].Visible(name, delimiter) {
+			return false
+		}
+	}
+	return true
+}
+
+// MaySendTo reports whether the recipients' patterns allow the address: see
+// RecipientPatterns.Allowed. The other rules are not asked.
+func (d *Decision) MaySendTo(address string) bool {
+	for i := range d.Recipients {
+		if !d.Recipients[i].Allowed(address) {
+			return false
+		}
+	}
+	return d.Actions.Has(Send)
+}
 
 // Refusal says why there is no decision.
 type Refusal struct {
@@ -63,6 +96,7 @@ const (
 	ReasonRevoked     = "revoked"
 	ReasonNotYetValid = "not-yet-valid"
 	ReasonExpired     = "expired"
+	ReasonHours       = "hours"
 	ReasonSite        = "site"
 	ReasonWorkstation = "workstation-class"
 	ReasonNoActions   = "no-actions"

@@ -7,34 +7,13 @@ import (
 	"time"
 )
 
-// Validate looks for terms that contradict themselves. It returns the first
-// field that is wrong, in its JSON spelling, and why; both are empty when the
-// terms are sound.
-func (t Terms) Validate() (field, reason string) {
-	switch {
-	case t.Actions == 0:
-		return "actions", "at least one action must be granted"
-	case t.Actions&^All != 0:
-		return "actions", "there are actions that do not exist"
-	case !t.NotAfter.IsZero() && !t.NotAfter.After(t.NotBefore):
-		return "not_after", "must be later than not_before"
-	}
-	for i, site := range t.Sites {
-		if site == "" {
-			return "sites", "a site's id is empty"
-		}
-		if slices.Contains(t.Sites[:i], site) {
-			return "sites", "a site is named twice"
-		}
-	}
-	return "", ""
-}
-
 // Within reports whether inner is equal to outer or narrower in every field.
 // If it is not, field names the first that is wider, in its JSON spelling.
 //
 // A field left empty stands for no restriction, so it is wider than any
-// restriction that outer has; Narrow fills such fields in.
+// restriction that outer has; Narrow fills such fields in. Where two patterns,
+// slices or hours cannot be compared, inner is said to be wider though it may
+// not be. MaxAgents is not compared: it is no matter of one agent's.
 func Within(outer, inner Terms) (field string, ok bool) {
 	switch {
 	case !outer.Actions.Has(inner.Actions):
@@ -47,52 +26,96 @@ func Within(outer, inner Terms) (field string, ok bool) {
 		return "sites", false
 	case outer.HardwareKey && !inner.HardwareKey:
 		return "hardware_key", false
+	case !outer.Hours.within(inner.Hours):
+		return "hours", false
+	case !outer.Folders.within(inner.Folders):
+		return "folders", false
+	case !outer.Slice.within(inner.Slice):
+		return "slice", false
+	case !outer.Quotas.within(inner.Quotas):
+		return "quotas", false
+	}
+	if field := outer.Sending.within(inner.Sending); field != "" && inner.Actions.Has(Send) {
+		return "sending." + field, false
 	}
 	return "", true
 }
 
-// Narrow returns the terms that allow what both outer and inner allow, and
-// nothing else. Terms that have no site in common allow nothing: since an
-// empty list of sites stands for any site, it is the actions that become
-// empty then.
+// Narrow returns terms that allow nothing but what both outer and inner allow,
+// and all of that but where it cannot be written down: see the patterns' and
+// the hours' own rules. Terms that have no site, no hour, no folder or no
+// recipient in common allow nothing: since an empty list stands for any, it is
+// the actions that become empty then, or lose Send.
 func Narrow(outer, inner Terms) Terms {
 	t := Terms{
 		Actions:     outer.Actions & inner.Actions,
 		NotBefore:   outer.NotBefore,
 		NotAfter:    earlierEnd(outer.NotAfter, inner.NotAfter),
 		HardwareKey: outer.HardwareKey || inner.HardwareKey,
+		Slice:       outer.Slice.and(inner.Slice),
+		Quotas:      outer.Quotas.narrow(inner.Quotas),
 	}
 	if inner.NotBefore.After(t.NotBefore) {
 		t.NotBefore = inner.NotBefore
 	}
-	switch {
-	case len(outer.Sites) == 0:
-		t.Sites = slices.Clone(inner.Sites)
-	case len(inner.Sites) == 0:
-		t.Sites = slices.Clone(outer.Sites)
-	default:
-		for _, site := range outer.Sites {
-			if slices.Contains(inner.Sites, site) {
-				t.Sites = append(t.Sites, site)
-			}
-		}
-		if len(t.Sites) == 0 {
-			t.Actions = 0
-			t.Sites = slices.Clone(outer.Sites)
-		}
+	var some [3]bool
+	t.Sites, some[0] = narrowSites(outer.Sites, inner.Sites)
+	t.Hours, some[1] = outer.Hours.narrow(inner.Hours)
+	t.Folders, some[2] = outer.Folders.narrow(inner.Folders)
+	if some != [3]bool{true, true, true} {
+		t.Actions = 0
+	}
+	sending, ok := outer.Sending.narrow(inner.Sending)
+	if t.Sending = sending; !ok {
+		t.Actions &^= Send
+		t.Sending.Recipients = outer.Sending.Recipients.clone()
 	}
 	return t
 }
 
+func narrowSites(outer, inner []string) (both []string, ok bool) {
+	switch {
+	case len(outer) == 0:
+		return slices.Clone(inner), true
+	case len(inner) == 0:
+		return slices.Clone(outer), true
+	}
+	for _, site := range outer {
+		if slices.Contains(inner, site) {
+			both = append(both, site)
+		}
+	}
+	if len(both) == 0 {
+		return slices.Clone(outer), false
+	}
+	return both, true
+}
+
 // Covers reports whether d allows all that other allows, for as long. A
 // session under other lives on when the decision made anew covers it; when it
-// does not, the new one is narrower in some way and the session ends.
+// does not, the new one is narrower in some way and the session ends. What
+// cannot be compared counts as narrower.
 func (d *Decision) Covers(other *Decision) bool {
 	if !d.Actions.Has(other.Actions) || !lasts(other.Until, d.Until) {
 		return false
 	}
 	for _, address := range other.Addresses {
 		if !slices.Contains(d.Addresses, address) {
+			return false
+		}
+	}
+	return allCovered(d.Folders, other.Folders, FolderPatterns.within) &&
+		allCovered(d.Slices, other.Slices, Slice.within) &&
+		d.Quotas.within(other.Quotas) &&
+		allCovered(d.Recipients, other.Recipients, RecipientPatterns.within) &&
+		d.Sending.within(other.Sending) == ""
+}
+
+// allCovered reports that each of the restrictions in now holds nothing back
+// that one of those before did not.
+func allCovered[T any](now, before []T, within func(T, T) bool) bool {
+	for _, n := range now {
+		if !slices.ContainsFunc(before, func(b T) bool { return within(n, b) }) {
 			return false
 		}
 	}
