@@ -93,13 +93,13 @@ const (
 // missing returns the name of an extension that is used and not offered.
 func (u *upstreamSide) missing(uses extensions) string {
 	switch {
-	case uses&usesBinary != 0 && !u.has("BINARY") && !u.has("IMAP4REV2"):
+	case uses&usesBinary != 0 && !u.has(offersBinary|offersRev2):
 		return "BINARY"
-	case uses&usesUTF8 != 0 && !u.has("UTF8=ACCEPT") && !u.has("UTF8=ONLY"):
+	case uses&usesUTF8 != 0 && !u.has(offersUTF8):
 		return "UTF8=ACCEPT"
-	case uses&usesCatenate != 0 && !u.has("CATENATE"):
+	case uses&usesCatenate != 0 && !u.has(offersCatenate):
 		return "CATENATE"
-	case uses&usesMultiAppend != 0 && !u.has("MULTIAPPEND"):
+	case uses&usesMultiAppend != 0 && !u.has(offersMultiAppend):
 		return "MULTIAPPEND"
 	}
 	return ""

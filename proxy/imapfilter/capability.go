@@ -35,6 +35,39 @@ var passedCodes = []string{
 	"UNSEEN", "USEATTR",
 }
 
+// offers are the capabilities of an upstream that decide what Postern sends it.
+type offers uint8
+
+const (
+	offersRev2 offers = 1 << iota
+	offersBinary
+	offersUTF8
+	offersCatenate
+	offersMultiAppend
+	offersUnselect
+)
+
+// offersOf finds them among an upstream's capabilities.
+func offersOf(capabilities []string) (o offers) {
+	for _, c := range capabilities {
+		switch strings.ToUpper(c) {
+		case "IMAP4REV2":
+			o |= offersRev2
+		case "BINARY":
+			o |= offersBinary
+		case "UTF8=ACCEPT", "UTF8=ONLY":
+			o |= offersUTF8
+		case "CATENATE":
+			o |= offersCatenate
+		case "MULTIAPPEND":
+			o |= offersMultiAppend
+		case "UNSELECT":
+			o |= offersUnselect
+		}
+	}
+	return o
+}
+
 func onList(list []string, word []byte) bool {
 	var buf [64]byte
 	if len(word) > len(buf) {

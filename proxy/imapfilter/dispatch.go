@@ -154,7 +154,7 @@ func (s *clientSide) refuse(entry *command, j *judgement) error {
 // closeWithoutExpunge turns CLOSE into UNSELECT for a session that may not
 // delete.
 func (s *clientSide) closeWithoutExpunge(entry *command, cmd *imapwire.Command) error {
-	if !s.r.upstream.has("UNSELECT") && !s.r.upstream.has("IMAP4REV2") {
+	if !s.r.upstream.has(offersUnselect | offersRev2) {
 		return s.answer("NO", "[NOPERM] CLOSE would expunge, which the mailbox's owner did not grant you; select another folder instead")
 	}
 	s.f().metrics.command(entry, outcomeRewritten)

@@ -91,11 +91,8 @@ type admitted struct{ relay *relay }
 // newRelay puts a session together. lines holds what the client sent behind
 // its login.
 func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPConn, lines *lineReader, prefix string, special specialFolders) *relay {
-	record := s.Record()
 	r := &relay{
 		f: f, session: s, decision: s.Decision(), down: c, up: up, prefix: prefix, special: special,
-		log: f.log.With(zap.String("session", string(record.ID)), zap.String("agent", string(record.AgentID)),
-			zap.String("workstation", string(record.WorkstationID)), zap.String("mailbox", string(record.MailboxID))),
 		signal: make(chan struct{}, 1),
 		over:   make(chan struct{}),
 	}
@@ -108,7 +105,7 @@ func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPCo
 	}
 	u.end = copy(u.buf, up.Buffered)
 	up.Buffered = nil
-	u.capabilities = capabilitySet(up.Capabilities)
+	u.offers = offersOf(up.Capabilities)
 	return r
 }
 

@@ -92,7 +92,7 @@ func (u *checkedUpstream) serve() {
 func (u *checkedUpstream) judge(first string) {
 	cmd := u.lexer.Command()
 	s := clientSide{r: &relay{f: &Filter{table: u.table}, decision: &policy.Decision{Actions: u.actions}, prefix: u.prefix}}
-	s.r.upstream.capabilities = capabilitySet(u.caps)
+	s.r.upstream.offers = offersOf(u.caps)
 	s.lexer = u.lexer
 	entry, skip := s.lookUp()
 	if entry == nil || entry.judge == nil {

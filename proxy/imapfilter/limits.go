@@ -22,9 +22,11 @@ const (
 	// maxStatusLine is the longest resp-text and CAPABILITY line of an
 	// upstream, in octets; it must fit bigBuffer.
 	maxStatusLine = 60 << 10
-	// smallBuffer is what a session at rest reads into, bigBuffer what it
-	// borrows while octets flow, in octets.
-	smallBuffer = 2 << 10
+	// restBuffer is what a session at rest reads the client's lines into, and
+	// smallBuffer the upstream's answers; bigBuffer is what it borrows for more,
+	// in octets.
+	restBuffer  = 256
+	smallBuffer = 1 << 10
 	bigBuffer   = 64 << 10
 	// maxRecord is how many octets one record of TLS holds (RFC 8446 §5.1).
 	maxRecord = 16 << 10

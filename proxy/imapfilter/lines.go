@@ -11,7 +11,8 @@ import (
 )
 
 // lineReader reads lines and literals from a client. At rest it holds
-// smallBuffer octets.
+// restBuffer octets: TLS keeps the record that a line is read from, so that
+// reading it piece by piece costs no system call.
 type lineReader struct {
 	src        io.Reader
 	buf        []byte
@@ -19,7 +20,11 @@ type lineReader struct {
 	// searched is how much behind start is known to hold no LF: a line that
 	// comes octet by octet must not be searched each time as a whole.
 	searched int
-	small    [smallBuffer]byte
+	// pool lends big for a line that does not fit small; nil: as before login,
+	// memory of its own is taken, since a pool would hand on the app password.
+	pool  *bufferPool
+	big   *[]byte
+	small [restBuffer]byte
 }
 
 func newLineReader(src io.Reader) *lineReader {
@@ -87,14 +92,23 @@ func (r *lineReader) makeRoom() {
 	switch {
 	case r.start == r.end:
 		r.start, r.end = 0, 0
+		if r.big != nil {
+			r.pool.put(r.big)
+			r.big = nil
+		}
 		r.buf = r.small[:]
 	case r.end < len(r.buf):
 	case r.start > 0:
 		r.end = copy(r.buf, r.buf[r.start:r.end])
 		r.start = 0
+	case r.pool != nil && len(r.buf) < bigBuffer:
+		r.big = r.pool.get()
+		copy(*r.big, r.buf[:r.end])
+		r.buf = *r.big
 	default:
 		grown := make([]byte, 2*len(r.buf))
 		copy(grown, r.buf[:r.end])
+		clear(r.buf)
 		r.buf = grown
 	}
 }

@@ -378,6 +378,7 @@ func (l *login) authenticate(ctx context.Context, user, authzid string, token br
 		session.End(&broker.End{Reason: broker.EndClientClosed}, nil)
 		return nil, err
 	}
+	in.relay.up.Capabilities = nil // the client was told; what the relay goes by it has
 	return in, nil
 }
 
@@ -420,6 +421,7 @@ func (l *login) connect(ctx context.Context, session broker.LiveSession) (*admit
 // free of the login itself.
 func (l *login) handOver() *lineReader {
 	fresh := newLineReader(l.conn)
+	fresh.pool = &l.f.buffers
 	rest := l.lines.buf[l.lines.start:l.lines.end]
 	if len(rest) > len(fresh.buf) {
 		fresh.buf = make([]byte, len(rest))

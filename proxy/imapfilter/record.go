@@ -286,7 +286,7 @@ func (rec *recorder) finish(u *upstreamSide) {
 			continue // the log goes on without the session
 		}
 		if err := o.receipt.Wait(context.Background()); err != nil {
-			u.r.log.Error("the last events of a session were not recorded", zap.Error(err))
+			u.r.log().Error("the last events of a session were not recorded", zap.Error(err))
 			return
 		}
 	}

@@ -26,7 +26,6 @@ type relay struct {
 	decision *policy.Decision
 	down     *proxy.Conn
 	up       *broker.IMAPConn
-	log      *zap.Logger
 
 	// prefix begins the tags of Postern's own commands.
 	prefix  string
@@ -146,9 +145,16 @@ func (r *relay) run() {
 	})
 }
 
+// log is for what goes wrong: most sessions never need it.
+func (r *relay) log() *zap.Logger {
+	record := r.session.Record()
+	return r.f.log.With(zap.String("session", string(record.ID)), zap.String("agent", string(record.AgentID)),
+		zap.String("workstation", string(record.WorkstationID)), zap.String("mailbox", string(record.MailboxID)))
+}
+
 func (r *relay) recoverPanic(side string) {
 	if v := recover(); v != nil {
-		r.log.Error("relay failed", zap.String("side", side), zap.Any("panic", v), zap.Stack("stack"))
+		r.log().Error("relay failed", zap.String("side", side), zap.Any("panic", v), zap.Stack("stack"))
 		r.stop(&broker.End{Reason: broker.EndInternal, Detail: side}, "", 0)
 		r.closeBoth()
 	}

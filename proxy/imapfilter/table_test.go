@@ -266,7 +266,7 @@ func judgeLine(t *testing.T, line string) (name, needs string) {
 	gate, _ := scripted(t)
 	r := newRig(t, gate)
 	s := clientSide{r: &relay{f: r.filter, decision: &gate.decision}}
-	s.r.upstream.capabilities = capabilitySet([]string{"CATENATE", "MULTIAPPEND", "BINARY", "UTF8=ACCEPT"})
+	s.r.upstream.offers = offersOf([]string{"CATENATE", "MULTIAPPEND", "BINARY", "UTF8=ACCEPT"})
 	first, rest, _ := strings.Cut("a "+line+"\r\n", "\r\n")
 	done, err := s.lexer.Line([]byte(first + "\r\n"))
 	for err == nil && !done {

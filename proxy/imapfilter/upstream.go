@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
@@ -44,10 +43,10 @@ type upstreamSide struct {
 	// have them (RFC 6851 §4.3, RFC 8508 §3.1).
 	copyUID string
 
-	capabilities map[string]bool
-	lastWrite    time.Time
-	lastRead     int
-	scratch      []byte
+	offers    offers
+	lastWrite time.Time
+	lastRead  int
+	scratch   []byte
 	// stuck says that a write to the client failed; writeBy is its deadline.
 	stuck   bool
 	writeBy time.Time
@@ -77,8 +76,8 @@ var errClientWrite = errors.New("writing to the client failed")
 // errRecord says that the audit log cannot be written.
 var errRecord = errors.New("the audit log cannot be written")
 
-// has reports whether the upstream offers a capability, in upper case.
-func (u *upstreamSide) has(capability string) bool { return u.capabilities[capability] }
+// has reports whether the upstream offers any of these.
+func (u *upstreamSide) has(any offers) bool { return u.offers&any != 0 }
 
 // run ends with both connections closed.
 func (u *upstreamSide) run() {
@@ -417,12 +416,4 @@ func (u *upstreamSide) literalOctets() error {
 		u.state = u.literal.back
 	}
 	return nil
-}
-
-func capabilitySet(list []string) map[string]bool {
-	set := make(map[string]bool, len(list))
-	for _, c := range list {
-		set[strings.ToUpper(c)] = true
-	}
-	return set
 }

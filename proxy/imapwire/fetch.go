@@ -48,11 +48,11 @@ type FetchScanner struct {
 	bracket bool
 	escape  bool
 	quote   bool // within brackets or a list
-	nameLen int
 	number  uint64
 	digits  int
 	plus    bool // seen in {n+}
-	name    [maxSection]byte
+	// name has room for what names were so far, at most maxSection octets.
+	name []byte
 }
 
 const (
@@ -83,13 +83,13 @@ const (
 // "FETCH".
 func (s *FetchScanner) Reset() {
 	s.UID, s.Size, s.Content, s.Flags = 0, 0, ContentNone, false
-	s.state, s.depth, s.nameLen = fetchOpen, 0, 0
+	s.state, s.depth, s.name = fetchOpen, 0, s.name[:0]
 	s.bracket, s.quote, s.escape = false, false, false
 }
 
 // Section returns the current item's name as the server wrote it, cut to 512
 // octets; it is valid until the next Scan.
-func (s *FetchScanner) Section() []byte { return s.name[:s.nameLen] }
+func (s *FetchScanner) Section() []byte { return s.name }
 
 // Scan consumes octets up to the next event and returns how many. After
 // FetchLiteral the caller skips Size octets before it scans on.
@@ -100,7 +100,7 @@ func (s *FetchScanner) Scan(b []byte) (int, FetchEvent) {
 			switch c {
 			case ' ':
 			case '(':
-				s.state, s.nameLen = fetchName, 0
+				s.state, s.name = fetchName, s.name[:0]
 			default:
 				return i, FetchBroken
 			}
@@ -170,7 +170,7 @@ func (s *FetchScanner) Scan(b []byte) (int, FetchEvent) {
 		case fetchAfter:
 			switch c {
 			case ' ':
-				s.state, s.nameLen = fetchName, 0
+				s.state, s.name = fetchName, s.name[:0]
 			case ')':
 				s.state = fetchEndCR
 			default:
@@ -213,11 +213,11 @@ func (s *FetchScanner) inName(c byte) FetchEvent {
 		s.bracket = false
 	case s.bracket:
 	case c == ' ':
-		if s.nameLen > 0 {
+		if len(s.name) > 0 {
 			s.state = fetchValue
 		}
 		return FetchMore
-	case c == ')' && s.nameLen == 0: // an empty list, or a space before its end
+	case c == ')' && len(s.name) == 0: // an empty list, or a space before its end
 		s.state = fetchEndCR
 		return FetchMore
 	case c == '(' || c == ')' || c == '"':
@@ -226,9 +226,8 @@ func (s *FetchScanner) inName(c byte) FetchEvent {
 	if c == '\r' || c == '\n' {
 		return FetchBroken
 	}
-	if s.nameLen < len(s.name) {
-		s.name[s.nameLen] = c
-		s.nameLen++
+	if len(s.name) < maxSection {
+		s.name = append(s.name, c)
 	}
 	return FetchMore
 }
@@ -330,7 +329,7 @@ func (s *FetchScanner) after(c byte) {
 	if c == ')' {
 		s.state = fetchEndCR
 	} else {
-		s.state, s.nameLen = fetchName, 0
+		s.state, s.name = fetchName, s.name[:0]
 	}
 }
 
