@@ -17,8 +17,12 @@ func TestLineReader(t *testing.T) {
 	for name, src := range map[string]io.Reader{
 		"whole": strings.NewReader(in), "by one": iotest.OneByteReader(strings.NewReader(in)),
 		"by half": iotest.HalfReader(strings.NewReader(in)), "with the error": iotest.DataErrReader(strings.NewReader(in)),
+		"lent": strings.NewReader(in), "lent by one": iotest.OneByteReader(strings.NewReader(in)),
 	} {
 		r := newLineReader(src)
+		if strings.HasPrefix(name, "lent") {
+			r.pool = new(bufferPool)
+		}
 		expect := func(want string) {
 			t.Helper()
 			if line, err := r.read(8 * smallBuffer); err != nil || string(line) != want {
@@ -40,6 +44,9 @@ func TestLineReader(t *testing.T) {
 		expect("\r\n")
 		if line, err := r.read(8 * smallBuffer); err != io.EOF {
 			t.Fatalf("%s: %q, %v", name, line, err)
+		}
+		if r.big != nil {
+			t.Errorf("%s: a reader at rest holds a large buffer", name)
 		}
 	}
 	r := newLineReader(bytes.NewReader(bytes.Repeat([]byte("x"), 1<<20)))
