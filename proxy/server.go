@@ -221,8 +221,12 @@ func (s *Server) serve(server, ctx context.Context, c *Conn) {
 		}
 		return nil
 	}
-	if s.config.Implicit && c.handshake(ctx, c) != nil {
-		return
+	if s.config.Implicit {
+		var err error
+		Aside(func() { err = c.handshake(ctx, c) })
+		if err != nil {
+			return
+		}
 	}
 	s.config.Handler.ServeConn(ctx, c)
 }

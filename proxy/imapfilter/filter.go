@@ -74,14 +74,16 @@ func New(c Config) (*Filter, error) {
 
 // ServeConn speaks IMAP on a connection until it is over.
 func (f *Filter) ServeConn(ctx context.Context, c *proxy.Conn) {
-	l := login{f: f, conn: c, lines: newLineReader(c)}
-	in := l.run(ctx)
+	var in *admitted
+	// The login's memory, the app password in it, is not kept for the session.
+	proxy.Aside(func() {
+		l := login{f: f, conn: c, lines: newLineReader(c)}
+		in = l.run(ctx)
+	})
 	if in == nil {
 		return
 	}
 	c.Authenticated()
-	// The login's memory, the app password in it, is not kept for the session.
-	l = login{}
 	in.relay.run()
 }
 
