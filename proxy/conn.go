@@ -86,7 +86,7 @@ func NewConn(raw net.Conn, config ConnConfig) *Conn {
 func (c *Conn) RemoteAddrPort() netip.AddrPort { return c.remote }
 
 // Certificate is the client's leaf, verified against the workstation CAs; nil
-// when there is none.
+// when there is none, and once the connection is authenticated.
 func (c *Conn) Certificate() *x509.Certificate { return c.certificate }
 
 // IsTLS reports whether the connection is encrypted.
@@ -108,12 +108,24 @@ func (c *Conn) StartTLS(ctx context.Context) error {
 	return c.handshake(ctx, c)
 }
 
-// Authenticated gives up the connection's place in the lobby and lifts the
-// deadline that comes with it. Further calls do nothing.
+// Authenticated gives up the connection's place in the lobby, lifts the
+// deadline that comes with it, and lets go of what only the login needed: the
+// certificate is gone, and there is no StartTLS any more. Further calls do
+// nothing.
 func (c *Conn) Authenticated() {
-	if c.authenticated != nil {
-		c.once.Do(c.authenticated)
-	}
+	c.once.Do(func() {
+		if c.authenticated == nil {
+			return
+		}
+		c.authenticated()
+		c.authenticated, c.handshake, c.certificate = nil, nil, nil
+		// crypto/tls keeps the parsed chain as well, 3 KB for as long as the
+		// session lasts. What it hands out is the slice that it keeps; were that
+		// to change, this would merely save nothing.
+		if t, ok := c.Conn.(*tls.Conn); ok {
+			clear(t.ConnectionState().PeerCertificates)
+		}
+	})
 }
 
 // SetDeadline, SetReadDeadline and SetWriteDeadline act on the socket. Until

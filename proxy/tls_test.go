@@ -160,3 +160,30 @@ func TestKeyPinIsOfTheLeaf(t *testing.T) {
 		t.Fatalf("pin %s is not the leaf's", got)
 	}
 }
+
+// What only the login needed is not held for as long as the session lasts.
+func TestAuthenticatedLetsGoOfTheCertificates(t *testing.T) {
+	h := newHouse(t, proxy.Limits{})
+	type held struct {
+		before, after bool
+		chain         int
+	}
+	found := make(chan held, 1)
+	h.start(func(_ context.Context, c *proxy.Conn) {
+		got := held{before: c.Certificate() != nil}
+		c.Authenticated()
+		got.after = c.Certificate() != nil
+		for _, peer := range c.Conn.(*tls.Conn).ConnectionState().PeerCertificates {
+			if peer != nil {
+				got.chain++
+			}
+		}
+		found <- got
+	})
+	own, other := h.workstation(h.ca), h.workstation(h.ca)
+	own.Certificate = append(own.Certificate, other.Certificate...)
+	_, _ = io.ReadAll(tls.Client(h.dial(), h.clientTLS(own)))
+	if got := <-found; got != (held{before: true}) {
+		t.Errorf("held %+v", got)
+	}
+}
