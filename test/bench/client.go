@@ -157,6 +157,9 @@ func literal(line []byte) int {
 
 // idle begins to wait for news.
 func (c *mailClient) idle() error {
+	if err := c.patience(); err != nil { // others were opened meanwhile
+		return err
+	}
 	if err := c.ask("t IDLE"); err != nil {
 		return err
 	}
