@@ -301,7 +301,7 @@ func (u *upstreamSide) line() ([]byte, error) {
 		}
 		return nil, nil
 	}
-	if bytes.IndexByte(b[:i+1], '\r') != i-1 { // a bare CR ends lines for some
+	if i == 0 || bytes.IndexByte(b[:i+1], '\r') != i-1 { // a bare CR ends lines for some
 		return nil, errUpstreamBroken
 	}
 	return b[:i+1], nil
@@ -356,7 +356,7 @@ func (u *upstreamSide) data() error {
 		}
 		return nil
 	}
-	if bytes.IndexByte(b[:i+1], '\r') != i-1 {
+	if i == 0 || bytes.IndexByte(b[:i+1], '\r') != i-1 {
 		return errUpstreamBroken
 	}
 	size := imapwire.TrailingLiteral(b[:i+1])
