@@ -100,4 +100,6 @@ const (
 	ReasonSite        = "site"
 	ReasonWorkstation = "workstation-class"
 	ReasonNoActions   = "no-actions"
+	// ReasonNotEnforced is for terms that a proxy cannot keep.
+	ReasonNotEnforced = "not-enforced"
 )

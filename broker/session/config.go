@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
 )
 
 // Limits and times.
@@ -111,6 +112,9 @@ type Manager struct {
 	backoff *backoff
 	notices notices
 	unsaved unsaved
+
+	// zones are those that the terms' hours name.
+	zones policy.Zones
 
 	// view holds what was read of the state at one policy revision.
 	view atomic.Pointer[view]

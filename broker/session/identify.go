@@ -34,7 +34,9 @@ type finding struct {
 
 // identify finds out who is asking for what. The error is the state's.
 func (m *Manager) identify(ctx context.Context, v *view, a *attempt) (*finding, error) {
-	f := &finding{facts: facts{now: m.now(), addr: a.login.RemoteAddr.Addr().Unmap(), pin: a.pin}}
+	f := &finding{facts: facts{
+		now: m.now(), zones: &m.zones, protocol: a.login.Protocol, addr: a.login.RemoteAddr.Addr().Unmap(), pin: a.pin,
+	}}
 	var err error
 	if f.password, err = v.passwordByHash(ctx, a.hash); err != nil {
 		return nil, err

@@ -29,8 +29,10 @@ const (
 // facts are what is known of whoever is at the other end. What does not exist
 // is nil. Judging them is pure.
 type facts struct {
-	now  time.Time
-	addr netip.Addr
+	now      time.Time
+	zones    *policy.Zones
+	protocol broker.Protocol
+	addr     netip.Addr
 	// pin is the certificate's; empty: none was presented.
 	pin         string
 	password    *broker.AppPassword
@@ -157,6 +159,7 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 		HardwareKey: f.workstation != nil && f.workstation.Class == broker.ClassHardware,
 		Locks:       f.active(),
 		Addresses:   f.mailbox.Addresses(),
+		Zones:       f.zones,
 	}
 	if site != nil {
 		in.Site = string(site.ID)
@@ -174,6 +177,9 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 	d, refusal := policy.Decide(&in)
 	if elsewhere && (refusal == nil || refusal.Reason != policy.ReasonLocked) {
 		return nil, "", &policy.Refusal{Reason: policy.ReasonSite, Text: "This workstation may be used only at its own site."}
+	}
+	if refusal == nil {
+		refusal = enforceable(d, f.protocol)
 	}
 	if refusal != nil {
 		return nil, "", refusal

@@ -4,6 +4,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -252,6 +253,8 @@ func TestNever4Expiry(t *testing.T) {
 	}{
 		{"delegation", func(w *world) { w.delegation.Terms.NotAfter = time.Now().Add(90 * time.Minute) }},
 		{"assignment", func(w *world) { w.assignment.Terms.NotAfter = time.Now().Add(90 * time.Minute) }},
+		{"the delegation's hours", func(w *world) { w.delegation.Terms.Hours = shiftFor(90 * time.Minute) }},
+		{"the assignment's hours", func(w *world) { w.assignment.Terms.Hours = shiftFor(90 * time.Minute) }},
 		{"app password", func(w *world) { w.password.ExpiresAt = time.Now().Add(90 * time.Minute) }},
 	}
 	for _, test := range tests {
@@ -271,6 +274,33 @@ func TestNever4Expiry(t *testing.T) {
 			})
 		})
 	}
+}
+
+// shiftFor is a shift in India that began an hour ago and ends in so long.
+func shiftFor(left time.Duration) policy.Hours {
+	const zone = "Asia/Kolkata"
+	india := time.FixedZone("IST", 19800)
+	from, to := time.Now().In(india).Add(-time.Hour), time.Now().In(india).Add(left)
+	return policy.Hours{Zone: zone, Shifts: []policy.Shift{{
+		Days: []string{strings.ToLower(from.Format("Mon"))}, From: from.Format("15:04"), To: to.Format("15:04"),
+	}}}
+}
+
+// TestNever4NoSessionOutOfHours: an agent on his own workstation is told why,
+// and no upstream is dialled.
+func TestNever4NoSessionOutOfHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.delegation.Terms.Hours = shiftFor(30 * time.Minute)
+		w.run(t)
+		alive(t, w.open(t))
+		time.Sleep(30 * time.Minute)
+		_, err := w.manager.Open(context.Background(), w.login())
+		if refused := (*broker.Error)(nil); !errors.As(err, &refused) || refused.Code != broker.Refused ||
+			refused.Reason != policy.ReasonHours || !strings.Contains(refused.Public, "at this hour. Ask Priya") {
+			t.Errorf("Open: %v", err)
+		}
+	})
 }
 
 // A clock that is set forward takes no timer with it.

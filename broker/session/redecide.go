@@ -93,7 +93,7 @@ func (s *live) touched(c broker.Change) bool {
 // It looks at the locks and the delegation first: the end of thousands of
 // sessions may hang on those, and takes no other look-up then.
 func (m *Manager) redecide(ctx context.Context, v *view, s *live) (*broker.End, error) {
-	f := &facts{now: m.now(), addr: s.addr, pin: s.pin}
+	f := &facts{now: m.now(), zones: &m.zones, protocol: s.record.Protocol, addr: s.addr, pin: s.pin}
 	var g grant
 	var err error
 	if f.locks, err = v.locks(ctx); err != nil {
@@ -123,7 +123,7 @@ func (m *Manager) redecide(ctx context.Context, v *view, s *live) (*broker.End, 
 // the worst that happens is that the client connects again.
 func (s *live) early(f *facts, d *broker.Delegation) *broker.End {
 	in := policy.Input{
-		Now: f.now, Site: string(s.record.SiteID), HardwareKey: s.hardware, Addresses: s.decision.Addresses,
+		Now: f.now, Site: string(s.record.SiteID), HardwareKey: s.hardware, Addresses: s.decision.Addresses, Zones: f.zones,
 		DelegationRevoked: d == nil || !d.RevokedAt.IsZero(),
 	}
 	if d != nil {

@@ -54,7 +54,7 @@ func endReason(r *policy.Refusal) broker.EndReason {
 	switch r.Reason {
 	case policy.ReasonLocked:
 		return broker.EndLocked
-	case policy.ReasonExpired:
+	case policy.ReasonExpired, policy.ReasonHours:
 		return broker.EndExpired
 	}
 	return broker.EndRevoked

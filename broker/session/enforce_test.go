@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
+)
+
+// TestNever2NoSessionUnderTermsThatAreNotEnforced: terms that a proxy cannot
+// keep open no session with it, whichever side wrote them, and end one that is
+// open when they come.
+func TestNever2NoSessionUnderTermsThatAreNotEnforced(t *testing.T) {
+	tests := []struct {
+		name     string
+		change   func(*policy.Terms)
+		protocol broker.Protocol
+		text     string
+	}{
+		{"folders", func(x *policy.Terms) { x.Folders.Allow = []string{"INBOX"} }, broker.ProtocolIMAP, "show a part"},
+		{"slice", func(x *policy.Terms) { x.Slice = "SINCE @-30d" }, broker.ProtocolIMAP, "show a part"},
+		{"messages", func(x *policy.Terms) { x.Quotas.Messages.Hour = 5 }, broker.ProtocolIMAP, "count"},
+		{"octets", func(x *policy.Terms) { x.Quotas.Octets.Day = 5 }, broker.ProtocolIMAP, "count"},
+		{"headers", func(x *policy.Terms) { x.Quotas.Headers.Day = 5 }, broker.ProtocolIMAP, "count"},
+		{"recipients", func(x *policy.Terms) { x.Sending.Recipients.Deny = []string{"*@rival.example"} }, broker.ProtocolSubmission, "rules"},
+		{"reply_only", func(x *policy.Terms) { x.Sending.ReplyOnly = true }, broker.ProtocolSubmission, "rules"},
+		{"max_recipients", func(x *policy.Terms) { x.Sending.MaxRecipients = 1 }, broker.ProtocolSubmission, "rules"},
+		{"messages_per_hour", func(x *policy.Terms) { x.Sending.MessagesPerHour = 1 }, broker.ProtocolSubmission, "rules"},
+		{"recipients_per_hour", func(x *policy.Terms) { x.Sending.RecipientsPerHour = 1 }, broker.ProtocolSubmission, "rules"},
+		{"max_octets", func(x *policy.Terms) { x.Sending.MaxOctets = 1 }, broker.ProtocolSubmission, "rules"},
+		{"no_attachments", func(x *policy.Terms) { x.Sending.NoAttachments = true }, broker.ProtocolSubmission, "rules"},
+		{"content", func(x *policy.Terms) { x.Sending.Content = []policy.ContentRule{{Name: "a", Pattern: "a"}} }, broker.ProtocolSubmission, "rules"},
+	}
+	for _, test := range tests {
+		for _, side := range []string{"delegation", "assignment"} {
+			t.Run(test.name+" of the "+side, func(t *testing.T) {
+				w := newWorld(t)
+				w.run(t)
+				login := w.login()
+				login.Protocol = test.protocol
+				s, err := w.manager.Open(context.Background(), login)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.End(&broker.End{Reason: broker.EndLogout}, nil)
+				if side == "delegation" {
+					w.set(broker.Change{Kind: "delegation", ID: w.delegation.ID}, func() { test.change(&w.delegation.Terms) })
+				} else {
+					w.set(broker.Change{Kind: "assignment", ID: w.assignment.ID}, func() { test.change(&w.assignment.Terms) })
+				}
+				<-s.Context().Done()
+				if end := ended(t, s); end.Reason != broker.EndRevoked {
+					t.Errorf("end %+v", end)
+				}
+				_, err = w.manager.Open(context.Background(), login)
+				if refused := (*broker.Error)(nil); !errors.As(err, &refused) || refused.Code != broker.Refused ||
+					refused.Reason != policy.ReasonNotEnforced || !strings.Contains(refused.Public, test.text) || !strings.Contains(refused.Public, "Ask Priya") {
+					t.Errorf("Open: %v", err)
+				}
+				if w.upstream.conn != nil {
+					t.Error("the upstream was dialled")
+				}
+				// The other protocol is not bound by it.
+				login.Protocol = map[broker.Protocol]broker.Protocol{broker.ProtocolIMAP: broker.ProtocolSubmission, broker.ProtocolSubmission: broker.ProtocolIMAP}[test.protocol]
+				other, err := w.manager.Open(context.Background(), login)
+				if err != nil {
+					t.Fatalf("the other protocol: %v", err)
+				}
+				other.End(&broker.End{Reason: broker.EndLogout}, nil)
+			})
+		}
+	}
+}
