@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
@@ -23,7 +24,7 @@ func (s *Store) CreateAssignment(ctx context.Context, by broker.Actor, a *broker
 	if !n.RevokedAt.IsZero() {
 		return broker.InvalidField("revoked_at", "a new assignment cannot be revoked")
 	}
-	n.Terms.Sites = slices.Clone(n.Terms.Sites)
+	n.Terms = n.Terms.Clone()
 	if err := terms("terms", &n.Terms); err != nil {
 		return err
 	}
@@ -77,14 +78,45 @@ func (t *tx) assignmentFits(n *broker.Assignment) error {
 	if field, ok := policy.Within(d.Terms, n.Terms); !ok {
 		return broker.InvalidField("terms."+field, "wider than the delegation's")
 	}
+	if n.Terms.MaxAgents != 0 {
+		return broker.InvalidField("terms.max_agents", "a delegation's alone")
+	}
+	if most := d.Terms.MaxAgents; most > 0 && !over(n.Terms.NotAfter, t.now) {
+		others, err := t.agentsOn(d.ID, n.ID)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(others, n.AgentID) && len(others) >= most {
+			return conflict("the delegation allows %d agents, and as many are assigned", most)
+		}
+	}
 	return nil
 }
+
+// agentsOn returns the agents whose assignments on a delegation hold now or
+// will, each once, leaving one assignment out.
+func (t *tx) agentsOn(delegation, except broker.ID) ([]broker.ID, error) {
+	all, err := many[broker.Assignment](t.query, kindAssignment,
+		`SELECT doc FROM assignments WHERE delegation_id = $1 AND revoked_at IS NULL ORDER BY id`, string(delegation))
+	if err != nil {
+		return nil, err
+	}
+	var agents []broker.ID
+	for _, a := range all {
+		if a.ID != except && !over(a.Terms.NotAfter, t.now) && !slices.Contains(agents, a.AgentID) {
+			agents = append(agents, a.AgentID)
+		}
+	}
+	return agents, nil
+}
+
+// over reports whether terms have ended.
+func over(notAfter, now time.Time) bool { return !notAfter.IsZero() && !now.Before(notAfter) }
 
 // UpdateAssignment changes the terms alone; those that the delegation does not
 // hold are Invalid, with the field.
 func (s *Store) UpdateAssignment(ctx context.Context, by broker.Actor, a *broker.Assignment) error {
-	wanted := a.Terms
-	wanted.Sites = slices.Clone(wanted.Sites)
+	wanted := a.Terms.Clone()
 	if err := terms("terms", &wanted); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ package store
 
 import (
 	"context"
-	"slices"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -22,7 +21,7 @@ func (s *Store) CreateDelegation(ctx context.Context, by broker.Actor, d *broker
 	if !n.RevokedAt.IsZero() {
 		return broker.InvalidField("revoked_at", "a new delegation cannot be revoked")
 	}
-	n.Terms.Sites = slices.Clone(n.Terms.Sites)
+	n.Terms = n.Terms.Clone()
 	if err := terms("terms", &n.Terms); err != nil {
 		return err
 	}
@@ -60,8 +59,7 @@ func (s *Store) CreateDelegation(ctx context.Context, by broker.Actor, d *broker
 // UpdateDelegation changes the terms alone. Assignments may then be wider
 // than they were granted: a decision holds what both allow.
 func (s *Store) UpdateDelegation(ctx context.Context, by broker.Actor, d *broker.Delegation) error {
-	wanted := d.Terms
-	wanted.Sites = slices.Clone(wanted.Sites)
+	wanted := d.Terms.Clone()
 	if err := terms("terms", &wanted); err != nil {
 		return err
 	}
@@ -77,6 +75,15 @@ func (s *Store) UpdateDelegation(ctx context.Context, by broker.Actor, d *broker
 		}
 		if err := t.sitesExist(&wanted); err != nil {
 			return err
+		}
+		if most := wanted.MaxAgents; most > 0 {
+			agents, err := t.agentsOn(id, "")
+			if err != nil {
+				return err
+			}
+			if len(agents) > most {
+				return broker.InvalidField("terms.max_agents", "%d agents are assigned: revoke assignments first", len(agents))
+			}
 		}
 		n = *old
 		n.Terms = wanted

@@ -225,6 +225,9 @@ func testInvalid(t *testing.T, w *World) {
 		{"no actions", "terms.actions", grant(policy.Terms{})},
 		{"unknown action", "terms.actions", grant(policy.Terms{Actions: policy.All + 1})},
 		{"no time", "terms.not_after", grant(policy.Terms{Actions: policy.List, NotBefore: now, NotAfter: now})},
+		{"hours without a zone", "terms.hours.zone", grant(policy.Terms{Actions: policy.List, Hours: policy.Hours{Shifts: []policy.Shift{{Days: []string{"mon"}, From: "09:00", To: "18:00"}}}})},
+		{"a slice that does not parse", "terms.slice", grant(policy.Terms{Actions: policy.List, Slice: "SINCE yesterday"})},
+		{"a pattern that matches nothing", "terms.folders.allow[0]", grant(policy.Terms{Actions: policy.List, Folders: policy.FolderPatterns{Allow: []string{"A/"}}})},
 		{"no such site", "terms.sites", grant(policy.Terms{Actions: policy.List, Sites: []string{string(broker.NewID())}})},
 		{"no such mailbox", "mailbox_id", s.CreateDelegation(ctx, Admin, &broker.Delegation{Terms: w.Delegation.Terms})},
 		{"no such delegation", "delegation_id", s.CreateAssignment(ctx, Admin, &broker.Assignment{Terms: w.Delegation.Terms})},
@@ -510,7 +513,13 @@ func testRevokeDelegation(t *testing.T, w *World) {
 func testAssignmentWithinDelegation(t *testing.T, w *World) {
 	s := w.Store
 	end := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	w.Delegation.Terms = policy.Terms{Actions: policy.List | policy.Headers, NotAfter: end, HardwareKey: true, Sites: []string{string(w.Site.ID)}}
+	w.Delegation.Terms = policy.Terms{
+		Actions: policy.List | policy.Headers, NotAfter: end, HardwareKey: true, Sites: []string{string(w.Site.ID)},
+		Folders: policy.FolderPatterns{Allow: []string{"INBOX"}},
+		Slice:   "SINCE @-30d",
+		Quotas:  policy.Quotas{Messages: policy.Rate{Day: 50}},
+		Hours:   policy.Hours{Zone: "Asia/Kolkata", Shifts: []policy.Shift{{Days: []string{"mon"}, From: "22:00", To: "06:00"}}},
+	}
 	must(t, s.UpdateDelegation(ctx, Admin, &w.Delegation))
 	for field, change := range map[string]func(*policy.Terms){
 		"":             func(*policy.Terms) {},
@@ -518,8 +527,12 @@ func testAssignmentWithinDelegation(t *testing.T, w *World) {
 		"not_after":    func(x *policy.Terms) { x.NotAfter = end.Add(time.Second) },
 		"hardware_key": func(x *policy.Terms) { x.HardwareKey = false },
 		"sites":        func(x *policy.Terms) { x.Sites = nil },
+		"folders":      func(x *policy.Terms) { x.Folders.Allow = nil },
+		"slice":        func(x *policy.Terms) { x.Slice = "SINCE @-31d" },
+		"quotas":       func(x *policy.Terms) { x.Quotas.Messages.Day = 0 },
+		"hours":        func(x *policy.Terms) { x.Hours.Zone = "UTC" },
 	} {
-		a := broker.Assignment{DelegationID: w.Delegation.ID, AgentID: w.Agent.ID, Terms: w.Delegation.Terms}
+		a := broker.Assignment{DelegationID: w.Delegation.ID, AgentID: w.Agent.ID, Terms: w.Delegation.Terms.Clone()}
 		change(&a.Terms)
 		err := s.CreateAssignment(ctx, Admin, &a)
 		if field == "" {
@@ -528,6 +541,51 @@ func testAssignmentWithinDelegation(t *testing.T, w *World) {
 		}
 		wantField(t, err, "terms."+field)
 	}
+}
+
+// testMaxAgents: a delegation's number of agents is kept, and each agent counts
+// once as long as an assignment of his holds or will.
+func testMaxAgents(t *testing.T, w *World) {
+	s := w.Store
+	agent := func(name string) broker.ID {
+		a := broker.Agent{Name: name}
+		must(t, s.CreateAgent(ctx, Admin, &a))
+		return a.ID
+	}
+	assign := func(id broker.ID, notAfter time.Time) (*broker.Assignment, error) {
+		a := &broker.Assignment{DelegationID: w.Delegation.ID, AgentID: id, Terms: policy.Terms{Actions: policy.List, NotAfter: notAfter}}
+		return a, s.CreateAssignment(ctx, Admin, a)
+	}
+	limit := func(n int) error {
+		d := w.Delegation
+		d.Terms.MaxAgents = n
+		return s.UpdateDelegation(ctx, Admin, &d)
+	}
+	must(t, limit(2)) // w.Agent is on it
+	berta, carla := agent("berta"), agent("carla")
+	first, err := assign(berta, time.Time{})
+	must(t, err)
+	_, err = assign(berta, time.Time{})
+	must(t, err) // a second one of hers
+	_, err = assign(carla, time.Time{})
+	wantCode(t, err, broker.Conflict)
+	wantField(t, limit(1), "terms.max_agents")
+	ended, err := assign(carla, time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC))
+	must(t, err) // it is over, and counts for nothing
+	ended.Terms.NotAfter = time.Time{}
+	wantCode(t, s.UpdateAssignment(ctx, Admin, ended), broker.Conflict)
+	first.Terms.Actions |= policy.Headers
+	must(t, s.UpdateAssignment(ctx, Admin, first))
+	must(t, s.RevokeAssignment(ctx, Admin, w.Assignment.ID))
+	_, err = assign(carla, time.Time{})
+	must(t, err)
+	must(t, limit(0))
+	_, err = assign(agent("dora"), time.Time{})
+	must(t, err)
+
+	mine := w.Assignment
+	mine.ID, mine.Terms.MaxAgents = "", 1
+	wantField(t, s.CreateAssignment(ctx, Admin, &mine), "terms.max_agents")
 }
 
 func testLocks(t *testing.T, w *World) {

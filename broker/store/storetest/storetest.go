@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"DeletedNamesAreFree", testDeletedNamesAreFree},
 		{"RevokeDelegation", testRevokeDelegation},
 		{"AssignmentWithinDelegation", testAssignmentWithinDelegation},
+		{"MaxAgents", testMaxAgents},
 		{"Locks", testLocks},
 		{"EveryChangeHasItsEvent", testEveryChangeHasItsEvent},
 		{"FailedChangeLeavesNothing", testFailedChangeLeavesNothing},
