@@ -3,6 +3,15 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/broker/httpapi"
@@ -14,9 +23,51 @@ type termsFlags struct {
 	actions, sites      []string
 	notBefore, notAfter string
 	hardwareKey         bool
+	folders, hidden     []string
+	slice, file         string
+	maxAgents           int
+}
+
+// registerRest registers the flags that create and update have alike.
+func (f *termsFlags) registerRest(cmd *cobra.Command, unset string) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.folders, "folder", nil, "a `pattern` of folders that are visible; may be repeated ("+unset+")")
+	flags.StringArrayVar(&f.hidden, "hide-folder", nil, "a `pattern` of folders that are not, with those below them; may be repeated")
+	flags.StringVar(&f.slice, "slice", "", "an IMAP `search` that chooses the visible messages, such as 'SINCE @-30d' ("+unset+")")
+	flags.StringVar(&f.file, "terms", "", "a `file` with terms in JSON, as the API has them: for hours, quotas and sending rules; flags go before it")
+	flags.IntVar(&f.maxAgents, "max-agents", 0, "how many agents may be assigned at a time; 0: any number (a delegation's alone)")
+}
+
+// readFile reads the file of --terms, strictly.
+func (f *termsFlags) readFile(into any) error {
+	if f.file == "" {
+		return nil
+	}
+	b, err := os.ReadFile(f.file)
+	if err != nil {
+		return usagef("--terms: %v", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return usagef("--terms: %s: %v", f.file, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return usagef("--terms: %s: there is more after the terms", f.file)
+	}
+	return nil
+}
+
+// patterns is what --folder and --hide-folder say; an empty one takes all away.
+func (f *termsFlags) patterns() *httpapi.PatternsInput {
+	empty := func(p string) bool { return p == "" }
+	return &httpapi.PatternsInput{
+		Allow: slices.DeleteFunc(slices.Clone(f.folders), empty), Deny: slices.DeleteFunc(slices.Clone(f.hidden), empty),
+	}
 }
 
 func (f *termsFlags) register(cmd *cobra.Command, actionsDefault string) {
+	f.registerRest(cmd, actionsDefault)
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.actions, "actions", nil, "what may be done, separated by commas: "+policy.All.String()+" ("+actionsDefault+")")
 	flags.StringVar(&f.notBefore, "not-before", "", "when it begins to hold: a `date`, or a time in RFC 3339")
@@ -26,22 +77,48 @@ func (f *termsFlags) register(cmd *cobra.Command, actionsDefault string) {
 }
 
 func (f *termsFlags) terms() (in httpapi.TermsInput, err error) {
-	in = httpapi.TermsInput{Sites: f.sites, HardwareKey: f.hardwareKey}
+	if err := f.readFile(&in); err != nil {
+		return in, err
+	}
+	if len(f.sites) > 0 {
+		in.Sites = f.sites
+	}
+	in.HardwareKey = in.HardwareKey || f.hardwareKey
+	if len(f.folders)+len(f.hidden) > 0 {
+		in.Folders = f.patterns()
+	}
+	if f.slice != "" {
+		in.Slice = f.slice
+	}
+	if f.maxAgents != 0 {
+		in.MaxAgents = f.maxAgents
+	}
+	if len(f.actions) > 0 {
+		in.Actions = nil
+	}
 	if _, err := policy.ParseActions(f.actions); err != nil {
 		return in, usagef("--actions: %v", err)
 	}
 	for _, name := range f.actions {
 		in.Actions = append(in.Actions, httpapi.Action(name))
 	}
-	if in.NotBefore, err = parseTime("not-before", f.notBefore, false); err != nil {
+	begin, err := parseTime("not-before", f.notBefore, false)
+	if err != nil {
 		return in, err
 	}
-	in.NotAfter, err = parseTime("not-after", f.notAfter, true)
+	if begin != nil {
+		in.NotBefore = begin
+	}
+	end, err := parseTime("not-after", f.notAfter, true)
+	if end != nil {
+		in.NotAfter = end
+	}
 	return in, err
 }
 
 // registerPatch registers the flags for terms that there are already.
 func (f *termsFlags) registerPatch(cmd *cobra.Command, open string) {
+	f.registerRest(cmd, "empty: "+open)
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.actions, "actions", nil, "what may be done, in place of all before: "+policy.All.String()+", or all")
 	flags.StringVar(&f.notBefore, "not-before", "", "when it begins to hold: a `date`, or a time in RFC 3339 (empty: "+open+")")
@@ -54,12 +131,18 @@ func (f *termsFlags) registerPatch(cmd *cobra.Command, open string) {
 func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error) {
 	terms, changed := &in.Terms, cmd.Flags().Changed
 	given := false
-	for _, flag := range []string{"actions", "not-before", "not-after", "site", "hardware-key"} {
+	for _, flag := range []string{
+		"actions", "not-before", "not-after", "site", "hardware-key", "folder", "hide-folder", "slice", "max-agents", "terms",
+	} {
 		given = given || changed(flag)
 	}
 	if !given {
-		return in, usagef("nothing to change: give --actions, --not-before, --not-after, --site or --hardware-key")
+		return in, usagef("nothing to change: give --actions, --not-before, --not-after, --site, --hardware-key, --folder, --hide-folder, --slice, --max-agents or --terms")
 	}
+	if err := f.readFile(terms); err != nil {
+		return in, err
+	}
+	f.file = "" // it was read
 	named, err := f.terms()
 	if err != nil {
 		return in, err
@@ -70,8 +153,21 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 		}
 		terms.Actions = &named.Actions
 	}
-	terms.NotBefore = httpapi.Instant{Given: changed("not-before"), Time: named.NotBefore}
-	terms.NotAfter = httpapi.Instant{Given: changed("not-after"), Time: named.NotAfter}
+	if changed("not-before") {
+		terms.NotBefore = httpapi.Instant{Given: true, Time: named.NotBefore}
+	}
+	if changed("not-after") {
+		terms.NotAfter = httpapi.Instant{Given: true, Time: named.NotAfter}
+	}
+	if changed("folder") || changed("hide-folder") {
+		terms.Folders = f.patterns()
+	}
+	if changed("slice") {
+		terms.Slice = &f.slice
+	}
+	if changed("max-agents") {
+		terms.MaxAgents = &f.maxAgents
+	}
 	if changed("site") {
 		terms.Sites = &f.sites
 	}
@@ -83,8 +179,31 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 
 // termsFields are terms for writeFields, with the names of their sites.
 func termsFields(t *policy.Terms, sites []string) []string {
+	shifts := make([]string, len(t.Hours.Shifts))
+	for i, s := range t.Hours.Shifts {
+		shifts[i] = strings.Join(s.Days, ",") + " " + s.From + "-" + s.To
+	}
+	hours := strings.TrimSpace(strings.Join(shifts, "; ") + " " + t.Hours.Zone)
+	agents := ""
+	if t.MaxAgents > 0 {
+		agents = strconv.Itoa(t.MaxAgents)
+	}
 	return []string{
 		"Actions", list(t.Actions.Names()), "Not before", stamp(t.NotBefore), "Not after", stamp(t.NotAfter),
-		"Sites", list(sites), "Hardware key", yes(t.HardwareKey),
+		"Sites", list(sites), "Hardware key", yes(t.HardwareKey), "Hours", hours,
+		"Folders", list(t.Folders.Allow), "Hidden folders", list(t.Folders.Deny), "Slice", string(t.Slice),
+		"Quotas", rules(t.Quotas.IsZero(), t.Quotas), "Sending", rules(t.Sending.IsZero(), t.Sending), "Max agents", agents,
 	}
+}
+
+// rules shows what has no words of its own as the file of --terms has it.
+func rules(none bool, of any) string {
+	if none {
+		return ""
+	}
+	b, err := json.Marshal(of)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
