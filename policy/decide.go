@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Decide intersects the delegation, the assignment and the locks. Exactly one
+// Decide intersects the delegation, the assignment, the locks and the guardrails. Exactly one
 // of its results is nil.
 //
 // A refusal's text is a whole sentence that an agent understands; the caller
@@ -65,7 +65,11 @@ func Decide(in *Input) (*Decision, *Refusal) {
 		Slices:  both(in.Delegation.Slice, in.Assignment.Slice, func(s Slice) bool { return s == "" }, Slice.within),
 		Quotas:  in.Delegation.Quotas.narrow(in.Assignment.Quotas),
 	}
-	if actions.Has(Send) {
+	d, refusal := in.Guardrails.apply(d, &in.Subject, in.Now)
+	if refusal != nil {
+		return nil, refusal
+	}
+	if d.Actions.Has(Send) {
 		d.Addresses = lower(in.Addresses)
 		outer, inner := &in.Delegation.Sending, &in.Assignment.Sending
 		d.Recipients = both(outer.Recipients.clone(), inner.Recipients.clone(), RecipientPatterns.IsZero, RecipientPatterns.within)

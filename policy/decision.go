@@ -24,6 +24,9 @@ type Input struct {
 	Addresses []string
 	// Zones keeps the time zones of hours; nil: they are read each time.
 	Zones *Zones
+	// Guardrails of the BPO; nil: none. They look at the Subject.
+	Guardrails *Guardrails
+	Subject    Subject
 }
 
 // Lock is an instant refusal.
@@ -102,4 +105,5 @@ const (
 	ReasonNoActions   = "no-actions"
 	// ReasonNotEnforced is for terms that a proxy cannot keep.
 	ReasonNotEnforced = "not-enforced"
+	ReasonGuardrail   = "guardrail"
 )
