@@ -110,7 +110,7 @@ func newGuardrail(p *cedar.Policy) guardrail {
 	return g
 }
 
-func annotation(p *cedar.Policy, key types.Ident) string {
+func annotation(p *cedar.Policy, key types.AnnotationKey) string {
 	for _, a := range p.AST().Annotations {
 		if a.Key == key {
 			return string(a.Value)

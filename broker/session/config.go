@@ -86,7 +86,9 @@ type Config struct {
 	Connections int
 	Reserved    int
 	Submissions int
-	Logger      *zap.Logger
+	// Guardrails forbid above all delegations; nil: nothing.
+	Guardrails *policy.Guardrails
+	Logger     *zap.Logger
 	// Registerer takes the metrics; nil: they are kept and not shown.
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -105,6 +107,7 @@ type Manager struct {
 	connections int
 	reserved    int
 	submissions int
+	guardrails  *policy.Guardrails
 
 	tokens  tokens
 	metrics *metrics
@@ -154,6 +157,7 @@ func New(c Config) (*Manager, error) {
 		connections: orDefault(c.Connections, DefaultConnections),
 		reserved:    max(orDefault(c.Reserved, DefaultReserved), 0),
 		submissions: orDefault(c.Submissions, DefaultSubmissions),
+		guardrails:  c.Guardrails,
 		tokens:      newTokens(c.TokenKey),
 		ready:       make(chan struct{}),
 		live:        make(map[broker.ID]*live),

@@ -35,7 +35,7 @@ type finding struct {
 // identify finds out who is asking for what. The error is the state's.
 func (m *Manager) identify(ctx context.Context, v *view, a *attempt) (*finding, error) {
 	f := &finding{facts: facts{
-		now: m.now(), zones: &m.zones, protocol: a.login.Protocol, addr: a.login.RemoteAddr.Addr().Unmap(), pin: a.pin,
+		now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: a.login.Protocol, addr: a.login.RemoteAddr.Addr().Unmap(), pin: a.pin,
 	}}
 	var err error
 	if f.password, err = v.passwordByHash(ctx, a.hash); err != nil {

@@ -29,10 +29,12 @@ const (
 // facts are what is known of whoever is at the other end. What does not exist
 // is nil. Judging them is pure.
 type facts struct {
-	now      time.Time
-	zones    *policy.Zones
-	protocol broker.Protocol
-	addr     netip.Addr
+	now   time.Time
+	zones *policy.Zones
+	// guardrails are the BPO's; nil: none.
+	guardrails *policy.Guardrails
+	protocol   broker.Protocol
+	addr       netip.Addr
 	// pin is the certificate's; empty: none was presented.
 	pin         string
 	password    *broker.AppPassword
@@ -160,9 +162,19 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 		Locks:       f.active(),
 		Addresses:   f.mailbox.Addresses(),
 		Zones:       f.zones,
+		Guardrails:  f.guardrails,
+		Subject: policy.Subject{
+			Agent: string(f.agent.ID), AgentName: f.agent.Name,
+			Mailbox: string(f.mailbox.ID), Address: f.mailbox.Address, Firm: string(f.mailbox.FirmID),
+			Protocol: string(f.protocol), WorkstationClass: "none",
+		},
+	}
+	if f.workstation != nil {
+		in.Subject.WorkstationClass = string(f.workstation.Class)
 	}
 	if site != nil {
 		in.Site = string(site.ID)
+		in.Subject.Site = in.Site
 	}
 	if d := g.delegation; d == nil || d.MailboxID != f.mailbox.ID {
 		in.DelegationRevoked = true

@@ -93,7 +93,7 @@ func (s *live) touched(c broker.Change) bool {
 // It looks at the locks and the delegation first: the end of thousands of
 // sessions may hang on those, and takes no other look-up then.
 func (m *Manager) redecide(ctx context.Context, v *view, s *live) (*broker.End, error) {
-	f := &facts{now: m.now(), zones: &m.zones, protocol: s.record.Protocol, addr: s.addr, pin: s.pin}
+	f := &facts{now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: s.record.Protocol, addr: s.addr, pin: s.pin}
 	var g grant
 	var err error
 	if f.locks, err = v.locks(ctx); err != nil {

@@ -44,6 +44,7 @@ type Config struct {
 	TLS            TLSConfig          `yaml:"tls"`
 	Workstations   WorkstationsConfig `yaml:"workstations"`
 	AppPasswords   AppPasswordsConfig `yaml:"app_passwords"`
+	Guardrails     string             `yaml:"guardrails"`
 	Credentials    CredentialsConfig  `yaml:"credentials"`
 	Upstream       UpstreamConfig     `yaml:"upstream"`
 	Limits         LimitsConfig       `yaml:"limits"`
@@ -226,7 +227,7 @@ func (c *Config) complete(dir string) {
 	setDefault(&c.API.Socket, filepath.Join(c.DataDir, socketFile))
 	setDefault(&c.AppPasswords.KeyFile, filepath.Join(c.DataDir, appPasswordKeyFile))
 	under(dir, &c.TLS.Certificate, &c.TLS.Key, &c.Workstations.EmbeddedCA, &c.AppPasswords.KeyFile,
-		&c.Upstream.CAFile, &c.Store.Path, &c.API.Socket)
+		&c.Upstream.CAFile, &c.Store.Path, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {
 		under(dir, &c.Workstations.CAFiles[i])
 	}

@@ -167,7 +167,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		newServeCommand(), newInitCommand(), newBackupCommand(), newRestoreCommand(), newDemoCommand(),
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
-		newSessionCommand(a), newLockCommand(a), newLogCommand(a),
+		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a),
 	)
 	return root
 }

@@ -73,6 +73,10 @@ func (s *server) openManager(context.Context) error {
 	if s.upstream, err = newUpstream(s.config, s.logger.Named("upstream")); err != nil {
 		return err
 	}
+	guardrails, err := s.config.guardrails()
+	if err != nil {
+		return err
+	}
 	s.manager, err = session.New(session.Config{
 		State:       s.store,
 		Log:         s.log,
@@ -82,6 +86,7 @@ func (s *server) openManager(context.Context) error {
 		Node:        s.config.Node,
 		Connections: s.config.Limits.MailboxConnections,
 		Submissions: s.config.Limits.MailboxSubmissions,
+		Guardrails:  guardrails,
 		Logger:      s.logger.Named("session"),
 		Registerer:  s.registry,
 	})

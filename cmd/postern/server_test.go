@@ -387,6 +387,8 @@ func TestServerErrorsNameTheKey(t *testing.T) {
 		"short key":        {func(c *Config) { c.AppPasswords.KeyFile = c.Credentials.Sealed.IdentityFile }, "app_passwords.key_file: "},
 		"readable key":     {func(c *Config) { c.AppPasswords.KeyFile = notPEM }, "others could read"},
 		"credentials":      {func(c *Config) { c.Credentials.Sealed.IdentityFile = "/nonexistent" }, "credentials.sealed"},
+		"guardrails":       {func(c *Config) { c.Guardrails = notPEM }, "guardrails: " + notPEM},
+		"guardrails gone":  {func(c *Config) { c.Guardrails = "/nonexistent" }, "guardrails: "},
 		"upstream CA":      {func(c *Config) { c.Upstream.CAFile = notPEM }, "upstream.ca_file: "},
 		"upstream CA gone": {func(c *Config) { c.Upstream.CAFile = "/nonexistent" }, "upstream.ca_file: "},
 		"listener":         {func(c *Config) { c.Listeners.Submissions = taken.Addr().String() }, "listeners.submissions: "},
