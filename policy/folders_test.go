@@ -124,3 +124,19 @@ func TestValidatePatterns(t *testing.T) {
 		}
 	}
 }
+
+// TestNever5OtherLettersAreNotOne: letters that Unicode takes for one are two
+// recipients, so that an assignment cannot pass for its delegation's.
+func TestNever5OtherLettersAreNotOne(t *testing.T) {
+	outer := policy.Terms{Actions: policy.All, Sending: policy.Sending{Recipients: policy.RecipientPatterns{Allow: []string{"\u212a@firm.example"}}}}
+	inner := outer.Clone()
+	inner.Sending.Recipients.Allow[0] = "k@firm.example"
+	if field, ok := policy.Within(outer, inner); ok || field != "sending.recipients" {
+		t.Errorf("Within = %q, %v", field, ok)
+	}
+	in := granted()
+	in.Delegation, in.Assignment = outer, inner
+	if d, refusal := policy.Decide(in); refusal != nil || d.MaySendTo("k@firm.example") || d.MaySendTo("\u212a@firm.example") {
+		t.Errorf("decided %+v, %v", d, refusal)
+	}
+}

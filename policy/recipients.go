@@ -44,8 +44,15 @@ func (r RecipientPatterns) Allowed(address string) bool {
 	return (len(r.Allow) == 0 || slices.ContainsFunc(r.Allow, matches)) && !slices.ContainsFunc(r.Deny, matches)
 }
 
-// canonicalRecipient is in lower case, for comparing patterns.
-func canonicalRecipient(pattern string) string { return strings.ToLower(pattern) }
+// canonicalRecipient is in upper case, for comparing patterns. Only ASCII has
+// cases here: to Unicode U+212A is another letter k, and to a mail server not.
+func canonicalRecipient(pattern string) string {
+	b := []byte(pattern)
+	for i, c := range b {
+		b[i] = upper(c)
+	}
+	return string(b)
+}
 
 // plainAddress reports whether an address has but one spelling, case aside.
 func plainAddress(address string) bool {
