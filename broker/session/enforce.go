@@ -25,8 +25,10 @@ func notEnforced(d *policy.Decision, protocol broker.Protocol) string {
 		}
 		return ""
 	}
-	if len(d.Recipients) > 0 || !d.Sending.IsZero() {
-		return "apply rules to what is sent"
+	rest := d.Sending
+	rest.MaxRecipients, rest.MaxOctets = 0, 0 // the gateway keeps these, and recipients' patterns
+	if !rest.IsZero() {
+		return "apply a rule to what is sent"
 	}
 	return ""
 }

@@ -27,14 +27,11 @@ func TestNever2NoSessionUnderTermsThatAreNotEnforced(t *testing.T) {
 		{"messages", func(x *policy.Terms) { x.Quotas.Messages.Hour = 5 }, broker.ProtocolIMAP, "count"},
 		{"octets", func(x *policy.Terms) { x.Quotas.Octets.Day = 5 }, broker.ProtocolIMAP, "count"},
 		{"headers", func(x *policy.Terms) { x.Quotas.Headers.Day = 5 }, broker.ProtocolIMAP, "count"},
-		{"recipients", func(x *policy.Terms) { x.Sending.Recipients.Deny = []string{"*@rival.example"} }, broker.ProtocolSubmission, "rules"},
-		{"reply_only", func(x *policy.Terms) { x.Sending.ReplyOnly = true }, broker.ProtocolSubmission, "rules"},
-		{"max_recipients", func(x *policy.Terms) { x.Sending.MaxRecipients = 1 }, broker.ProtocolSubmission, "rules"},
-		{"messages_per_hour", func(x *policy.Terms) { x.Sending.MessagesPerHour = 1 }, broker.ProtocolSubmission, "rules"},
-		{"recipients_per_hour", func(x *policy.Terms) { x.Sending.RecipientsPerHour = 1 }, broker.ProtocolSubmission, "rules"},
-		{"max_octets", func(x *policy.Terms) { x.Sending.MaxOctets = 1 }, broker.ProtocolSubmission, "rules"},
-		{"no_attachments", func(x *policy.Terms) { x.Sending.NoAttachments = true }, broker.ProtocolSubmission, "rules"},
-		{"content", func(x *policy.Terms) { x.Sending.Content = []policy.ContentRule{{Name: "a", Pattern: "a"}} }, broker.ProtocolSubmission, "rules"},
+		{"reply_only", func(x *policy.Terms) { x.Sending.ReplyOnly = true }, broker.ProtocolSubmission, "apply a rule"},
+		{"messages_per_hour", func(x *policy.Terms) { x.Sending.MessagesPerHour = 1 }, broker.ProtocolSubmission, "apply a rule"},
+		{"recipients_per_hour", func(x *policy.Terms) { x.Sending.RecipientsPerHour = 1 }, broker.ProtocolSubmission, "apply a rule"},
+		{"no_attachments", func(x *policy.Terms) { x.Sending.NoAttachments = true }, broker.ProtocolSubmission, "apply a rule"},
+		{"content", func(x *policy.Terms) { x.Sending.Content = []policy.ContentRule{{Name: "a", Pattern: "a"}} }, broker.ProtocolSubmission, "apply a rule"},
 	}
 	for _, test := range tests {
 		for _, side := range []string{"delegation", "assignment"} {

@@ -118,6 +118,10 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 		return replyUpstream.smtpError()
 	}
 	switch {
+	case !s.live.Decision().MaySendTo(rcpt.to.String()):
+		return asSMTP(s.refuse(replyTermsTo, rcpt.to.String()))
+	case s.tooMany(len(s.tx.rcpts) + 1):
+		return asSMTP(s.refuse(replyTermsMany, rcpt.to.String()))
 	case len(s.tx.rcpts) >= s.gateway.limits.Recipients:
 		return asSMTP(s.refuse(replyRecipients, rcpt.to.String()))
 	case rcpt.to.utf8 && !s.tx.mail.smtputf8:
@@ -134,6 +138,12 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	}
 	s.tx.rcpts = append(s.tx.rcpts, rcpt.to)
 	return nil
+}
+
+// tooMany holds a number of recipients against the decision.
+func (s *session) tooMany(n int) bool {
+	most := s.live.Decision().Sending.MaxRecipients
+	return most > 0 && n > most
 }
 
 // sayRcpt says RCPT upstream, and MAIL first where that was put off.

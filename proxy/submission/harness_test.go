@@ -52,6 +52,7 @@ type fakeGate struct {
 	// appendErr fails events of a type.
 	appendErr map[broker.EventType]error
 	actions   policy.Actions
+	terms     policy.Decision // what else is decided
 	dial      func(ctx context.Context) (*broker.SubmissionConn, error)
 	dialIMAP  func(ctx context.Context) (*broker.IMAPConn, error)
 	// onAppend is called with every event before it is durable.
@@ -166,7 +167,9 @@ func (s *fakeSession) Mailbox() *broker.Mailbox {
 func (s *fakeSession) Decision() *policy.Decision {
 	s.gate.mu.Lock()
 	defer s.gate.mu.Unlock()
-	return &policy.Decision{Actions: s.gate.actions, Addresses: s.Mailbox().Addresses()}
+	d := s.gate.terms
+	d.Actions, d.Addresses = s.gate.actions, s.Mailbox().Addresses()
+	return &d
 }
 func (s *fakeSession) Context() context.Context { return s.ctx }
 

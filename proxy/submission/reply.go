@@ -31,6 +31,8 @@ const (
 	ruleCapability      = "upstream-capability"
 	ruleRecipients      = "recipients"
 	ruleSize            = "size"
+	ruleTermsRecipient  = "terms-recipient"
+	ruleTermsRecipients = "terms-max-recipients"
 	ruleLineBreak       = "line-break"
 	ruleMalformedHeader = "malformed-header"
 	ruleHeaderFrom      = "header-from"
@@ -164,6 +166,8 @@ var (
 	replyNullPath   = refusal(550, "5.7.1", ruleOwnAddress, "MAIL FROM:<> is for mail servers; send as one of this mailbox's own addresses")
 	replyOwnAddress = refusal(550, "5.7.1", ruleOwnAddress, "MAIL FROM must be one of this mailbox's own addresses")
 	replyRecipients = refusal(452, "4.5.3", ruleRecipients, "too many recipients in one message")
+	replyTermsTo    = refusal(550, "5.7.1", ruleTermsRecipient, "the terms of this mailbox do not allow you to write to this recipient (rule terms-recipient)")
+	replyTermsMany  = refusal(550, "5.5.3", ruleTermsRecipients, "the terms of this mailbox do not allow as many recipients in one message (rule terms-max-recipients)")
 	replyNoUTF8     = refusal(553, "5.6.7", ruleAddress, "this recipient needs SMTPUTF8 in the MAIL command")
 	replySize       = refusal(552, "5.3.4", ruleSize, "the message is larger than is allowed")
 	replyNoConvert  = refusal(554, "5.6.3", ruleCapability, "the mail server behind takes no 8-bit messages")

@@ -202,11 +202,17 @@ func (s *session) appendHello(out []byte) []byte {
 	return fmt.Appendf(out, "250 SIZE %d\r\n", s.maxOctets())
 }
 
-// maxOctets is the size of a message that both sides take.
+// maxOctets is the size of a message that both sides take, and the decision
+// allows.
 func (s *session) maxOctets() int64 {
 	n := s.gateway.limits.MessageOctets
 	if up := s.up.Load(); up != nil && up.maxSize > 0 {
 		n = min(n, up.maxSize)
+	}
+	if s.live != nil {
+		if most := s.live.Decision().Sending.MaxOctets; most > 0 {
+			n = min(n, most)
+		}
 	}
 	return n
 }
