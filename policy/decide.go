@@ -61,8 +61,8 @@ func Decide(in *Input) (*Decision, *Refusal) {
 	}
 	d := &Decision{
 		Actions: actions, Until: until,
-		Folders: both(in.Delegation.Folders.clone(), in.Assignment.Folders.clone(), FolderPatterns.IsZero, FolderPatterns.within),
-		Slices:  both(in.Delegation.Slice, in.Assignment.Slice, func(s Slice) bool { return s == "" }, Slice.within),
+		Folders: both(in.Delegation.Folders.clone(), in.Assignment.Folders.clone(), FolderPatterns.IsZero, FolderPatterns.equal),
+		Slices:  both(in.Delegation.Slice, in.Assignment.Slice, func(s Slice) bool { return s == "" }, Slice.equal),
 		Quotas:  in.Delegation.Quotas.narrow(in.Assignment.Quotas),
 	}
 	d, refusal := in.Guardrails.apply(d, &in.Subject, in.Now)
@@ -72,19 +72,19 @@ func Decide(in *Input) (*Decision, *Refusal) {
 	if d.Actions.Has(Send) {
 		d.Addresses = lower(in.Addresses)
 		outer, inner := &in.Delegation.Sending, &in.Assignment.Sending
-		d.Recipients = both(outer.Recipients.clone(), inner.Recipients.clone(), RecipientPatterns.IsZero, RecipientPatterns.within)
+		d.Recipients = both(outer.Recipients.clone(), inner.Recipients.clone(), RecipientPatterns.IsZero, RecipientPatterns.equal)
 		d.Sending = outer.numbers(*inner)
 	}
 	return d, nil
 }
 
-// both lists the restrictions that hold together; one is enough where it lets
-// through nothing that the other holds back.
-func both[T any](outer, inner T, none func(T) bool, within func(T, T) bool) []T {
+// both lists the restrictions that hold together. It does not look which of
+// them is the narrower: that may take long, and a decision may not.
+func both[T any](outer, inner T, none func(T) bool, equal func(T, T) bool) []T {
 	switch {
 	case none(outer) && none(inner):
 		return nil
-	case none(outer) || (!none(inner) && within(outer, inner)):
+	case none(outer) || equal(outer, inner):
 		return []T{inner}
 	case none(inner):
 		return []T{outer}

@@ -163,6 +163,25 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// BenchmarkDecideByAllTerms decides by terms that use every field.
+func BenchmarkDecideByAllTerms(b *testing.B) {
+	terms, err := policy.ParseTerms([]byte(everyTerm))
+	if err != nil {
+		b.Fatal(err)
+	}
+	in := granted()
+	in.Site, in.HardwareKey, in.Zones = "a", true, &policy.Zones{}
+	in.Now = time.Date(2026, 3, 2, 18, 0, 0, 0, time.UTC) // Monday, 23:30 in India
+	in.Delegation, in.Assignment = terms, terms.Clone()
+	in.Assignment.Slice, in.Assignment.Folders.Allow = "SINCE @-7d NOT KEYWORD Privileged", []string{"INBOX"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, refusal := policy.Decide(in); refusal != nil {
+			b.Fatal(refusal)
+		}
+	}
+}
+
 // checked is a decision with a bit of everything that is asked for a command.
 func checked(t testing.TB) *policy.Decision {
 	in := granted()

@@ -162,10 +162,14 @@ func (f FolderPatterns) denied() []string {
 	return all
 }
 
+func (f FolderPatterns) equal(other FolderPatterns) bool {
+	return slices.Equal(f.Allow, other.Allow) && slices.Equal(f.Deny, other.Deny)
+}
+
 // within reports that inner shows nothing that f hides. It may say no though
 // it is so.
 func (f FolderPatterns) within(inner FolderPatterns) bool {
-	if f.IsZero() || (slices.Equal(f.Allow, inner.Allow) && slices.Equal(f.Deny, inner.Deny)) {
+	if f.IsZero() || f.equal(inner) {
 		return true
 	}
 	return patternsWithin(f.Allow, inner.Allow, f.denied(), inner.denied(), folderGlob(), canonicalFolder)
@@ -173,9 +177,14 @@ func (f FolderPatterns) within(inner FolderPatterns) bool {
 
 // patternsWithin reports that the inner patterns allow nothing that the outer
 // ones do not: each that allows is covered by one that does, and each that
-// denies is covered by one that does or meets nothing that is allowed.
+// denies is covered by one that does or meets nothing that is allowed. Lists
+// that are very long are compared by equal patterns alone.
 func patternsWithin(outerAllow, innerAllow, outerDeny, innerDeny []string, g glob, canonical func(string) string) bool {
+	long := (octets(outerAllow)+octets(outerDeny))*(octets(innerAllow)+octets(innerDeny)) > maxComparison
 	covered := func(by []string, p string) bool {
+		if slices.Contains(by, p) || long {
+			return slices.Contains(by, p)
+		}
 		return slices.ContainsFunc(by, func(q string) bool { return g.covers(canonical(q), canonical(p)) })
 	}
 	if len(outerAllow) > 0 {
@@ -189,13 +198,27 @@ func patternsWithin(outerAllow, innerAllow, outerDeny, innerDeny []string, g glo
 		}
 	}
 	for _, d := range outerDeny {
-		meets := len(innerAllow) == 0 ||
+		if slices.Contains(innerDeny, d) {
+			continue
+		}
+		meets := len(innerAllow) == 0 || long ||
 			slices.ContainsFunc(innerAllow, func(p string) bool { return g.overlap(canonical(d), canonical(p)) })
 		if meets && !covered(innerDeny, d) {
 			return false
 		}
 	}
 	return true
+}
+
+// maxComparison bounds the work of comparing lists of patterns with each other,
+// in octets of the one times octets of the other: some milliseconds.
+const maxComparison = 4 << 20
+
+func octets(list []string) (n int) {
+	for _, p := range list {
+		n += len(p)
+	}
+	return n
 }
 
 // narrow returns folders that both show. Where patterns of both lists meet

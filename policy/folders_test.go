@@ -5,6 +5,7 @@ package policy_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/policy"
 )
@@ -138,5 +139,41 @@ func TestNever5OtherLettersAreNotOne(t *testing.T) {
 	in.Delegation, in.Assignment = outer, inner
 	if d, refusal := policy.Decide(in); refusal != nil || d.MaySendTo("k@firm.example") || d.MaySendTo("\u212a@firm.example") {
 		t.Errorf("decided %+v, %v", d, refusal)
+	}
+}
+
+// The longest lists that there may be are decided by and compared quickly: a
+// revoke waits for decisions made anew.
+func TestLongestPatternsAreComparedQuickly(t *testing.T) {
+	list := func(letter string) []string {
+		all := make([]string, policy.MaxPatterns)
+		for i := range all {
+			all[i] = strings.Repeat(letter+"*", policy.MaxPattern/2-i)
+		}
+		return all
+	}
+	in := granted()
+	in.Delegation.Folders = policy.FolderPatterns{Allow: list("a"), Deny: list("b")}
+	in.Assignment.Folders = policy.FolderPatterns{Allow: list("c"), Deny: list("d")}
+	began := time.Now()
+	old, refusal := policy.Decide(in)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	in.Delegation.Folders.Allow = in.Delegation.Folders.Allow[1:]
+	next, _ := policy.Decide(in)
+	if next.Covers(old) || !old.Covers(old) {
+		t.Error("fewer folders cover more, or a decision not itself")
+	}
+	if _, ok := policy.Within(in.Delegation, in.Assignment); ok {
+		t.Error("other folders are within")
+	}
+	same := in.Delegation.Clone()
+	same.Folders.Allow = same.Folders.Allow[3:]
+	if field, ok := policy.Within(in.Delegation, same); !ok {
+		t.Errorf("fewer of the same patterns are wider in %s", field)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }

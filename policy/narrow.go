@@ -104,18 +104,19 @@ func (d *Decision) Covers(other *Decision) bool {
 			return false
 		}
 	}
-	return allCovered(d.Folders, other.Folders, FolderPatterns.within) &&
-		allCovered(d.Slices, other.Slices, Slice.within) &&
+	return allCovered(d.Folders, other.Folders, FolderPatterns.equal, FolderPatterns.within) &&
+		allCovered(d.Slices, other.Slices, Slice.equal, Slice.within) &&
 		d.Quotas.within(other.Quotas) &&
-		allCovered(d.Recipients, other.Recipients, RecipientPatterns.within) &&
+		allCovered(d.Recipients, other.Recipients, RecipientPatterns.equal, RecipientPatterns.within) &&
 		d.Sending.within(other.Sending) == ""
 }
 
 // allCovered reports that each of the restrictions in now holds nothing back
-// that one of those before did not.
-func allCovered[T any](now, before []T, within func(T, T) bool) bool {
+// that one of those before did not. Mostly they are the same.
+func allCovered[T any](now, before []T, equal, within func(T, T) bool) bool {
 	for _, n := range now {
-		if !slices.ContainsFunc(before, func(b T) bool { return within(n, b) }) {
+		if !slices.ContainsFunc(before, func(b T) bool { return equal(n, b) }) &&
+			!slices.ContainsFunc(before, func(b T) bool { return within(n, b) }) {
 			return false
 		}
 	}

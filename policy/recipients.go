@@ -95,8 +95,12 @@ func recipientPattern(p string) string {
 	return ""
 }
 
+func (r RecipientPatterns) equal(other RecipientPatterns) bool {
+	return slices.Equal(r.Allow, other.Allow) && slices.Equal(r.Deny, other.Deny)
+}
+
 func (r RecipientPatterns) within(inner RecipientPatterns) bool {
-	if r.IsZero() || (slices.Equal(r.Allow, inner.Allow) && slices.Equal(r.Deny, inner.Deny)) {
+	if r.IsZero() || r.equal(inner) {
 		return true
 	}
 	return patternsWithin(r.Allow, inner.Allow, r.Deny, inner.Deny, recipientGlob(), canonicalRecipient)

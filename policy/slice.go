@@ -431,6 +431,8 @@ func contains(keys []searchKey, f func(*searchKey) bool) bool {
 	return slices.ContainsFunc(keys, func(k searchKey) bool { return f(&k) || contains(k.keys, f) })
 }
 
+func (s Slice) equal(other Slice) bool { return s == other }
+
 // within reports that inner hides whatever s does: the keys of s stand among
 // its own. An empty inner hides nothing.
 func (s Slice) within(inner Slice) bool {
