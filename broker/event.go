@@ -28,6 +28,10 @@ type Event struct {
 
 	// Data is the type's own struct of the catalogue.
 	Data any `json:"data,omitempty"`
+
+	// PolicyRevision is what it was in the transaction that made the event
+	// durable; 0: not known. It is not part of the record.
+	PolicyRevision int64 `json:"-"`
 }
 
 // StoredEvent is an event as the log keeps it.
@@ -55,7 +59,8 @@ type EventQuery struct {
 }
 
 // EventStore keeps events: broker/store. Append makes all of events durable
-// in one transaction, in their order, or none; it fills in Seq. A full disk
+// in one transaction, in their order, or none; it fills in Seq and
+// PolicyRevision. A full disk
 // or a stalled database is Unavailable. session.open and session.end events
 // write and end the session's row in the same transaction.
 type EventStore interface {

@@ -86,8 +86,12 @@ type LiveSession interface {
 	// and close both connections; it must wait for no slow peer.
 	Context() context.Context
 	// Check decides anew and returns nil if the session may go on; otherwise
-	// it ends the session. SMTP calls it before the final dot.
+	// it ends the session.
 	Check(ctx context.Context) error
+	// AppendChecked is Append, and then Check by the policy as it stood in the
+	// very transaction that made the event durable. SMTP calls it before the
+	// final dot.
+	AppendChecked(ctx context.Context, t EventType, data any) (recorded, checked error)
 	// SetIdle tells the connection budget whether the client is idle.
 	SetIdle(idle bool)
 	// Append and Submit record an event with the session's ids filled in.

@@ -124,7 +124,7 @@ func (l *Log) commit(b *batch) {
 		return
 	}
 	for i, owner := range b.owners {
-		owner.Seq = events[i].Seq
+		owner.Seq, owner.PolicyRevision = events[i].Seq, events[i].PolicyRevision
 	}
 	b.settle(nil)
 }

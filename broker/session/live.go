@@ -121,12 +121,26 @@ func (s *live) expired(now time.Time) bool {
 }
 
 // Check decides anew, at the policy's present revision.
-func (s *live) Check(ctx context.Context) error {
+func (s *live) Check(ctx context.Context) error { return s.check(ctx, 0) }
+
+// AppendChecked records an event and checks by the revision that the policy had
+// when it became durable.
+func (s *live) AppendChecked(ctx context.Context, t broker.EventType, data any) (recorded, checked error) {
+	e := s.event(t, data)
+	if err := s.manager.log.Append(ctx, e); err != nil {
+		return err, nil
+	}
+	return nil, s.check(ctx, e.PolicyRevision)
+}
+
+// check decides anew, at a revision that the policy has just had; 0: it is
+// read.
+func (s *live) check(ctx context.Context, revision int64) error {
 	m := s.manager
 	if !s.over() {
 		if s.expired(m.now()) {
 			s.expire()
-		} else if end, err := m.checkNow(ctx, s); err != nil {
+		} else if end, err := m.checkNow(ctx, s, revision); err != nil {
 			m.metrics.stateFailures.Inc()
 			m.logger.Error("a session could not be checked", append(s.fields(), zap.Error(err))...)
 			s.kill(&broker.End{Reason: broker.EndLease, Text: textLease, Detail: "the state could not be read"}, m.system())
@@ -140,12 +154,17 @@ func (s *live) Check(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) checkNow(ctx context.Context, s *live) (*broker.End, error) {
+func (m *Manager) checkNow(ctx context.Context, s *live, revision int64) (*broker.End, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	revision, err := m.state.PolicyRevision(ctx)
-	if err != nil || revision == s.decidedAt.Load() {
-		return nil, err
+	if revision == 0 {
+		var err error
+		if revision, err = m.state.PolicyRevision(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if revision == s.decidedAt.Load() {
+		return nil, nil
 	}
 	return m.redecide(ctx, m.viewAt(revision), s)
 }

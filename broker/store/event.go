@@ -74,7 +74,7 @@ type logHead struct {
 }
 
 // AppendEvents makes events durable in one transaction, in their order, or
-// none. It fills in Seq, and ID, Time and Version where they are empty. Data
+// none. It fills in Seq and PolicyRevision, and ID, Time and Version where they are empty. Data
 // is the catalogue's struct of the type, or its JSON as json.RawMessage or
 // *json.RawMessage. An event that cannot be stored is Invalid.
 //
@@ -87,19 +87,24 @@ func (s *Store) AppendEvents(ctx context.Context, events []*broker.Event) error 
 	if err != nil {
 		return err
 	}
+	var revision int64
 	err = s.write(ctx, func(t *tx) error {
 		for i := range batch {
 			if err := t.appendPending(&batch[i]); err != nil {
 				return err
 			}
 		}
-		return nil
+		rows, err := t.query(selectRevision)
+		if err != nil {
+			return err
+		}
+		return scanOne(rows, &revision)
 	})
 	if err != nil {
 		return err
 	}
 	for i, e := range events {
-		e.Seq = batch[i].seq
+		e.Seq, e.PolicyRevision = batch[i].seq, revision
 	}
 	return nil
 }

@@ -85,10 +85,12 @@ func (s *Store) EndStaleSessions(ctx context.Context, node string) (int, error) 
 	return n, nil
 }
 
+const selectRevision = `SELECT revision FROM policy WHERE one = 1`
+
 // PolicyRevision returns the last revision that was committed, by whatever
 // process.
 func (s *Store) PolicyRevision(ctx context.Context) (int64, error) {
-	rows, err := s.read(ctx)(`SELECT revision FROM policy WHERE one = 1`)
+	rows, err := s.read(ctx)(selectRevision)
 	if err != nil {
 		return 0, err
 	}

@@ -86,6 +86,10 @@ func (s *fakeSession) Decision() *policy.Decision  { return &s.gate.decision }
 func (s *fakeSession) Context() context.Context    { return s.ctx }
 func (s *fakeSession) Check(context.Context) error { return nil }
 func (s *fakeSession) SetIdle(bool)                {}
+func (s *fakeSession) AppendChecked(ctx context.Context, t broker.EventType, data any) (recorded, checked error) {
+	return s.Append(ctx, t, data), nil
+}
+
 func (s *fakeSession) Append(_ context.Context, t broker.EventType, data any) error {
 	s.Submit(t, data)
 	return nil

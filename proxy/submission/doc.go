@@ -13,9 +13,9 @@
 //   - A message that is not whole, or that the rules refuse, never gets its
 //     final dot upstream: the connection is closed instead.
 //   - Before the final dot, in this order: the client's own end of data was
-//     seen, LiveSession.Check said yes, send.intent is durable. The last 32 KiB
-//     of a message go upstream with the dot, in one write: of a smaller one the
-//     upstream has nothing before.
+//     seen, send.intent is durable, and the session was allowed to go on by the
+//     policy as it stood then. The last 32 KiB of a message go upstream with the
+//     dot, in one write: of a smaller one the upstream has nothing before.
 //   - Every rule that refuses is named in a send.refused event.
 //   - What a client is told is a reply of this package or the upstream's,
 //     cleaned; no error's text.

@@ -184,6 +184,13 @@ func (s *fakeSession) Check(context.Context) error {
 }
 func (s *fakeSession) SetIdle(bool) {}
 
+func (s *fakeSession) AppendChecked(ctx context.Context, t broker.EventType, data any) (recorded, checked error) {
+	if err := s.Append(ctx, t, data); err != nil {
+		return err, nil
+	}
+	return nil, s.Check(ctx)
+}
+
 func (s *fakeSession) Append(_ context.Context, t broker.EventType, data any) error {
 	return s.gate.record(event{t, data})
 }

@@ -181,13 +181,15 @@ func (m *message) submit() *reply {
 	outcome := outcomeNotSent
 	defer func() { s.gateway.outcomes.settle(sub, outcome) }()
 
-	if err := s.live.Check(s.ctx); err != nil {
-		s.log.Info("the decision ended before the final dot", zap.Error(err))
-		return replyTo(err, stageMail)
-	}
-	if err := m.recordIntent(sub, sum); err != nil {
-		s.log.Error("send.intent is not durable; nothing was sent", zap.Error(err))
+	unrecorded, ended := m.recordIntent(sub, sum)
+	if unrecorded != nil {
+		s.log.Error("send.intent is not durable; nothing was sent", zap.Error(unrecorded))
 		return replyRecord
+	}
+	if ended != nil {
+		s.log.Info("the decision ended before the final dot", zap.Error(ended))
+		m.result(sub, outcomeNotSent, "", false)
+		return replyTo(ended, stageMail)
 	}
 	if m.up.early() != nil || s.wire.ending.Load() != nil {
 		r := m.early(errEnding)
@@ -220,9 +222,9 @@ func (m *message) submit() *reply {
 	return final.relay()
 }
 
-// recordIntent makes send.intent durable. The event stands before the dot:
-// no message without its record.
-func (m *message) recordIntent(sub *submission, sum []byte) error {
+// recordIntent makes send.intent durable, and then asks whether the session may
+// still send. The event stands before the dot: no message without its record.
+func (m *message) recordIntent(sub *submission, sum []byte) (unrecorded, ended error) {
 	s := m.session
 	ctx, cancel := context.WithTimeout(s.ctx, s.gateway.limits.RecordTimeout)
 	defer cancel()
@@ -230,7 +232,7 @@ func (m *message) recordIntent(sub *submission, sum []byte) error {
 	for i, to := range m.tx.rcpts {
 		recipients[i] = to.String()
 	}
-	return s.live.Append(ctx, broker.EventSendIntent, &broker.SendIntent{
+	return s.live.AppendChecked(ctx, broker.EventSendIntent, &broker.SendIntent{
 		Intent:     sub.intent,
 		MailFrom:   m.tx.mail.from.String(),
 		HeaderFrom: m.header.from.String(),

@@ -175,10 +175,13 @@ func testAppend(t *testing.T, w *World) {
 	}}
 	events := []*broker.Event{open, w.Event(broker.EventMessageFlag, raw), w.Event(broker.EventMessageMove, &raw)}
 	must(t, s.AppendEvents(ctx, events))
+	revision, err := s.PolicyRevision(ctx)
+	must(t, err)
 	for i, e := range events {
-		if e.Seq != from+int64(i) || e.ID == "" || e.Version != 1 || e.Time.IsZero() {
+		if e.Seq != from+int64(i) || e.ID == "" || e.Version != 1 || e.Time.IsZero() || e.PolicyRevision != revision {
 			t.Errorf("not filled in: %+v", e)
 		}
+		e.PolicyRevision = 0 // it is not part of the record
 	}
 	log := All(t, s, w.Firm.ID)
 	Verify(t, log)
