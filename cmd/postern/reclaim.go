@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -20,7 +21,19 @@ const (
 	// work, and reclaimLeast how many octets.
 	reclaimShare = 4
 	reclaimLeast = 1 << 20
+	// gcPercent is how much garbage may come together under load, in percent of
+	// what lives. Sessions hold little and logins allocate much, so that Go's
+	// 100 collects often for small gains; what is left over goes when the server
+	// comes to rest.
+	gcPercent = 300
 )
+
+// collectLess sets gcPercent, unless the operator has set GOGC.
+func collectLess() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+}
 
 // reclaimer gives memory back when the server comes to rest.
 //
@@ -31,7 +44,7 @@ const (
 // that comes once in two minutes, and the pages for some time after. So once
 // work has been over for two seconds, the heap is collected and its free pages
 // go back to the system at once. A busy server is left alone: there the
-// collector keeps its own pace, as set by GOGC and GOMEMLIMIT.
+// collector keeps its own pace, as set by gcPercent, or GOGC, and GOMEMLIMIT.
 //
 // The cost is bounded by what it gains: a collection takes time in proportion
 // to what lives, and is made only when a quarter of that has been allocated

@@ -78,6 +78,7 @@ func (s *server) Run(ctx context.Context) error {
 	defer services.stop()
 	services.start("credentials", s.credentials.Run)
 	services.start("sites", s.networkOnly.Run)
+	collectLess()
 	services.start("memory", newReclaimer().Run)
 	services.start("tls", func(ctx context.Context) error {
 		if err := s.certificates.Run(ctx); err != nil {
