@@ -8,7 +8,8 @@ import (
 )
 
 // offeredExtensions are the capabilities of the command table: what Postern
-// passes on when the upstream has it. A trailing '*' matches any ending.
+// passes on when the upstream has it. A trailing '*' matches any ending of
+// letters, digits, dots and hyphens.
 var offeredExtensions = []string{
 	"IMAP4REV1", "IMAP4REV2", "IDLE", "CONDSTORE", "QRESYNC", "ENABLE", "MOVE", "UIDPLUS",
 	"UNSELECT", "NAMESPACE", "CHILDREN", "ID", "LIST-EXTENDED", "LIST-STATUS", "SPECIAL-USE",
@@ -82,7 +83,7 @@ func onList(list []string, word []byte) bool {
 	}
 	for _, entry := range list {
 		if prefix, wild := strings.CutSuffix(entry, "*"); wild {
-			if len(up) > len(prefix) && string(up[:len(prefix)]) == prefix {
+			if ending, ok := bytes.CutPrefix(up, []byte(prefix)); ok && len(ending) > 0 && !bytes.ContainsFunc(ending, notInEnding) {
 				return true
 			}
 		} else if string(up) == entry {
@@ -90,6 +91,10 @@ func onList(list []string, word []byte) bool {
 		}
 	}
 	return false
+}
+
+func notInEnding(r rune) bool {
+	return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
 }
 
 // appendOffered appends those of words that Postern offers, each after a
