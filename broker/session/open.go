@@ -69,9 +69,11 @@ func (m *Manager) admit(ctx context.Context, a *attempt) (*live, *finding, *brok
 		m.discard(s)
 		return nil, f, endError(end)
 	}
-	if err := m.record(ctx, s); err != nil {
+	revision, err := m.record(ctx, s)
+	if err != nil {
 		return nil, f, err
 	}
+	m.confirm(ctx, s, revision)
 	// The record took its time: whatever ended the session meanwhile has
 	// cancelled it, since it was in the table all along.
 	if end := s.cause(); end != nil {
@@ -102,8 +104,8 @@ func (m *Manager) started(ctx context.Context) *broker.Error {
 
 var errRestless = errors.New("the policy changed with every attempt to decide")
 
-// decided identifies, decides and registers, until no change came between. A
-// refusal, too, holds only at a revision that is still the policy's.
+// decided identifies, decides and registers. A refusal holds only at a revision
+// that is still the policy's; for a session, confirm asks that.
 func (m *Manager) decided(ctx context.Context, a *attempt) (*live, *finding, *broker.Error) {
 	unreadable := func(err error) *broker.Error {
 		m.metrics.stateFailures.Inc()
@@ -120,16 +122,14 @@ func (m *Manager) decided(ctx context.Context, a *attempt) (*live, *finding, *br
 			if err := m.register(s); err != nil {
 				return nil, f, err
 			}
+			return s, f, nil
 		}
 		revision, err := m.state.PolicyRevision(ctx)
-		if err == nil && revision == v.revision {
-			return s, f, refusal
-		}
-		if s != nil {
-			m.discard(s)
-		}
 		if err != nil {
 			return nil, f, unreadable(err)
+		}
+		if revision == v.revision {
+			return nil, f, refusal
 		}
 		v = m.viewAt(revision)
 	}
@@ -231,13 +231,23 @@ func (m *Manager) place(ctx context.Context, s *live) *broker.Error {
 	return nil
 }
 
-// record makes session.open durable.
-func (m *Manager) record(ctx context.Context, s *live) *broker.Error {
-	err := m.log.Append(ctx, s.event(broker.EventSessionOpen, broker.SessionOpen{
+// confirm ends a session that the policy does not let go on as it stood when
+// session.open became durable. It was decided by a view that may have been
+// older; what is committed later finds the session in the table.
+func (m *Manager) confirm(ctx context.Context, s *live, revision int64) {
+	// An error has ended the session, as has a decision; both are its cause.
+	_ = s.check(ctx, revision)
+}
+
+// record makes session.open durable, and returns the policy's revision in that
+// transaction.
+func (m *Manager) record(ctx context.Context, s *live) (revision int64, _ *broker.Error) {
+	e := s.event(broker.EventSessionOpen, broker.SessionOpen{
 		Session: *s.record, Decision: *s.decision, Revision: s.decidedAt.Load(),
-	}))
+	})
+	err := m.log.Append(ctx, e)
 	if err == nil {
-		return nil
+		return e.PolicyRevision, nil
 	}
 	m.logger.Error("a session could not be recorded", append(s.fields(), zap.Error(err))...)
 	end := &broker.End{Reason: broker.EndRecord, Text: textUnrecorded, Detail: "session.open was not confirmed"}
@@ -247,7 +257,7 @@ func (m *Manager) record(ctx context.Context, s *live) *broker.Error {
 	} else {
 		m.discard(s)
 	}
-	return broker.Errorf(broker.Unavailable, textUnrecorded).WithCause(err)
+	return 0, broker.Errorf(broker.Unavailable, textUnrecorded).WithCause(err)
 }
 
 // denied records a failure and waits until its answer is due. The delay counts

@@ -372,7 +372,9 @@ func TestStateOutOfReachIsNoDenial(t *testing.T) {
 			w.mu.Unlock()
 			w.manager.view.Store(&view{state: w, revision: 2})
 			_, err := w.manager.Open(t.Context(), w.login())
-			if broker.CodeOf(err) != broker.Unavailable || broker.PublicText(err) != textUnavailable {
+			// The revision is asked for last, when the session is open.
+			text := map[bool]string{true: textLease, false: textUnavailable}[call == "PolicyRevision"]
+			if broker.CodeOf(err) != broker.Unavailable || broker.PublicText(err) != text {
 				t.Errorf("Open: %v", err)
 			}
 			if n := len(w.manager.Live()); n != 0 {
@@ -400,11 +402,39 @@ func TestPolicyThatNeverRests(t *testing.T) {
 		}
 	}
 	defer func() { w.mu.Lock(); w.hook = nil; w.mu.Unlock() }()
-	if _, err := w.manager.Open(t.Context(), w.login()); broker.CodeOf(err) != broker.Unavailable {
+	stranger := w.login()
+	stranger.Token = broker.NewSecret([]byte(strings.Repeat("x", len(w.token))))
+	if _, err := w.manager.Open(t.Context(), stranger); broker.CodeOf(err) != broker.Unavailable {
+		t.Errorf("a refusal at no revision: %v", err)
+	}
+	// What changes has nothing to do with this agent.
+	s, err := w.manager.Open(t.Context(), w.login())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.End(&broker.End{Reason: broker.EndLogout}, nil)
+}
+
+// TestNever4AChangeBesideTheRecord: what another node commits between the
+// decision and its record, and nobody tells of, keeps the session from
+// beginning.
+func TestNever4AChangeBesideTheRecord(t *testing.T) {
+	w := newWorld(t)
+	w.run(t)
+	w.log.hook = func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.revision++
+		w.assignment.RevokedAt = w.assignment.CreatedAt.Add(1)
+	}
+	if _, err := w.manager.Open(t.Context(), w.login()); broker.CodeOf(err) != broker.Refused {
 		t.Errorf("Open: %v", err)
 	}
 	if n := len(w.manager.Live()); n != 0 {
 		t.Errorf("%d sessions are live", n)
+	}
+	if opened, ended := w.log.of(broker.EventSessionOpen), w.log.of(broker.EventSessionEnd); len(opened) != 1 || len(ended) != 1 {
+		t.Errorf("%d began and %d ended in the record", len(opened), len(ended))
 	}
 }
 
