@@ -25,6 +25,10 @@ import (
 	"github.com/postern-mail/postern/proxy/imapwire/wiretest"
 )
 
+// maxRecordedSection is where the record cuts a section's name off, in octets:
+// imapwire.FetchScanner.
+const maxRecordedSection = 512
+
 // answered is what a client hears of what an upstream answers to a FETCH, and
 // what is recorded of it.
 type answered struct {
@@ -204,7 +208,7 @@ func (a *answered) unrecorded(r []byte) string {
 			continue
 		}
 		if !slices.ContainsFunc(a.opened, func(m broker.OpenedMessage) bool {
-			return uint64(m.Seq) == seq && strings.EqualFold(m.Section, item.Name) && m.Octets == int64(item.Size)
+			return uint64(m.Seq) == seq && strings.EqualFold(m.Section, item.Name[:min(len(item.Name), maxRecordedSection)]) && m.Octets == int64(item.Size)
 		}) {
 			return fmt.Sprintf("%s of %d octets is not recorded: %+v", item.Name, item.Size, a.opened)
 		}
