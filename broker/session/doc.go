@@ -3,9 +3,9 @@
 // Package session lets clients in and ends their sessions: it is the
 // broker.Gate, and the continuous authorisation behind it.
 //
-// A Manager authenticates a login, registers the session, decides, checks that
-// no policy revision came between, finds room in the mailbox's budget of
-// connections, and makes the session.open event durable, in that order.
+// A Manager authenticates a login, decides, registers the session, finds room
+// in the mailbox's budget of connections, makes the session.open event durable,
+// and checks by the policy revision of that transaction, in that order.
 // Afterwards it decides anew whenever a change touches the session, and ends
 // it at once when the new decision is narrower in any way, when the decision's
 // end has come, or when the state can no longer be read.

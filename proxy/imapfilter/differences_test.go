@@ -53,8 +53,9 @@ func allowedDifferences() []difference {
 
 var (
 	foreignCode = regexp.MustCompile(`^(\* OK )\[(?:URLMECH|ANNOTATIONS) [^]]*\] `)
-	bodyItem    = regexp.MustCompile(`FETCH \(.*(BODY\[|BINARY\[|RFC822)`)
-	fetchUID    = regexp.MustCompile(`^(\* \d+ FETCH \((?:.*?[ )])??)UID \d+ ?`)
+	// A line that ends in a literal goes on, perhaps with a body.
+	bodyItem = regexp.MustCompile(`FETCH \(.*(BODY\[|BINARY\[|RFC822|\}$)`)
+	fetchUID = regexp.MustCompile(`^(\* \d+ FETCH \((?:.*?[ )])??)UID \d+ ?`)
 )
 
 // twoRuns is what differs between any two runs, with Postern or without: the
