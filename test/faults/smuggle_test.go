@@ -27,7 +27,7 @@ const cyrusBox = "archive@client.example"
 var (
 	smuggleMutations = flag.Int("smuggle.mutations", 12, "how many mutated attempts to smuggle each server gets")
 	smuggleAll       = flag.Bool("smuggle.all", false, "try a literal in each place, and not in some of them")
-	smuggleSeed      = flag.Uint64("smuggle.seed", 0, "what they are made from; 0: something new, which is printed")
+	smuggleSeed      = flag.Uint64("smuggle.seed", 1, "what they are made from; 0: something new, which is printed")
 )
 
 // imapUpstream is a kind of server that somebody tries to smuggle commands to,
@@ -53,6 +53,9 @@ func cyrusUpstream(r *rig) *imapUpstream {
 	return &imapUpstream{"Cyrus", cyrusBox, tap, c.IMAPPort}
 }
 
+// marks tell of new mail, which some attempts bring.
+var marks = regexp.MustCompile(` \\(Un)?[Mm]arked`)
+
 // folders asks the server itself.
 func (up *imapUpstream) folders(r *rig) string {
 	r.t.Helper()
@@ -67,7 +70,7 @@ func (up *imapUpstream) folders(r *rig) string {
 	in := bufio.NewScanner(conn)
 	for in.Scan() && !strings.HasPrefix(in.Text(), "b ") {
 		if strings.HasPrefix(in.Text(), "* LIST ") {
-			all.WriteString(in.Text() + "\n")
+			all.WriteString(marks.ReplaceAllString(in.Text(), "") + "\n")
 		}
 	}
 	if !strings.HasPrefix(in.Text(), "b OK") || all.Len() == 0 {
