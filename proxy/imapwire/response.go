@@ -65,7 +65,7 @@ func ParseResponse(b []byte) Response {
 	}
 	if len(first) != 1 || first[0] != '*' {
 		r.Kind, r.Tag = ResponseTagged, first
-		if !r.Is("OK") && !r.Is("NO") && !r.Is("BAD") {
+		if !r.Is("OK") && !r.Is("NO") && !r.Is("BAD") || opens(b, i) {
 			r.Kind = ResponseBroken
 		}
 		return r
@@ -83,9 +83,16 @@ func ParseResponse(b []byte) Response {
 	}
 	if r.Is("OK") || r.Is("NO") || r.Is("BAD") || r.Is("BYE") || r.Is("PREAUTH") {
 		r.Kind = ResponseStatus
+		if opens(b, i) {
+			r.Kind = ResponseBroken
+		}
 	}
 	return r
 }
+
+// opens reports whether a parenthesis stands right behind a word. Behind a
+// status it would hide the code that a looser reader may find further on.
+func opens(b []byte, i int) bool { return i < len(b) && b[i] == '(' }
 
 // Is compares the keyword, which must be given in upper case.
 func (r *Response) Is(keyword string) bool { return equalFold(r.Keyword, keyword) }
