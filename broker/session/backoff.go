@@ -11,7 +11,8 @@ import (
 
 // backoff counts failures by where they came from: the certificate if there
 // was one, else the address, of which IPv6 counts by /64 since every host has
-// that many; and refusals by the agent, who is known. It delays the answer to a failed attempt and nothing else, so
+// that many; and refusals by the agent, who is known. It delays the answer to
+// a failed attempt and nothing else, so
 // nobody's failures can keep out a valid token. The table is bounded: the
 // source that failed longest ago is forgotten first.
 type backoff struct {
