@@ -91,6 +91,9 @@ func start(t *testing.T, cfg vault.Config) (client *vault.Client, stop func()) {
 // put stores a credential, as the writer does.
 func put(t *testing.T, c *vault.Client, secret string) (firm, mailbox broker.ID) {
 	t.Helper()
+	// Both identities log in by themselves; what a test does to Vault next must
+	// not come before.
+	eventually(t, "the client is ready", func() error { return c.Ready(t.Context()) })
 	firm, mailbox = broker.NewID(), broker.NewID()
 	if _, err := c.SetCredential(t.Context(), firm, mailbox, credentialstest.Password(secret, 0)); err != nil {
 		t.Fatal(err)

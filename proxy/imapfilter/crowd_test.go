@@ -34,7 +34,8 @@ type deed struct {
 func crowd(clients int) *rapid.Generator[[][]deed] {
 	one := rapid.Custom(func(t *rapid.T) deed {
 		return deed{
-			message: rapid.StringMatching(`[a-z ]{1,40}`).Draw(t, "text"),
+			// A capital first: no tag of a command begins so.
+			message: rapid.StringMatching(`[A-Z][a-z ]{0,39}`).Draw(t, "text"),
 			flags:   rapid.SampledFrom([]string{`\Seen`, `\Flagged`, `\Seen \Answered`, "$Label", `$Label \Draft`}).Draw(t, "flags"),
 			copied:  rapid.Bool().Draw(t, "copied"), gone: rapid.Bool().Draw(t, "gone"), moved: rapid.Bool().Draw(t, "moved"),
 		}
@@ -48,7 +49,7 @@ func crowd(clients int) *rapid.Generator[[][]deed] {
 // client was told of EXISTS and EXPUNGE adds up to it.
 func TestManyClientsOnOneMailbox(t *testing.T) {
 	const clients = 6
-	seed, err := strconv.Atoi(cmp.Or(os.Getenv("POSTERN_CROWD_SEED"), strconv.Itoa(os.Getpid())))
+	seed, err := strconv.Atoi(cmp.Or(os.Getenv("POSTERN_CROWD_SEED"), "1"))
 	if err != nil {
 		t.Fatal(err)
 	}
