@@ -108,7 +108,8 @@ type State interface {
 	// PolicyRevision grows with every change that can alter a decision.
 	PolicyRevision(ctx context.Context) (int64, error)
 	// Subscribe calls f after each commit of a change, in the order of the
-	// revisions, on a goroutine of the store's; f must not block. The returned
+	// revisions, on a goroutine of the store's; f must not block. A gap between
+	// revisions stands for changes of other nodes that are not told. The returned
 	// function ends it, and returns when no call to f is under way.
 	Subscribe(f func(Change)) (cancel func())
 }
@@ -118,7 +119,9 @@ type Change struct {
 	Revision int64
 	// Kind is the type's name in lower case with hyphens: "firm", "mailbox",
 	// "agent", "workstation", "site", "delegation", "assignment",
-	// "app-password", "lock". Target and TargetID are a lock's.
+	// "app-password", "lock". Target and TargetID are a lock's. An empty Kind
+	// says that notices may have been lost: anything up to Revision may have
+	// changed.
 	Kind     string
 	ID       ID
 	Target   LockTarget

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -88,7 +89,13 @@ func (s *Store) AppendEvents(ctx context.Context, events []*broker.Event) error 
 		return err
 	}
 	var revision int64
-	err = s.write(ctx, func(t *tx) error {
+	logs := logsOf(batch)
+	err = s.await(ctx, appending, func(t *tx) error {
+		for _, log := range logs {
+			if _, err := t.head(log); err != nil {
+				return err
+			}
+		}
 		for i := range batch {
 			if err := t.appendPending(&batch[i]); err != nil {
 				return err
@@ -107,6 +114,19 @@ func (s *Store) AppendEvents(ctx context.Context, events []*broker.Event) error 
 		e.Seq, e.PolicyRevision = batch[i].seq, revision
 	}
 	return nil
+}
+
+// logsOf returns the logs of a batch in the order in which everybody locks
+// them, so that nobody waits for whoever waits for him.
+func logsOf(batch []pending) []broker.ID {
+	logs := make([]broker.ID, 0, 1)
+	for i := range batch {
+		if !slices.Contains(logs, batch[i].log) {
+			logs = append(logs, batch[i].log)
+		}
+	}
+	slices.Sort(logs)
+	return logs
 }
 
 // prepare encodes events, on the caller's goroutine: the writer has the disk
@@ -296,15 +316,15 @@ func (t *tx) openSession(x *broker.Session) error {
 	return err
 }
 
-// head returns a log's state in this transaction; the first event of a firm
-// begins its log.
+// head returns a log's state in this transaction, which nobody else changes
+// until its end; the first event of a firm begins its log.
 func (t *tx) head(log broker.ID) (*logHead, error) {
 	if h := t.heads[log]; h != nil {
 		return h, nil
 	}
 	h := new(logHead)
 	find := func() error {
-		rows, err := t.query(`SELECT number, next_seq FROM logs WHERE firm_id = $1`, string(log))
+		rows, err := t.query(t.store.dialect.head(), string(log))
 		if err != nil {
 			return err
 		}
@@ -312,7 +332,7 @@ func (t *tx) head(log broker.ID) (*logHead, error) {
 	}
 	err := find()
 	if errors.Is(err, sql.ErrNoRows) {
-		if _, err = t.exec(`INSERT INTO logs (firm_id, next_seq) VALUES ($1, 0)`, string(log)); err == nil {
+		if _, err = t.exec(`INSERT INTO logs (firm_id, next_seq) VALUES ($1, 0) ON CONFLICT (firm_id) DO NOTHING`, string(log)); err == nil {
 			err = find()
 		}
 	}

@@ -53,7 +53,7 @@ func keyQueries() [2]string {
 func (t *tx) keyEvents() (more bool, err error) {
 	type span struct{ log, from, to int64 }
 	var spans []span
-	rows, err := t.query(`SELECT number, keyed, next_seq FROM logs WHERE next_seq > keyed`)
+	rows, err := t.query(t.store.dialect.unkeyed())
 	if err != nil {
 		return false, err
 	}

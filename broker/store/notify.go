@@ -5,6 +5,8 @@ package store
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -23,7 +25,7 @@ type notifier struct {
 type subscriber struct {
 	f func(broker.Change)
 	// after is the revision at the time of Subscribe.
-	after int64
+	after atomic.Int64
 	// mu is held while f runs, so that cancel can wait for it.
 	mu   sync.Mutex
 	gone bool
@@ -61,27 +63,46 @@ func (n *notifier) run() {
 func (sub *subscriber) call(c broker.Change) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	if !sub.gone && c.Revision > sub.after {
+	if !sub.gone && c.Revision > sub.after.Load() {
 		sub.f(c)
 	}
 }
 
-// tell queues changes; it never waits for a subscriber.
+// tell queues changes that were not told yet; it never waits for a subscriber.
+// One that comes later than a younger one is left out: the younger one showed
+// a gap, and whoever is told of it looks for himself.
 func (n *notifier) tell(changes []broker.Change) {
-	if len(changes) == 0 {
-		return
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.queue = append(n.queue, changes...)
-	n.last = changes[len(changes)-1].Revision
+	for _, c := range changes {
+		if c.Revision > n.last {
+			n.queue = append(n.queue, c)
+			n.last = c.Revision
+		}
+	}
 	n.wake.Signal()
+}
+
+// reached notes the revision that the policy has after notices were lost, and
+// tells that something may have changed up to there. A lower one than before is
+// that of another state, put in the place of the first.
+func (n *notifier) reached(revision int64, at time.Time) {
+	n.mu.Lock()
+	if revision < n.last {
+		n.last = revision - 1
+		for _, sub := range n.subs {
+			sub.after.Store(min(sub.after.Load(), n.last))
+		}
+	}
+	n.mu.Unlock()
+	n.tell([]broker.Change{{Revision: revision, At: at}})
 }
 
 func (n *notifier) subscribe(f func(broker.Change)) (cancel func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	sub := &subscriber{f: f, after: n.last}
+	sub := &subscriber{f: f}
+	sub.after.Store(n.last)
 	n.subs = append(n.subs, sub)
 	return func() {
 		n.mu.Lock()
@@ -102,7 +123,8 @@ func (n *notifier) close() {
 	<-n.done
 }
 
-// Subscribe calls f after each commit of this process, from then on. f must
-// call neither cancel nor anything that waits for another call of f. What
-// other processes commit shows in PolicyRevision alone.
+// Subscribe calls f after each commit, from then on: of this process, and with
+// PostgreSQL of the other nodes. f must call neither cancel nor anything that
+// waits for another call of f. What other processes commit to an SQLite file
+// shows in PolicyRevision alone.
 func (s *Store) Subscribe(f func(broker.Change)) (cancel func()) { return s.notifier.subscribe(f) }

@@ -5,7 +5,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // createFile makes sure that the database file exists and is private. SQLite
@@ -91,43 +89,57 @@ func openSQLite(path string, readOnly bool) (*sql.DB, error) {
 	return db, nil
 }
 
-// unavailable wraps what the database or the system said.
-func unavailable(cause error) *broker.Error {
-	e := broker.Errorf(broker.Unavailable, "the state database is not available").WithCause(cause)
-	e.Reason = "store"
-	return e
-}
-
-// dbError gives err its code. An error that has one already keeps it.
-func dbError(err error) error {
-	if err == nil {
-		return nil
-	}
-	var known *broker.Error
-	if errors.As(err, &known) {
+// openSQLite opens the file at the configured path.
+func (s *Store) openSQLite(ctx context.Context) error {
+	release, err := hold(s.cfg.Path, false)
+	if err != nil {
 		return err
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
-		return unavailable(err)
+	s.release, s.dialect = release, sqliteDialect{}
+	if err := createFile(s.cfg.Path); err != nil {
+		return err
 	}
-	var lite *sqlite.Error
-	if !errors.As(err, &lite) {
-		return broker.Errorf(broker.Internal, "internal error").WithCause(err)
+	if s.writer.db, err = openSQLite(s.cfg.Path, false); err != nil {
+		return err
 	}
-	switch lite.Code() & 0xff { // the primary code: the rest is detail
-	case sqlite3.SQLITE_CONSTRAINT:
-		return broker.Errorf(broker.Conflict, "it exists already, or something that it needs is gone").WithCause(err)
-	case sqlite3.SQLITE_FULL:
-		e := unavailable(err)
-		e.Reason = "disk-full"
-		return e
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
-		sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
-		sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return unavailable(err)
+	if err := migrate(ctx, s.writer.db); err != nil {
+		return err
 	}
-	return broker.Errorf(broker.Internal, "internal error").WithCause(err)
+	s.readers, err = openSQLite(s.cfg.Path, true)
+	return err
+}
+
+// sqliteDialect is what SQLite does in its own way.
+type sqliteDialect struct{}
+
+// bound bounds nothing: a file answers, or says that it cannot.
+func (sqliteDialect) bound() (context.Context, context.CancelFunc) {
+	return context.Background(), func() {}
+}
+
+// begin takes the write lock first, or a read could be out of date by the time
+// of the first write.
+func (sqliteDialect) begin(t *tx, _ scope) error {
+	_, err := t.exec("BEGIN IMMEDIATE")
+	return err
+}
+
+func (sqliteDialect) commit(t *tx) error {
+	_, err := t.exec("COMMIT")
+	return err
+}
+
+// rollback can fail: a full disk or an I/O error has SQLite roll back by itself
+// at times.
+func (sqliteDialect) rollback(t *tx) error {
+	_, err := t.exec("ROLLBACK")
+	return err
+}
+
+func (sqliteDialect) head() string { return `SELECT number, next_seq FROM logs WHERE firm_id = $1` }
+
+func (sqliteDialect) unkeyed() string {
+	return `SELECT number, keyed, next_seq FROM logs WHERE next_seq > keyed`
 }
 
 // statements prepares each query once. The queries are this package's own and

@@ -42,6 +42,8 @@ type Config struct {
 	// Path is the database file. It is created with mode 0600 when it does
 	// not exist; one that others can read or write is refused.
 	Path string
+	// PostgreSQL takes the place of Path.
+	PostgreSQL *PostgreSQL
 	// Logger is required.
 	Logger *zap.Logger
 	// Now is the clock; nil: time.Now.
@@ -54,7 +56,7 @@ type Config struct {
 	pragmas []string
 }
 
-// Store is the state and the events in one SQLite file. Its methods may be
+// Store is the state and the events in one database. Its methods may be
 // called from any goroutine.
 type Store struct {
 	cfg      Config
@@ -63,6 +65,7 @@ type Store struct {
 	// keyQueries are what keyEvents runs.
 	keyQueries [2]string
 
+	dialect dialect
 	readers *sql.DB
 	reads   statements
 
@@ -72,17 +75,18 @@ type Store struct {
 	writer  writer
 
 	notifier  *notifier
-	release   func() error // of the hold on the database
+	release   func() error // of what else the dialect holds
 	closeOnce sync.Once
 	closeErr  error
 }
 
 // Open opens the database, creates and migrates it as needed, and starts the
 // store's goroutines. The caller must Close it. The error is Unavailable when
-// the file cannot be used, and Invalid when others could read it.
+// the database cannot be used, and Invalid when it must not: others could read
+// it, or it could lose what it has confirmed.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	if cfg.Path == "" {
-		return nil, broker.InvalidField("path", "the database's path is missing")
+	if (cfg.Path == "") == (cfg.PostgreSQL == nil) {
+		return nil, broker.InvalidField("path", "give a database's path, or PostgreSQL")
 	}
 	if cfg.Logger == nil {
 		return nil, errors.New("store: a logger is needed")
@@ -93,39 +97,39 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = defaultWriteTimeout
 	}
-	release, err := hold(cfg.Path, false)
-	if err != nil {
-		return nil, err
-	}
-	if err := createFile(cfg.Path); err != nil {
-		return nil, errors.Join(err, release())
-	}
-	writes, err := openSQLite(cfg.Path, false)
-	if err != nil {
-		return nil, errors.Join(err, release())
-	}
-	if err := migrate(ctx, writes); err != nil {
-		return nil, errors.Join(err, writes.Close(), release())
-	}
-	readers, err := openSQLite(cfg.Path, true)
-	if err != nil {
-		return nil, errors.Join(err, writes.Close(), release())
-	}
 	s := &Store{
 		cfg:      cfg,
 		log:      cfg.Logger,
 		versions: eventKinds(), keyQueries: keyQueries(),
-		readers:  readers,
-		reads:    statements{prepare: readers.PrepareContext},
 		jobs:     make(chan *job),
 		quit:     make(chan struct{}),
 		stopped:  make(chan struct{}),
-		writer:   writer{db: writes, pragmas: cfg.pragmas},
+		writer:   writer{pragmas: cfg.pragmas},
 		notifier: newNotifier(),
-		release:  release,
+		release:  func() error { return nil },
 	}
+	open := s.openSQLite
+	if cfg.PostgreSQL != nil {
+		open = s.openPostgreSQL
+	}
+	if err := open(ctx); err != nil {
+		s.notifier.close()
+		return nil, errors.Join(err, s.closeDatabase())
+	}
+	s.reads.prepare = s.readers.PrepareContext
 	go s.run()
 	return s, nil
+}
+
+// closeDatabase lets go of what there is of the database.
+func (s *Store) closeDatabase() error {
+	errs := []error{s.reads.close()}
+	for _, db := range []*sql.DB{s.readers, s.writer.db} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(append(errs, s.release())...)
 }
 
 // Close ends the goroutines and closes the database, when the write under way
@@ -136,7 +140,7 @@ func (s *Store) Close() error {
 		close(s.quit)
 		<-s.stopped
 		s.notifier.close()
-		s.closeErr = errors.Join(s.reads.close(), s.readers.Close(), s.writer.db.Close(), s.release())
+		s.closeErr = s.closeDatabase()
 	})
 	return s.closeErr
 }

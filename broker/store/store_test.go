@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // open opens a store that is closed when the test ends.
 func open(t testing.TB, cfg Config) *Store {
 	t.Helper()
-	if cfg.Path == "" {
+	if cfg.Path == "" && cfg.PostgreSQL == nil {
 		cfg.Path = filepath.Join(t.TempDir(), "postern.db")
 	}
 	cfg.Logger = zaptest.NewLogger(t, zaptest.Level(zapcore.FatalLevel))

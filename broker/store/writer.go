@@ -13,11 +13,25 @@ import (
 	"go.uber.org/zap"
 )
 
+// scope says beside what a transaction may run, where several nodes share a
+// database.
+type scope int
+
+const (
+	// alone: no other transaction is under way. So that what is read stays true
+	// until the commit, as it does with SQLite's one writer.
+	alone scope = iota
+	// appending only adds to logs, which it locks, and reads the policy
+	// revision. Others that append may be under way, none that is alone.
+	appending
+)
+
 // job is one transaction for the writer. Its function must not touch what the
 // caller can still reach: the caller may have given up waiting.
 type job struct {
-	do   func(*tx) error
-	done chan error
+	scope scope
+	do    func(*tx) error
+	done  chan error
 }
 
 // writer is the connection that writes, and its statements. It belongs to the
@@ -31,6 +45,9 @@ type writer struct {
 
 // tx is a transaction under way, in the writer goroutine.
 type tx struct {
+	// ctx bounds the whole transaction where the database is elsewhere.
+	ctx     context.Context
+	conn    *sql.Conn
 	stmts   *statements
 	store   *Store
 	now     time.Time
@@ -39,15 +56,20 @@ type tx struct {
 	record  []byte // scratch for appendRecord
 }
 
-// write has do executed in a transaction, and returns nil when it is durable.
-// When ctx ends first the outcome is unknown, and the error Unavailable.
+// write has do executed in a transaction of its own, and returns nil when it is
+// durable. When ctx ends first the outcome is unknown, and the error
+// Unavailable.
 func (s *Store) write(ctx context.Context, do func(*tx) error) error {
+	return s.await(ctx, alone, do)
+}
+
+func (s *Store) await(ctx context.Context, scope scope, do func(*tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
 	if ctx.Err() != nil {
 		return unavailable(context.Cause(ctx))
 	}
-	j := &job{do: do, done: make(chan error, 1)}
+	j := &job{scope: scope, do: do, done: make(chan error, 1)}
 	select {
 	case s.jobs <- j:
 	case <-s.stopped:
@@ -76,7 +98,7 @@ func (s *Store) run() {
 	for {
 		select {
 		case j := <-s.jobs:
-			j.done <- s.transact(j.do)
+			j.done <- s.transact(j.scope, j.do)
 			if !waiting {
 				keys.Reset(keyDelay)
 				waiting = true
@@ -94,7 +116,7 @@ func (s *Store) run() {
 // keyEvents reports whether there are more. What fails is tried again with the
 // next events: without keys they are found all the same, only slower.
 func (s *Store) keyEvents() (more bool) {
-	err := s.transact(func(t *tx) (err error) {
+	err := s.transact(appending, func(t *tx) (err error) {
 		more, err = t.keyEvents()
 		return err
 	})
@@ -102,20 +124,25 @@ func (s *Store) keyEvents() (more bool) {
 }
 
 // transact commits what do does, all or nothing.
-func (s *Store) transact(do func(*tx) error) error {
-	if err := s.writer.connect(); err != nil {
+func (s *Store) transact(scope scope, do func(*tx) error) error {
+	ctx, cancel := s.dialect.bound()
+	defer cancel()
+	if err := s.writer.connect(ctx); err != nil {
 		return dbError(err)
 	}
-	t := &tx{stmts: s.writer.stmts, store: s, now: s.now(), heads: make(map[broker.ID]*logHead)}
-	err := t.run(do)
+	t := &tx{
+		ctx: ctx, conn: s.writer.conn, stmts: s.writer.stmts,
+		store: s, now: s.now(), heads: make(map[broker.ID]*logHead),
+	}
+	err := t.run(scope, do)
 	if err == nil {
 		s.notifier.tell(t.changes)
 		return nil
 	}
 	err = dbError(err)
-	if _, rollback := t.exec("ROLLBACK"); rollback != nil || broker.CodeOf(err) == broker.Unavailable {
-		// A full disk or an I/O error has SQLite roll back by itself at times.
-		// A new connection knows nothing of what went before.
+	// After an outage of any kind a connection may be in any state, and a new
+	// one knows nothing of what went before.
+	if rollback := s.dialect.rollback(t); rollback != nil || broker.CodeOf(err) == broker.Unavailable {
 		s.writer.discard()
 	}
 	if code := broker.CodeOf(err); code == broker.Unavailable || code == broker.Internal {
@@ -124,10 +151,8 @@ func (s *Store) transact(do func(*tx) error) error {
 	return err
 }
 
-func (t *tx) run(do func(*tx) error) error {
-	// IMMEDIATE: the write lock first, or a read here could be out of date by
-	// the time of the first write.
-	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+func (t *tx) run(scope scope, do func(*tx) error) error {
+	if err := t.store.dialect.begin(t, scope); err != nil {
 		return err
 	}
 	if err := do(t); err != nil {
@@ -136,16 +161,15 @@ func (t *tx) run(do func(*tx) error) error {
 	if err := t.storeHeads(); err != nil {
 		return err
 	}
-	_, err := t.exec("COMMIT")
-	return err
+	return t.store.dialect.commit(t)
 }
 
 // connect makes sure that there is a connection.
-func (w *writer) connect() error {
+func (w *writer) connect(ctx context.Context) error {
 	if w.conn != nil {
 		return nil
 	}
-	conn, err := w.db.Conn(context.Background())
+	conn, err := w.db.Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -170,22 +194,22 @@ func (w *writer) discard() {
 	w.conn, w.stmts = nil, nil
 }
 
-// exec and query run a prepared statement. They take no context: a write that
-// was begun is finished or fails by itself.
+// exec and query run a prepared statement. They take no context of a caller's:
+// a write that was begun is finished or fails by itself.
 func (t *tx) exec(query string, args ...any) (sql.Result, error) {
-	st, err := t.stmts.get(context.Background(), query)
+	st, err := t.stmts.get(t.ctx, query)
 	if err != nil {
 		return nil, err
 	}
-	return st.ExecContext(context.Background(), args...)
+	return st.ExecContext(t.ctx, args...)
 }
 
 func (t *tx) query(query string, args ...any) (*sql.Rows, error) {
-	st, err := t.stmts.get(context.Background(), query)
+	st, err := t.stmts.get(t.ctx, query)
 	if err != nil {
 		return nil, err
 	}
-	return st.QueryContext(context.Background(), args...)
+	return st.QueryContext(t.ctx, args...)
 }
 
 // update is exec that must have changed one row.

@@ -47,7 +47,7 @@ func (n *networkOnly) contains(addr netip.Addr) bool {
 func (n *networkOnly) Run(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	cancel := n.state.Subscribe(func(c broker.Change) {
-		if c.Kind == "site" {
+		if c.Kind == "site" || c.Kind == "" {
 			select {
 			case changed <- struct{}{}:
 			default:

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import "context"
+
+// dialect is what SQLite and PostgreSQL do not do alike. Everything else is SQL
+// that both understand.
+type dialect interface {
+	// bound returns the context of a transaction.
+	bound() (context.Context, context.CancelFunc)
+	begin(t *tx, scope scope) error
+	// commit returns nil only when the transaction is durable.
+	commit(t *tx) error
+	rollback(t *tx) error
+	// head selects number and next_seq of the log of a firm, $1, and keeps
+	// others from changing them.
+	head() string
+	// unkeyed selects number, keyed and next_seq of logs that have events
+	// without keys, and keeps others from changing them.
+	unkeyed() string
+}
+
+var (
+	_ dialect = sqliteDialect{}
+	_ dialect = (*postgresDialect)(nil)
+)
