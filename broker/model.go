@@ -18,6 +18,9 @@ type Firm struct {
 	// Contact is whom a refused agent is told to ask.
 	Contact   string    `json:"contact,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
+	// ClaimedAt is when its first admin redeemed the claim. Until then the
+	// BPO's admins act for the firm; from then on, only its own do.
+	ClaimedAt time.Time `json:"claimed_at,omitzero"`
 }
 
 // TLSMode is how an upstream connection is protected.

@@ -9,11 +9,13 @@ import (
 
 // Actor is who did something.
 type Actor struct {
-	// Kind is "admin", "agent", "system" or "stranger".
+	// Kind is a Role, "agent", "system" or "stranger".
 	Kind string `json:"kind"`
 	// Name is readable: a login name, or "unix:uid=0".
 	Name string `json:"name,omitempty"`
 	ID   ID     `json:"id,omitempty"`
+	// TokenID is the API token's that was used, if any.
+	TokenID ID `json:"token_id,omitempty"`
 }
 
 // State is what Postern knows: broker/store.
@@ -29,6 +31,9 @@ type Actor struct {
 // mailboxes of one firm may share aliases.
 //
 // Deleting a thing that others need is Conflict, and says what needs it.
+//
+// Once a firm was claimed, its mailboxes, credentials and delegations are its
+// own people's affair: what an admin of the BPO tries there is Refused.
 type State interface {
 	CreateFirm(ctx context.Context, by Actor, f *Firm) error
 	Firm(ctx context.Context, id ID) (*Firm, error)

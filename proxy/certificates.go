@@ -48,6 +48,8 @@ type Certificates struct {
 // handshake copies nothing.
 type configs struct {
 	required, optional *tls.Config
+	// anonymous asks for no client certificate.
+	anonymous *tls.Config
 }
 
 // NewCertificates loads the certificates; the error names the file.
@@ -158,6 +160,19 @@ func (c *Certificates) serverConfig(certificateRequired bool) *tls.Config {
 	return current.optional
 }
 
+// Anonymous returns a config for listeners whose clients show no certificate,
+// with these protocols (RFC 7301). It follows every Reload.
+func (c *Certificates) Anonymous(protocols ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			current := c.current.Load().anonymous.Clone()
+			current.NextProtos = protocols
+			return current, nil
+		},
+	}
+}
+
 // newConfigs makes the configs of one generation. ClientAuth only decides
 // whether a certificate must come; VerifyConnection, which unlike
 // VerifyPeerCertificate would run on a resumed session too, decides whether it
@@ -188,7 +203,10 @@ func newConfigs(pair tls.Certificate, roots *x509.CertPool) *configs {
 	}
 	optional := required.Clone()
 	optional.ClientAuth = tls.RequestClientCert
-	return &configs{required: required, optional: optional}
+	anonymous := &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true,
+	}
+	return &configs{required: required, optional: optional, anonymous: anonymous}
 }
 
 // parseCAs reads a PEM bundle, which must hold CA certificates and nothing

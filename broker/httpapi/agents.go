@@ -28,7 +28,7 @@ type agentPath struct {
 func (a *api) registerAgents() {
 	route(a, http.MethodGet, "/v1/agents", "list-agents", "List agents",
 		func(ctx context.Context, _ *none) (*answer[List[*broker.Agent]], error) {
-			agents, err := a.State.Agents(ctx)
+			agents, err := a.reads(ctx).Agents(ctx)
 			if err != nil {
 				return nil, err
 			}

@@ -375,13 +375,13 @@ func TestRecordsAreExact(t *testing.T) {
 	}
 }
 
-func TestNobodyWithoutAnActor(t *testing.T) {
+func TestNobodyWithoutAToken(t *testing.T) {
 	c := start(t)
 	for _, path := range []string{"/v1/firms", "/v1/openapi.json", "/nothing"} {
 		answer := httptest.NewRecorder()
 		c.world.Handler.ServeHTTP(answer, httptest.NewRequest("GET", path, nil))
-		if answer.Code != http.StatusForbidden || !strings.Contains(answer.Body.String(), `"code":"refused"`) {
-			t.Errorf("GET %s without an actor: %d %s", path, answer.Code, answer.Body)
+		if answer.Code != http.StatusUnauthorized || !strings.Contains(answer.Body.String(), `"code":"denied"`) {
+			t.Errorf("GET %s without a token: %d %s", path, answer.Code, answer.Body)
 		}
 	}
 }

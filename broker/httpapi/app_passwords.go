@@ -68,7 +68,7 @@ func (a *api) findAppPassword(ctx context.Context, ref string) (*broker.AppPassw
 	if err != nil {
 		return nil, err
 	}
-	return a.State.AppPassword(ctx, id)
+	return a.reads(ctx).AppPassword(ctx, id)
 }
 
 func (a *api) listAppPasswords(ctx context.Context, in *struct {
@@ -84,7 +84,7 @@ func (a *api) listAppPasswords(ctx context.Context, in *struct {
 		}
 		agent = g.ID
 	}
-	all, err := a.State.AppPasswords(ctx)
+	all, err := a.reads(ctx).AppPasswords(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -74,11 +74,11 @@ func (a *api) findAssignment(ctx context.Context, ref string) (*broker.Assignmen
 	if err != nil {
 		return nil, err
 	}
-	return a.State.Assignment(ctx, id)
+	return a.reads(ctx).Assignment(ctx, id)
 }
 
 func (a *api) listAssignments(ctx context.Context, in *grantsQuery) (*answer[List[*Assignment]], error) {
-	all, err := a.State.Assignments(ctx)
+	all, err := a.reads(ctx).Assignments(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -159,10 +159,10 @@ func (a *api) updateAssignment(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
-	if s, err = a.State.Assignment(ctx, s.ID); err != nil {
+	if s, err = a.reads(ctx).Assignment(ctx, s.ID); err != nil {
 		return nil, err
 	}
-	d, err := a.State.Delegation(ctx, s.DelegationID)
+	d, err := a.reads(ctx).Delegation(ctx, s.DelegationID)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -128,4 +130,58 @@ func (c *client) open(a *httpapi.Assignment, p *httpapi.AppPasswordCreated) *bro
 		c.t.Fatal(err)
 	}
 	return s
+}
+
+// as makes a request with a bearer token; without one it is root's.
+func (c *client) as(token, method, path, body string) (status int, header http.Header, answer []byte) {
+	c.t.Helper()
+	req, err := http.NewRequest(method, "http://postern"+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if answer, err = io.ReadAll(resp.Body); err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, answer
+}
+
+// okAs is ok with a bearer token.
+func okAs[T any](c *client, token, method, path, body string) T {
+	c.t.Helper()
+	status, _, answer := c.as(token, method, path, body)
+	if status != http.StatusOK {
+		c.t.Fatalf("%s %s: %d %s", method, path, status, answer)
+	}
+	var out T
+	if err := json.Unmarshal(answer, &out); err != nil {
+		c.t.Fatalf("%s %s: %v in %s", method, path, err, answer)
+	}
+	return out
+}
+
+// anonymous makes a request as somebody who is known by his token alone, if he
+// has one.
+func (c *client) anonymous(method, path, token string, body ...string) (status int, header http.Header, answer []byte) {
+	c.t.Helper()
+	req := httptest.NewRequest(method, path, strings.NewReader(strings.Join(body, "")))
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	recorder := httptest.NewRecorder()
+	c.world.Handler.ServeHTTP(recorder, req)
+	return recorder.Code, recorder.Header(), recorder.Body.Bytes()
 }

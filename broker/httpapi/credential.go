@@ -70,7 +70,10 @@ func (a *api) setCredential(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
-	if m, err = a.State.Mailbox(ctx, m.ID); err != nil {
+	if m, err = a.reads(ctx).Mailbox(ctx, m.ID); err != nil {
+		return nil, err
+	}
+	if err := a.actsFor(ctx, m.FirmID); err != nil {
 		return nil, err
 	}
 	version, err := a.checkAndStore(ctx, m, c)

@@ -95,15 +95,35 @@ func (a *api) registerDelegations() {
 			if err != nil {
 				return nil, err
 			}
+			if err := a.actsFor(ctx, d.FirmID); err != nil {
+				return nil, err
+			}
 			ended, err := a.ending(ctx,
 				func(s *broker.Session) bool { return s.DelegationID == d.ID },
 				func() error { return a.State.RevokeDelegation(ctx, actor(ctx), d.ID) })
 			return &answer[Ended]{ended}, err
 		})
+	route(a, http.MethodPost, "/v1/firms/{firm}/revoke-delegations", "revoke-delegations",
+		"Revoke all that a firm gave: its delegations and their assignments, ending their sessions; for good", a.revokeDelegations)
+}
+
+// revokeDelegations revokes all that a firm gave.
+func (a *api) revokeDelegations(ctx context.Context, in *firmPath) (*answer[Ended], error) {
+	f, err := a.findFirm(ctx, "", in.Firm)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.actsFor(ctx, f.ID); err != nil {
+		return nil, err
+	}
+	ended, err := a.ending(ctx,
+		func(s *broker.Session) bool { return s.FirmID == f.ID },
+		func() error { return a.FirmState.RevokeFirm(ctx, actor(ctx), f.ID) })
+	return &answer[Ended]{ended}, err
 }
 
 func (a *api) listDelegations(ctx context.Context, in *grantsQuery) (*answer[List[*Delegation]], error) {
-	all, err := a.State.Delegations(ctx)
+	all, err := a.reads(ctx).Delegations(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +152,9 @@ func (a *api) createDelegation(ctx context.Context, in *struct{ Body DelegationI
 	if err != nil {
 		return nil, err
 	}
+	if err := a.actsFor(ctx, m.FirmID); err != nil {
+		return nil, err
+	}
 	terms, err := a.terms(ctx, &in.Body.Terms, policy.Terms{Actions: policy.All})
 	if err != nil {
 		return nil, err
@@ -151,7 +174,7 @@ func (a *api) createDelegation(ctx context.Context, in *struct{ Body DelegationI
 // there that holds or will, or else by the one that is expired.
 func (a *api) findDelegation(ctx context.Context, field, ref string) (*broker.Delegation, error) {
 	if id, err := broker.ParseID(ref); err == nil {
-		d, err := a.State.Delegation(ctx, id)
+		d, err := a.reads(ctx).Delegation(ctx, id)
 		if err == nil || broker.CodeOf(err) != broker.NotFound {
 			return d, err
 		}
@@ -174,7 +197,7 @@ func (a *api) findDelegation(ctx context.Context, field, ref string) (*broker.De
 
 // delegationOn finds the one delegation of a mailbox whose state is wanted.
 func (a *api) delegationOn(ctx context.Context, m *broker.Mailbox, field string, wanted func(GrantState) bool) (*broker.Delegation, error) {
-	all, err := a.State.Delegations(ctx)
+	all, err := a.reads(ctx).Delegations(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +233,10 @@ func (a *api) updateDelegation(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
-	if d, err = a.State.Delegation(ctx, d.ID); err != nil {
+	if d, err = a.reads(ctx).Delegation(ctx, d.ID); err != nil {
+		return nil, err
+	}
+	if err := a.actsFor(ctx, d.FirmID); err != nil {
 		return nil, err
 	}
 	if d.Terms, err = a.patchTerms(ctx, &in.Body.Terms, d.Terms, policy.Terms{}); err != nil {

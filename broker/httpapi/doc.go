@@ -8,9 +8,16 @@
 //
 // Invariants:
 //
-//   - Every request has a [broker.Actor] in its context before a handler runs;
-//     one without is answered 403. Who puts it there is the listener's affair:
-//     [Server] does it for Unix sockets, from the peer's credentials.
+//   - Every request has a [Principal] in its context before a handler runs: the
+//     person of its bearer token or, on the Unix socket without a token, the
+//     BPO's admin that the peer's credentials make. One without is answered
+//     401. Operations that need no token are named in the table of rules.
+//   - Which roles may call an operation stands in that one table, and is asked
+//     before anything of the request is looked at. An operation that is not in
+//     it keeps the server from starting.
+//   - A firm's people read nothing but through [firmReads], which looks among
+//     what is the firm's alone: another firm's thing is as little there, and
+//     takes as long to look for, as one that nobody has.
 //   - No route reads a credential, and none returns one. The one route that
 //     takes a credential parses its body itself, with answers that are fixed
 //     texts: no octet of the body can reach an answer or a log line.

@@ -27,7 +27,7 @@ type LogPage struct {
 }
 
 type eventsQuery struct {
-	Firm    string `query:"firm" doc:"The firm whose log it is, by id or name; without it, the BPO's own."`
+	Firm    string `query:"firm" doc:"The firm whose log it is, by id or name; without it, the BPO's own or, for a firm's people, their firm's."`
 	After   int64  `query:"after" default:"-1" minimum:"-1" doc:"The last seq already seen; -1: from the start."`
 	Type    string `query:"type" doc:"Only events of this type, such as message.open."`
 	Session string `query:"session" doc:"Only events of this session."`
@@ -43,6 +43,7 @@ func (a *api) listEvents(ctx context.Context, in *eventsQuery) (*answer[LogPage]
 	if q.Limit == 0 {
 		q.Limit = defaultEvents
 	}
+	q.FirmID = principal(ctx).FirmID
 	if in.Firm != "" {
 		f, err := a.findFirm(ctx, "firm", in.Firm)
 		if err != nil {

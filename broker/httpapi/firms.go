@@ -22,19 +22,20 @@ type firmPath struct {
 func (a *api) registerFirms() {
 	route(a, http.MethodGet, "/v1/firms", "list-firms", "List firms",
 		func(ctx context.Context, _ *none) (*answer[List[*broker.Firm]], error) {
-			firms, err := a.State.Firms(ctx)
+			firms, err := a.reads(ctx).Firms(ctx)
 			if err != nil {
 				return nil, err
 			}
 			return listOf(firms), nil
 		})
-	route(a, http.MethodPost, "/v1/firms", "create-firm", "Create a firm",
-		func(ctx context.Context, in *struct{ Body FirmInput }) (*answer[*broker.Firm], error) {
+	route(a, http.MethodPost, "/v1/firms", "create-firm", "Create a firm, and the claim that its first admin redeems",
+		func(ctx context.Context, in *struct{ Body FirmInput }) (*answer[*FirmCreated], error) {
 			f := &broker.Firm{Name: in.Body.Name, Contact: in.Body.Contact}
 			if err := a.State.CreateFirm(ctx, actor(ctx), f); err != nil {
 				return nil, err
 			}
-			return &answer[*broker.Firm]{f}, nil
+			claim, err := a.createClaim(ctx, f)
+			return &answer[*FirmCreated]{&FirmCreated{Firm: *f, Claim: claim}}, err
 		})
 	route(a, http.MethodGet, "/v1/firms/{firm}", "get-firm", "Show a firm",
 		func(ctx context.Context, in *firmPath) (*answer[*broker.Firm], error) {
@@ -44,4 +45,17 @@ func (a *api) registerFirms() {
 			}
 			return &answer[*broker.Firm]{f}, nil
 		})
+}
+
+// actsFor refuses the BPO's admins what is a claimed firm's own affair, before
+// anything outside of the state is done; the state refuses the rest.
+func (a *api) actsFor(ctx context.Context, firm broker.ID) error {
+	if principal(ctx).Role != broker.RoleAdmin {
+		return nil
+	}
+	f, err := a.State.Firm(ctx, firm)
+	if err != nil || f.ClaimedAt.IsZero() {
+		return err
+	}
+	return broker.Errorf(broker.Refused, "%s was claimed: from then on only its own admins do this", f.Name)
 }

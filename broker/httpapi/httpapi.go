@@ -5,6 +5,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -78,14 +79,28 @@ type WorkstationCA interface {
 	CertificatePEM() []byte
 }
 
+// TokenMaker makes tokens that are shown once: broker/people.
+type TokenMaker interface {
+	// New returns a token, and its keyed hash, which is all that is stored.
+	New() (token string, hash []byte)
+	// Hash returns a token's hash; ok is false for what New never returns.
+	Hash(token string) (hash []byte, ok bool)
+}
+
 // Config is what the API stands on. All fields are needed but WorkstationCA.
 type Config struct {
 	State       broker.State
+	FirmState   broker.FirmState
+	People      broker.People
 	Events      broker.EventStore
 	Credentials broker.Credentials
 	Upstream    broker.Upstream
 	Sessions    Sessions
 	Tokens      Tokens
+	// APITokens and Claims make what people show; Authenticator knows them
+	// again.
+	APITokens, Claims TokenMaker
+	Authenticator     Authenticator
 	// WorkstationCA may be nil: then workstations have certificates of
 	// another CA, and a CSR is refused.
 	WorkstationCA WorkstationCA
@@ -100,9 +115,17 @@ type api struct {
 	huma huma.API
 	// changing keeps checks of a mailbox and what follows from them together.
 	changing keyedMutex
+	// rules is the table of who may do what; public holds the patterns of the
+	// operations that need no token, faults what keeps the API from starting.
+	rules  map[string]rule
+	public map[string]bool
+	faults []error
+	// before, failures and after limit requests before a token is looked at,
+	// tokens that are not good, and requests by person.
+	before, failures, after *limiter
 }
 
-// New returns the API's handler. Requests must have an actor: see [WithActor].
+// New returns the API's handler, for [Server].
 func New(c Config) (http.Handler, error) {
 	a, mux, err := newAPI(c)
 	if err != nil {
@@ -121,7 +144,8 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
-		"State": c.State, "Events": c.Events, "Credentials": c.Credentials, "Upstream": c.Upstream,
+		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Events": c.Events,
+		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
 		if v := reflect.ValueOf(dependency); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
@@ -132,7 +156,13 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 		c.Now = time.Now
 	}
 	mux := http.NewServeMux()
-	a := &api{Config: c, huma: humago.New(mux, humaConfig())}
+	a := &api{
+		Config: c, huma: humago.New(mux, humaConfig()), rules: rules(), public: map[string]bool{},
+		before: newLimiter(addressRate, addressBurst), failures: newLimiter(failureRate, failureBurst), after: newLimiter(personRate, personBurst),
+	}
+	a.registerPeople()
+	a.registerAPITokens()
+	a.registerClaims()
 	a.registerFirms()
 	a.registerMailboxes()
 	a.registerCredential()
@@ -145,6 +175,9 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerSessions()
 	a.registerLocks()
 	a.registerEvents()
+	if err := errors.Join(a.faults...); err != nil {
+		return nil, nil, err
+	}
 	return a, mux, nil
 }
 
@@ -157,6 +190,11 @@ func humaConfig() huma.Config {
 	config.Info.Description = "What `postern` on the command line speaks. Things are named by id, or by name where one is unique: " +
 		"a mailbox's address, a firm's, agent's, workstation's or site's name."
 	config.Components.Schemas = registry
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {
+		Type: "http", Scheme: "bearer",
+		Description: "An API token, or over the server's Unix socket nothing: root and the server's own user are admins there.",
+	}}
+	config.Security = []map[string][]string{{"bearer": {}}}
 	// The document is served by New: huma's own routes for it race on their
 	// first use, and its pages load scripts from elsewhere.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
@@ -217,6 +255,17 @@ func route[I, O any](a *api, method, path, id, summary string, handler func(cont
 }
 
 func register[I, O any](a *api, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	r, ok := a.rules[op.OperationID]
+	if !ok {
+		a.faults = append(a.faults, fmt.Errorf("httpapi: the table of who may do what does not know %s", op.OperationID))
+		return
+	}
+	if r.who&anyone != 0 {
+		a.public[op.Method+" "+op.Path] = true
+		op.Security = []map[string][]string{}
+	}
+	op.Tags = []string{r.group}
+	op.Middlewares = append(op.Middlewares, a.guard(&op, r))
 	op.MaxBodyBytes = MaxBodyBytes
 	op.BodyReadTimeout = readTimeout
 	if op.Method == http.MethodPost && op.DefaultStatus == 0 {

@@ -39,7 +39,7 @@ func (a *api) registerLocks() {
 }
 
 func (a *api) listLocks(ctx context.Context, _ *none) (*answer[List[*Lock]], error) {
-	all, err := a.State.Locks(ctx)
+	all, err := a.reads(ctx).Locks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (a *api) removeLock(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	locks, err := a.State.Locks(ctx)
+	locks, err := a.reads(ctx).Locks(ctx)
 	if err != nil {
 		return nil, err
 	}

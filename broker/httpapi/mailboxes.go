@@ -22,7 +22,7 @@ type EndpointInput struct {
 
 // MailboxInput makes a mailbox.
 type MailboxInput struct {
-	Firm           string        `json:"firm" minLength:"1" doc:"Whose it is: a firm's id or name."`
+	Firm           string        `json:"firm,omitempty" doc:"Whose it is: a firm's id or name. A firm's people may leave it out."`
 	Address        string        `json:"address" minLength:"3" doc:"The main address, and the mailbox's name in Postern." example:"sales@acme.example"`
 	Aliases        []string      `json:"aliases,omitempty" nullable:"false" doc:"Further addresses that it may send from."`
 	IMAP           EndpointInput `json:"imap"`
@@ -83,10 +83,11 @@ func (a *api) registerMailboxes() {
 	route(a, http.MethodDelete, "/v1/mailboxes/{mailbox}", "delete-mailbox", "Remove a mailbox that is not delegated, and its credential", a.deleteMailbox)
 }
 
-func (a *api) listMailboxes(ctx context.Context, in *struct {
+type mailboxesQuery struct {
 	Firm string `query:"firm" doc:"Only this firm's, by id or name."`
-},
-) (*answer[List[*Mailbox]], error) {
+}
+
+func (a *api) listMailboxes(ctx context.Context, in *mailboxesQuery) (*answer[List[*Mailbox]], error) {
 	var firm broker.ID
 	if in.Firm != "" {
 		f, err := a.findFirm(ctx, "firm", in.Firm)
@@ -95,7 +96,7 @@ func (a *api) listMailboxes(ctx context.Context, in *struct {
 		}
 		firm = f.ID
 	}
-	all, err := a.State.Mailboxes(ctx)
+	all, err := a.reads(ctx).Mailboxes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -113,8 +114,18 @@ func (a *api) listMailboxes(ctx context.Context, in *struct {
 }
 
 func (a *api) createMailbox(ctx context.Context, in *struct{ Body MailboxInput }) (*answer[*Mailbox], error) {
-	firm, err := a.findFirm(ctx, "firm", in.Body.Firm)
+	ref := in.Body.Firm
+	if ref == "" {
+		ref = string(principal(ctx).FirmID)
+	}
+	if ref == "" {
+		return nil, broker.InvalidField("firm", "is missing")
+	}
+	firm, err := a.findFirm(ctx, "firm", ref)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.actsFor(ctx, firm.ID); err != nil {
 		return nil, err
 	}
 	m := &broker.Mailbox{
@@ -188,8 +199,11 @@ func (a *api) updateMailbox(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
-	before, err := a.State.Mailbox(ctx, m.ID)
+	before, err := a.reads(ctx).Mailbox(ctx, m.ID)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.actsFor(ctx, before.FirmID); err != nil {
 		return nil, err
 	}
 	after, err := patchMailbox(before, &in.Body)
@@ -257,6 +271,9 @@ func (a *api) deleteMailbox(ctx context.Context, in *mailboxPath) (*answer[Mailb
 		return nil, err
 	}
 	defer unlock()
+	if err := a.actsFor(ctx, m.FirmID); err != nil {
+		return nil, err
+	}
 	// In this order, a mailbox that is still needed keeps its credential.
 	if err := a.State.DeleteMailbox(ctx, actor(ctx), m.ID); err != nil {
 		return nil, err
@@ -272,7 +289,7 @@ func (a *api) deleteMailbox(ctx context.Context, in *mailboxPath) (*answer[Mailb
 
 // mailboxAnswer shows one mailbox.
 func (a *api) mailboxAnswer(ctx context.Context, m *broker.Mailbox) (*answer[*Mailbox], error) {
-	firm, err := a.State.Firm(ctx, m.FirmID)
+	firm, err := a.reads(ctx).Firm(ctx, m.FirmID)
 	if err != nil {
 		return nil, err
 	}

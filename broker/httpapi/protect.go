@@ -3,39 +3,18 @@
 package httpapi
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
 )
 
-type actorKey struct{}
-
-// WithActor says on whose behalf a request is made. Only what has
-// authenticated the caller may call it.
-func WithActor(ctx context.Context, actor broker.Actor) context.Context {
-	return context.WithValue(ctx, actorKey{}, actor)
-}
-
-// ActorOf returns whom WithActor named.
-func ActorOf(ctx context.Context) (broker.Actor, bool) {
-	actor, ok := ctx.Value(actorKey{}).(broker.Actor)
-	return actor, ok
-}
-
-// actor is ActorOf inside of protect, where there always is one.
-func actor(ctx context.Context) broker.Actor {
-	by, ok := ActorOf(ctx)
-	if !ok {
-		panic("httpapi: a handler runs without an actor")
-	}
-	return by
-}
-
-// protect is what stands before every route: an actor, a body limit, answers
+// protect is what stands before every route: a principal, a body limit, answers
 // that no cache keeps, problems for unknown paths, one log line per request
 // (route and status, never path, query or body), and recovery.
 func (a *api) protect(mux *http.ServeMux) http.Handler {
@@ -43,6 +22,7 @@ func (a *api) protect(mux *http.ServeMux) http.Handler {
 		started := a.Now()
 		out := &statusWriter{ResponseWriter: w}
 		route := "unknown"
+		by := &Principal{}
 		defer func() {
 			fault := recover()
 			if fault != nil {
@@ -52,9 +32,8 @@ func (a *api) protect(mux *http.ServeMux) http.Handler {
 			if fault != nil && !begun {
 				writeProblem(out, newProblem(http.StatusInternalServerError, broker.Internal, "internal error"))
 			}
-			by, _ := ActorOf(r.Context())
 			a.Logger.Debug("request", zap.String("route", route), zap.Int("status", out.status),
-				zap.String("actor", by.Name), zap.Duration("took", a.Now().Sub(started)))
+				zap.String("actor", by.Actor.Name), zap.Duration("took", a.Now().Sub(started)))
 			if fault != nil && begun {
 				// Half an answer must not look like a whole one.
 				panic(http.ErrAbortHandler)
@@ -62,12 +41,15 @@ func (a *api) protect(mux *http.ServeMux) http.Handler {
 		}()
 		out.Header().Set("Cache-Control", "no-store")
 		out.Header().Set("X-Content-Type-Options", "nosniff")
-		if _, ok := ActorOf(r.Context()); !ok {
-			writeProblem(out, newProblem(http.StatusForbidden, broker.Refused, "this user may not manage Postern: be root or the server's own user"))
-			return
-		}
 		r.Body = http.MaxBytesReader(out, r.Body, MaxBodyBytes)
 		_, pattern := mux.Handler(r)
+		p, err := a.identify(r, a.public[pattern])
+		if err != nil {
+			a.refuse(out, err)
+			return
+		}
+		by = p
+		r = r.WithContext(WithPrincipal(r.Context(), p))
 		if pattern == "" {
 			a.unknownRoute(out, r, mux)
 			return
@@ -75,6 +57,24 @@ func (a *api) protect(mux *http.ServeMux) http.Handler {
 		route = pattern
 		mux.ServeHTTP(out, r)
 	})
+}
+
+// refuse answers whoever is not let in.
+func (a *api) refuse(w http.ResponseWriter, err error) {
+	code := broker.CodeOf(err)
+	status := statusOf(code)
+	if code == broker.Denied {
+		status = http.StatusUnauthorized
+		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750 §3
+	}
+	var wait *waitError
+	if errors.As(err, &wait) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait.wait/time.Second)+1))
+	}
+	if code == broker.Internal || code == broker.Unavailable {
+		a.Logger.Error("who makes a request cannot be told", zap.Error(err))
+	}
+	writeProblem(w, newProblem(status, code, broker.PublicText(err)))
 }
 
 // unknownRoute answers as the mux would, but with a problem.

@@ -27,7 +27,7 @@ func TestPanicsAreAnswered(t *testing.T) {
 	handler := a.protect(mux)
 	request := func(path string) *http.Request {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
-		return r.WithContext(WithActor(r.Context(), broker.Actor{Kind: "admin"}))
+		return r.WithContext(WithPrincipal(r.Context(), &Principal{Actor: broker.Actor{Kind: "admin"}, Role: broker.RoleAdmin}))
 	}
 	answer := httptest.NewRecorder()
 	handler.ServeHTTP(answer, request("/before"))

@@ -47,26 +47,26 @@ func named[T any](list func(context.Context) ([]T, error), name func(T) string) 
 }
 
 func (a *api) findFirm(ctx context.Context, field, ref string) (*broker.Firm, error) {
-	return find(ctx, "firm", field, ref, a.State.Firm,
-		named(a.State.Firms, func(f *broker.Firm) string { return f.Name }))
+	return find(ctx, "firm", field, ref, a.reads(ctx).Firm,
+		named(a.reads(ctx).Firms, func(f *broker.Firm) string { return f.Name }))
 }
 
 func (a *api) findMailbox(ctx context.Context, field, ref string) (*broker.Mailbox, error) {
-	return find(ctx, "mailbox", field, ref, a.State.Mailbox, a.State.MailboxByAddress)
+	return find(ctx, "mailbox", field, ref, a.reads(ctx).Mailbox, a.reads(ctx).MailboxByAddress)
 }
 
 func (a *api) findAgent(ctx context.Context, field, ref string) (*broker.Agent, error) {
-	return find(ctx, "agent", field, ref, a.State.Agent, a.State.AgentByName)
+	return find(ctx, "agent", field, ref, a.reads(ctx).Agent, a.reads(ctx).AgentByName)
 }
 
 func (a *api) findWorkstation(ctx context.Context, field, ref string) (*broker.Workstation, error) {
-	return find(ctx, "workstation", field, ref, a.State.Workstation,
-		named(a.State.Workstations, func(w *broker.Workstation) string { return w.Name }))
+	return find(ctx, "workstation", field, ref, a.reads(ctx).Workstation,
+		named(a.reads(ctx).Workstations, func(w *broker.Workstation) string { return w.Name }))
 }
 
 func (a *api) findSite(ctx context.Context, field, ref string) (*broker.Site, error) {
-	return find(ctx, "site", field, ref, a.State.Site,
-		named(a.State.Sites, func(s *broker.Site) string { return s.Name }))
+	return find(ctx, "site", field, ref, a.reads(ctx).Site,
+		named(a.reads(ctx).Sites, func(s *broker.Site) string { return s.Name }))
 }
 
 // pathID reads an id of the kinds that have no names.
@@ -98,11 +98,11 @@ func (d *directory) sitesOf(t *policy.Terms) []string {
 func (a *api) directory(ctx context.Context) (*directory, error) {
 	d := &directory{}
 	var err error
-	load(ctx, &err, &d.firms, a.State.Firms, func(f *broker.Firm) (broker.ID, string) { return f.ID, f.Name })
-	load(ctx, &err, &d.mailboxes, a.State.Mailboxes, func(m *broker.Mailbox) (broker.ID, string) { return m.ID, m.Address })
-	load(ctx, &err, &d.agents, a.State.Agents, func(g *broker.Agent) (broker.ID, string) { return g.ID, g.Name })
-	load(ctx, &err, &d.workstations, a.State.Workstations, func(w *broker.Workstation) (broker.ID, string) { return w.ID, w.Name })
-	load(ctx, &err, &d.sites, a.State.Sites, func(s *broker.Site) (broker.ID, string) { return s.ID, s.Name })
+	load(ctx, &err, &d.firms, a.reads(ctx).Firms, func(f *broker.Firm) (broker.ID, string) { return f.ID, f.Name })
+	load(ctx, &err, &d.mailboxes, a.reads(ctx).Mailboxes, func(m *broker.Mailbox) (broker.ID, string) { return m.ID, m.Address })
+	load(ctx, &err, &d.agents, a.reads(ctx).Agents, func(g *broker.Agent) (broker.ID, string) { return g.ID, g.Name })
+	load(ctx, &err, &d.workstations, a.reads(ctx).Workstations, func(w *broker.Workstation) (broker.ID, string) { return w.ID, w.Name })
+	load(ctx, &err, &d.sites, a.reads(ctx).Sites, func(s *broker.Site) (broker.ID, string) { return s.ID, s.Name })
 	return d, err
 }
 

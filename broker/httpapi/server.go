@@ -25,9 +25,9 @@ type Server struct {
 // NewServer returns a server for New's handler.
 //
 // Peers of a Unix socket are told from the kernel's word: root and the
-// server's own user are admins, anyone else gets no actor. So does whoever
-// comes over another kind of listener, unless the handler is wrapped in
-// something that authenticates and calls WithActor.
+// server's own user are the BPO's admins unless they show a token of somebody
+// else's, anyone else is nobody. Over another kind of listener, which must be
+// TLS's, a token is all that counts.
 func NewServer(handler http.Handler, logger *zap.Logger) (*Server, error) {
 	if handler == nil || logger == nil {
 		return nil, errors.New("httpapi: NewServer needs a handler and a logger")
@@ -45,7 +45,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	server := &http.Server{
 		Handler:           s.handler,
-		ConnContext:       s.unixPeer,
+		ConnContext:       s.origin,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,

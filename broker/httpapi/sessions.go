@@ -30,11 +30,18 @@ func (a *api) registerSessions() {
 			if err != nil {
 				return nil, err
 			}
+			gone := broker.Errorf(broker.NotFound, "there is no live session %s here", id)
+			if p := principal(ctx); p.FirmID != "" {
+				live, err := a.reads(ctx).Sessions(ctx, true, maxSessions)
+				if _, err = among(live, err, func(s *broker.Session) bool { return s.ID == id }); err != nil {
+					return nil, gone.WithCause(err)
+				}
+			}
 			ended, err := a.ending(ctx,
 				func(s *broker.Session) bool { return s.ID == id },
 				func() error { return a.Sessions.EndSession(ctx, actor(ctx), id) })
 			if broker.CodeOf(err) == broker.NotFound {
-				err = broker.Errorf(broker.NotFound, "there is no live session %s here", id).WithCause(err)
+				err = gone.WithCause(err)
 			}
 			return &answer[Ended]{ended}, err
 		})
@@ -52,7 +59,7 @@ func (a *api) listSessions(ctx context.Context, in *struct {
 	if !in.All && in.Limit == 0 {
 		limit = maxSessions
 	}
-	records, err := a.State.Sessions(ctx, !in.All, limit)
+	records, err := a.reads(ctx).Sessions(ctx, !in.All, limit)
 	if err != nil {
 		return nil, err
 	}

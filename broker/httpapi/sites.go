@@ -32,7 +32,7 @@ type sitePath struct {
 func (a *api) registerSites() {
 	route(a, http.MethodGet, "/v1/sites", "list-sites", "List sites",
 		func(ctx context.Context, _ *none) (*answer[List[*broker.Site]], error) {
-			sites, err := a.State.Sites(ctx)
+			sites, err := a.reads(ctx).Sites(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -83,7 +83,7 @@ func (a *api) updateSite(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
-	if s, err = a.State.Site(ctx, s.ID); err != nil {
+	if s, err = a.reads(ctx).Site(ctx, s.ID); err != nil {
 		return nil, err
 	}
 	if in.Body.Name != nil {

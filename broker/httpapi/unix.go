@@ -105,20 +105,21 @@ func peerActor(c *net.UnixConn, own uint32) (actor broker.Actor, ok bool, err er
 // mayManage lets root and the server's own user in.
 func mayManage(uid, own uint32) bool { return uid == 0 || uid == own }
 
-// unixPeer puts the actor behind a Unix connection into its context.
-func (s *Server) unixPeer(ctx context.Context, c net.Conn) context.Context {
+// origin puts where a connection comes from into its context.
+func (s *Server) origin(ctx context.Context, c net.Conn) context.Context {
 	u, isUnix := c.(*net.UnixConn)
 	if !isUnix {
-		return ctx
+		return context.WithValue(ctx, originKey{}, origin{address: addressOf(c.RemoteAddr())})
 	}
+	from := origin{shut: true}
 	actor, ok, err := peerActor(u, s.uid)
 	switch {
 	case err != nil:
 		s.logger.Warn("a client of the management socket cannot be told", zap.Error(err))
-		return ctx
 	case !ok:
 		s.logger.Warn("a client of the management socket was refused", zap.String("actor", actor.Name))
-		return ctx
+	default:
+		from = origin{peer: &Principal{Actor: actor, Role: broker.RoleAdmin}}
 	}
-	return WithActor(ctx, actor)
+	return context.WithValue(ctx, originKey{}, from)
 }

@@ -103,10 +103,7 @@ func TestServeStopsAfterRunningRequests(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l := listen(t, path)
 	begun, finish := make(chan struct{}), make(chan struct{})
-	server, err := httpapi.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if actor, ok := httpapi.ActorOf(r.Context()); !ok || actor.Kind != "admin" || !strings.HasPrefix(actor.Name, "unix:uid=") {
-			t.Errorf("actor %+v", actor)
-		}
+	server, err := httpapi.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		close(begun)
 		<-finish
 		w.WriteHeader(http.StatusTeapot)

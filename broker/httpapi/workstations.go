@@ -82,7 +82,7 @@ func (a *api) registerWorkstations() {
 }
 
 func (a *api) listWorkstations(ctx context.Context, _ *none) (*answer[List[*Workstation]], error) {
-	all, err := a.State.Workstations(ctx)
+	all, err := a.reads(ctx).Workstations(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (a *api) listWorkstations(ctx context.Context, _ *none) (*answer[List[*Work
 func (a *api) showWorkstation(ctx context.Context, w *broker.Workstation) (*Workstation, error) {
 	shown := &Workstation{Workstation: *w}
 	if w.SiteID != "" {
-		s, err := a.State.Site(ctx, w.SiteID)
+		s, err := a.reads(ctx).Site(ctx, w.SiteID)
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +177,7 @@ func (a *api) lockWorkstation(ctx context.Context, ref string) (w *broker.Workst
 	if unlock, err = a.changing.lock(ctx, w.ID); err != nil {
 		return nil, nil, err
 	}
-	if w, err = a.State.Workstation(ctx, w.ID); err != nil {
+	if w, err = a.reads(ctx).Workstation(ctx, w.ID); err != nil {
 		unlock()
 		return nil, nil, err
 	}

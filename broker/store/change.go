@@ -21,6 +21,9 @@ const (
 	kindAssignment  = "assignment"
 	kindAppPassword = "app-password"
 	kindLock        = "lock"
+	kindPerson      = "person"
+	kindAPIToken    = "api-token"
+	kindClaim       = "claim"
 )
 
 // changed is one change of one thing, on its way into the record.
@@ -45,14 +48,39 @@ func (s *Store) mutate(ctx context.Context, by broker.Actor, do func(*tx) error)
 
 // recordChange writes the event of a change and its policy revision.
 func (t *tx) recordChange(by broker.Actor, c changed) error {
+	switch c.kind {
+	case kindMailbox, kindDelegation:
+		if err := t.speaksFor(by, c.event.FirmID); err != nil {
+			return err
+		}
+	}
+	if err := t.recordEvent(by, c); err != nil {
+		return err
+	}
+	return t.change(broker.Change{Kind: c.kind, ID: c.id, Target: c.target, TargetID: c.targetID})
+}
+
+// recordEvent writes the event of a change that no decision rests on.
+func (t *tx) recordEvent(by broker.Actor, c changed) error {
 	e := c.event
 	e.Type = broker.EventType(c.kind + "." + c.verb)
 	e.Actor = by
 	e.Data = broker.StateChange{Before: json.RawMessage(c.before), After: json.RawMessage(c.after)}
-	if err := t.appendEvent(&e); err != nil {
+	return t.appendEvent(&e)
+}
+
+// speaksFor refuses the BPO's people what is a claimed firm's own affair. It is
+// asked in the transaction of the change: a claim redeemed at the same time
+// comes before it or after it.
+func (t *tx) speaksFor(by broker.Actor, firm broker.ID) error {
+	if by.Kind != string(broker.RoleAdmin) {
+		return nil
+	}
+	f, err := one[broker.Firm](t.query, kindFirm, firmByID, string(firm))
+	if err != nil || f.ClaimedAt.IsZero() {
 		return err
 	}
-	return t.change(broker.Change{Kind: c.kind, ID: c.id, Target: c.target, TargetID: c.targetID})
+	return broker.Errorf(broker.Refused, "%s was claimed: from then on only its own admins do this", f.Name)
 }
 
 // identify fills in the id and the time of creation when they are empty.

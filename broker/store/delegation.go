@@ -111,24 +111,28 @@ func (s *Store) RevokeDelegation(ctx context.Context, by broker.Actor, id broker
 		if err != nil || !old.RevokedAt.IsZero() {
 			return err
 		}
-		n := *old
-		n.RevokedAt = t.now
-		before, after, err := documents(old, &n)
-		if err != nil {
-			return err
-		}
-		if err := t.update(`UPDATE delegations SET doc = $1, revoked_at = $2 WHERE id = $3`, after, micros(t.now), string(id)); err != nil {
-			return err
-		}
-		// The delegation first: it is what a session is told of.
-		if err := t.recordChange(by, changed{
-			kind: kindDelegation, verb: "revoked", id: id, before: before, after: after, event: delegationEvent(&n),
-		}); err != nil {
-			return err
-		}
-		return t.revokeAssignments(by,
-			`SELECT doc FROM assignments WHERE delegation_id = $1 AND revoked_at IS NULL ORDER BY id`, string(id))
+		return t.revokeDelegation(by, old)
 	})
+}
+
+func (t *tx) revokeDelegation(by broker.Actor, old *broker.Delegation) error {
+	n := *old
+	n.RevokedAt = t.now
+	before, after, err := documents(old, &n)
+	if err != nil {
+		return err
+	}
+	if err := t.update(`UPDATE delegations SET doc = $1, revoked_at = $2 WHERE id = $3`, after, micros(t.now), string(n.ID)); err != nil {
+		return err
+	}
+	// The delegation first: it is what a session is told of.
+	if err := t.recordChange(by, changed{
+		kind: kindDelegation, verb: "revoked", id: n.ID, before: before, after: after, event: delegationEvent(&n),
+	}); err != nil {
+		return err
+	}
+	return t.revokeAssignments(by,
+		`SELECT doc FROM assignments WHERE delegation_id = $1 AND revoked_at IS NULL ORDER BY id`, string(n.ID))
 }
 
 // Delegation returns a delegation, revoked or not.

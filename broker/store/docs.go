@@ -16,7 +16,8 @@ import (
 // thing is one of the types that are stored as documents.
 type thing interface {
 	broker.Firm | broker.Mailbox | broker.Agent | broker.Workstation | broker.Site |
-		broker.Delegation | broker.Assignment | broker.AppPassword | broker.Lock
+		broker.Delegation | broker.Assignment | broker.AppPassword | broker.Lock |
+		broker.Person | broker.APIToken | broker.Claim
 }
 
 // querier runs a query: in a transaction of the writer's, or on a connection

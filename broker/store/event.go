@@ -311,8 +311,8 @@ func (t *tx) openSession(x *broker.Session) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`INSERT INTO sessions (id, node, opened_at, doc) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`,
-		string(x.ID), x.Node, x.OpenedAt.UnixMicro(), string(doc))
+	_, err = t.exec(`INSERT INTO sessions (id, node, opened_at, firm_id, doc) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING`,
+		string(x.ID), x.Node, x.OpenedAt.UnixMicro(), string(x.FirmID), string(doc))
 	return err
 }
 

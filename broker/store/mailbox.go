@@ -231,6 +231,9 @@ func (s *Store) CredentialSet(ctx context.Context, by broker.Actor, mailbox brok
 		if err != nil {
 			return err
 		}
+		if err := t.speaksFor(by, m.FirmID); err != nil {
+			return err
+		}
 		e := mailboxEvent(m)
 		e.Type, e.Actor, e.Data = broker.EventCredentialSet, by, broker.CredentialSetData{Version: version}
 		return t.appendEvent(&e)

@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +37,12 @@ const (
 type app struct {
 	socket string
 	json   bool
+	// server is HOST:PORT; empty: the socket. ca is the file with what signed
+	// its certificate; empty: the system's.
+	server, ca string
+	// tokenFile holds the API token; anonymous says that none is to be shown.
+	tokenFile string
+	anonymous bool
 }
 
 func defaultSocket() string {
@@ -62,21 +70,25 @@ func call[T any](cmd *cobra.Command, a *app, method, path string, in any) (raw [
 	return raw, out, nil
 }
 
-// request makes one request over the server's socket.
+// request makes one request, over the server's socket or to a remote server.
 func (a *app) request(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", a.socket)
-		},
-		DisableKeepAlives: true,
-	}
-	defer transport.CloseIdleConnections()
-	// The host says nothing: there is one server behind the socket.
-	req, err := http.NewRequestWithContext(ctx, method, "http://postern"+path, bytes.NewReader(body))
+	transport, base, err := a.transport()
 	if err != nil {
 		return nil, err
+	}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	token, err := a.token()
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -95,13 +107,47 @@ func (a *app) request(ctx context.Context, method, path string, body []byte) ([]
 	}
 	problem := &httpapi.Problem{}
 	if err := json.Unmarshal(answer, problem); err != nil || problem.Code == "" {
-		return nil, fmt.Errorf("the server answered %s, which is not understood; is it Postern's socket?", resp.Status)
+		return nil, fmt.Errorf("the server answered %s, which is not understood; is it Postern's API?", resp.Status)
 	}
 	return nil, problem
 }
 
+// transport returns the way to the server, and what its URLs begin with.
+func (a *app) transport() (*http.Transport, string, error) {
+	t := &http.Transport{DisableKeepAlives: true}
+	if a.server == "" {
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", a.socket)
+		}
+		// The host says nothing: there is one server behind the socket.
+		return t, "http://postern", nil
+	}
+	if _, port, err := net.SplitHostPort(a.server); err != nil || port == "" {
+		return nil, "", usagef("--server %q is not HOST:PORT, such as mail.bpo.example:8443", a.server)
+	}
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if a.ca != "" {
+		b, err := os.ReadFile(a.ca)
+		if err != nil {
+			return nil, "", usagef("--ca: %v", err)
+		}
+		t.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(b) {
+			return nil, "", usagef("--ca: %s holds no certificate in PEM form", a.ca)
+		}
+	}
+	return t, "https://" + a.server, nil
+}
+
 // unreachable says what to do about a server that does not answer.
 func (a *app) unreachable(err error) error {
+	if a.server != "" {
+		var unknown *tls.CertificateVerificationError
+		if errors.As(err, &unknown) {
+			return broker.Errorf(broker.Unavailable, "the certificate of %s is not good: %v; name the CA that signed it with --ca", a.server, unknown.Err).WithCause(err)
+		}
+		return broker.Errorf(broker.Unavailable, "the server at %s did not answer: %v", a.server, err).WithCause(err)
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		return broker.Errorf(broker.Refused, "the socket %s may not be used by this user: be root or the server's own user", a.socket)
 	}

@@ -27,6 +27,7 @@ const (
 const (
 	storeFile          = "postern.db"
 	appPasswordKeyFile = "app-password.key"
+	adminTokenFile     = "admin.token"
 	sealedFile         = "credentials.age"
 	sealedIdentityFile = "credentials.key"
 	workstationCADir   = "workstation-ca"
@@ -166,6 +167,7 @@ type StoreConfig struct {
 // APIConfig is the management API's.
 type APIConfig struct {
 	Socket string `yaml:"socket"`
+	Listen string `yaml:"listen"`
 }
 
 // MetricsConfig is for metrics and health checks.

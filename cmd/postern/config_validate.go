@@ -57,6 +57,9 @@ func (c *Config) problems() []problem {
 	v.between("upstream.login_timeout", c.Upstream.LoginTimeout, 100*time.Millisecond, 2*time.Minute)
 	v.limits(&c.Limits)
 	v.check(len(c.API.Socket) <= maxSocketPath, "api.socket", "the path has %d octets, and a socket's may have %d: give a shorter one", len(c.API.Socket), maxSocketPath)
+	if c.API.Listen != "" {
+		v.address("api.listen", c.API.Listen)
+	}
 	if c.Metrics.Address != "" {
 		v.address("metrics.address", c.Metrics.Address)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/sealed"
 	"github.com/postern-mail/postern/broker/workstationca"
 )
@@ -52,6 +53,9 @@ credentials:
   sealed: {}
 api:
   socket: postern.sock
+{{- with .API}}
+  listen: "{{.}}"
+{{- end}}
 `
 
 // initOptions are the flags of `postern init`.
@@ -60,6 +64,8 @@ type initOptions struct {
 	program            string
 	hostnames          []string
 	imaps, submissions string
+	// api may be empty: then there is the socket alone.
+	api string
 }
 
 func newInitCommand() *cobra.Command {
@@ -69,8 +75,8 @@ func newInitCommand() *cobra.Command {
 		Short: "Make a data directory with keys, a workstation CA and a configuration",
 		Long: `Make a data directory (mode 0700) with all that 'postern serve' needs: the key
 of the app passwords, an encrypted file for credentials and its key, a CA for
-workstations, a first server certificate, and a configuration. Nothing that is
-there already is overwritten.`,
+workstations, a first server certificate, the token of a first admin, and a
+configuration. Nothing that is there already is overwritten.`,
 		Example: `  postern init --dir /var/lib/postern --hostname mail.bpo.example
   postern init --dir ./try --hostname localhost --hostname 127.0.0.1 --imaps 127.0.0.1:1993 --submissions 127.0.0.1:1465`,
 		Args: exactly(),
@@ -89,6 +95,7 @@ there already is overwritten.`,
 	cmd.Flags().StringArrayVar(&o.hostnames, "hostname", nil, "a host `name` or IP address that mail clients connect to; may be repeated (default: the machine's)")
 	cmd.Flags().StringVar(&o.imaps, "imaps", ":993", "the `address` for IMAP over TLS")
 	cmd.Flags().StringVar(&o.submissions, "submissions", ":465", "the `address` for submission over TLS")
+	cmd.Flags().StringVar(&o.api, "api", ":8443", "the `address` of the management API over HTTPS, for client firms; empty: the Unix socket alone")
 	return cmd
 }
 
@@ -121,6 +128,9 @@ func (o *initOptions) complete() error {
 	v := &validator{}
 	v.address("--imaps", o.imaps)
 	v.address("--submissions", o.submissions)
+	if o.api != "" {
+		v.address("--api", o.api)
+	}
 	if len(v.problems) > 0 {
 		return usagef("%s: %s", v.problems[0].key, v.problems[0].text)
 	}
@@ -141,6 +151,7 @@ type madeFile struct {
 func (o *initOptions) files() []madeFile {
 	return []madeFile{
 		{o.path(appPasswordKeyFile), "key of the app passwords: keep a copy, or all are void"},
+		{o.path(adminTokenFile), "API token of the first admin: root and the server's user need none on this machine"},
 		{o.path(sealedIdentityFile), "key of the credentials' file: keep a copy elsewhere"},
 		{o.path(sealedFile), "mailboxes' credentials, encrypted; empty so far"},
 		{o.path(workstationCADir, workstationca.KeyFile), "key of the workstation CA"},
@@ -219,6 +230,13 @@ func (o *initOptions) write() error {
 	if err := writeNew(o.path(appPasswordKeyFile), key, 0o600); err != nil {
 		return err
 	}
+	token, err := newAdminToken(broker.NewSecret(key))
+	if err != nil {
+		return err
+	}
+	if err := writeNew(o.path(adminTokenFile), []byte(token+"\n"), 0o600); err != nil {
+		return err
+	}
 	if _, err := sealed.Create(sealed.Config{Path: o.path(sealedFile), IdentityFile: o.path(sealedIdentityFile)}); err != nil {
 		return err
 	}
@@ -243,7 +261,7 @@ func (o *initOptions) write() error {
 	}
 	var config bytes.Buffer
 	if err := text.Execute(&config, map[string]string{
-		"Hostname": o.greetingName(), "IMAPS": o.imaps, "Submissions": o.submissions,
+		"Hostname": o.greetingName(), "IMAPS": o.imaps, "Submissions": o.submissions, "API": o.api,
 	}); err != nil {
 		return err
 	}
@@ -273,18 +291,29 @@ func (o *initOptions) tell(out io.Writer) {
 	}
 	writeTable(out, []string{"  FILE", "WHAT IT IS"}, rows, "")
 	next := fmt.Sprintf(`
-Next, start the server, and in another terminal make a first mailbox:
+Next, start the server, and in another terminal make a first firm:
 
   postern serve --config %[1]s
 
   export POSTERN_SOCKET=%[2]s
   postern firm create "Acme Pumps" --contact it@acme.example
-  postern mailbox add sales@acme.example --firm "Acme Pumps" \
+
+It prints a claim, for the firm. There, or here in a third terminal with the
+same POSTERN_SOCKET for a trial, somebody redeems it and speaks for the firm from
+then on. From elsewhere, --server HOST:8443 takes the socket's place, and
+--ca names workstation-ca.pem.
+
+  postern claim --name priya --save ./acme.token
+  export POSTERN_TOKEN_FILE=./acme.token
+  postern mailbox add sales@acme.example \
       --imap imap.provider.example --submission smtp.provider.example
   postern mailbox set-credential sales@acme.example
+  postern delegation create sales@acme.example
+
+Back in the second terminal, put an agent on it:
+
   postern agent add asha
   postern workstation add pune-07 --generate-key ./pune-07
-  postern delegation create sales@acme.example
   postern assignment create asha --mailbox sales@acme.example
   postern app-password create asha
 `, shellQuote(o.path(configFile)), shellQuote(o.path(socketFile)))

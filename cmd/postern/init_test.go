@@ -25,7 +25,7 @@ func initialised(t *testing.T) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "postern")
 	code, _, stderr := postern(t, "init", "--dir", dir, "--hostname", "mail.postern.example", "--hostname", "127.0.0.1",
-		"--imaps", "127.0.0.1:0", "--submissions", "127.0.0.1:0")
+		"--imaps", "127.0.0.1:0", "--submissions", "127.0.0.1:0", "--api", "127.0.0.1:0")
 	if code != exitOK {
 		t.Fatalf("init: exit code %d: %s", code, stderr)
 	}
@@ -36,7 +36,7 @@ func TestInitMakesWhatServeNeeds(t *testing.T) {
 	dir := initialised(t)
 	secret := map[string]bool{
 		"app-password.key": true, "credentials.key": true, "credentials.age": true,
-		"workstation-ca/workstation-ca.key": true, "tls/server.key": true,
+		"workstation-ca/workstation-ca.key": true, "tls/server.key": true, "admin.token": true,
 	}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

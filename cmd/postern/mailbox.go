@@ -103,7 +103,7 @@ func newMailboxAddCommand(a *app) *cobra.Command {
 	var f mailboxFlags
 	var firm string
 	cmd := &cobra.Command{
-		Use:   "add ADDRESS --firm FIRM --imap HOST --submission HOST",
+		Use:   "add ADDRESS [--firm FIRM] --imap HOST --submission HOST",
 		Short: "Add a mailbox",
 		Example: `  postern mailbox add sales@acme.example --firm "Acme Pumps" \
       --imap imap.provider.example --submission smtp.provider.example:587 --submission-tls starttls`,
@@ -133,8 +133,8 @@ func newMailboxAddCommand(a *app) *cobra.Command {
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().StringVar(&firm, "firm", "", "the `firm` that owns it")
-	for _, flag := range []string{"firm", "imap", "submission"} {
+	cmd.Flags().StringVar(&firm, "firm", "", "the `firm` that owns it (your own, if you are a firm's)")
+	for _, flag := range []string{"imap", "submission"} {
 		_ = cmd.MarkFlagRequired(flag)
 	}
 	return cmd

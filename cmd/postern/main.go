@@ -3,9 +3,10 @@
 // Command postern is a credential-brokering mail proxy and the tool that
 // manages it.
 //
-// The commands of the groups firm, mailbox, agent, workstation, site,
-// delegation, assignment, app-password, session, lock and log talk to a
-// running server over its Unix socket. Exit codes:
+// The commands of the groups person, token, firm, mailbox, agent, workstation,
+// site, delegation, assignment, app-password, session, lock and log, claim and
+// whoami talk to a running server over its Unix socket or (--server) over
+// HTTPS. Exit codes:
 //
 //	0  done
 //	1  failed: a fault of Postern's or of this machine's
@@ -137,15 +138,23 @@ func newCommand() *cobra.Command {
 		Long: `Postern lets agents work in a client firm's mailboxes from their ordinary mail
 clients without ever holding the mailboxes' passwords.
 
-A first mailbox, on a running server:
+A first mailbox, on a running server. The BPO's admin:
 
   postern firm create "Acme Pumps" --contact it@acme.example
-  postern mailbox add sales@acme.example --firm "Acme Pumps" \
+
+The firm, with the claim that was printed:
+
+  postern claim --name priya --save ./acme.token
+  export POSTERN_TOKEN_FILE=./acme.token
+  postern mailbox add sales@acme.example \
       --imap imap.provider.example --submission smtp.provider.example
   postern mailbox set-credential sales@acme.example
+  postern delegation create sales@acme.example
+
+The BPO's admin again:
+
   postern agent add asha
   postern workstation add pune-07 --generate-key ./pune-07
-  postern delegation create sales@acme.example
   postern assignment create asha --mailbox sales@acme.example
   postern app-password create asha
 
@@ -162,9 +171,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		SuggestionsMinimumDistance: suggestionDistance,
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", defaultSocket(), "the server's management `socket` (or POSTERN_SOCKET)")
+	root.PersistentFlags().StringVar(&a.server, "server", os.Getenv("POSTERN_SERVER"), "a remote server's `host:port`, in place of the socket (or POSTERN_SERVER)")
+	root.PersistentFlags().StringVar(&a.ca, "ca", os.Getenv("POSTERN_CA"), "the `file` with the CA of the remote server's certificate (or POSTERN_CA; without it, the system's)")
+	root.PersistentFlags().StringVar(&a.tokenFile, "token-file", os.Getenv("POSTERN_TOKEN_FILE"), "the `file` with your API token (or POSTERN_TOKEN_FILE, or the token itself in POSTERN_TOKEN)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the server's answer as JSON")
 	root.AddCommand(
 		newServeCommand(), newInitCommand(), newBackupCommand(), newRestoreCommand(), newDemoCommand(),
+		newClaimCommand(a), newWhoamiCommand(a), newPersonCommand(a), newTokenCommand(a),
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
 		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a),

@@ -83,6 +83,9 @@ func (s *server) SubmissionAddr() net.Addr { return s.addr("listeners.submission
 // MetricsAddr is described at IMAPSAddr.
 func (s *server) MetricsAddr() net.Addr { return s.addr("metrics.address") }
 
+// APIAddr is described at IMAPSAddr.
+func (s *server) APIAddr() net.Addr { return s.addr("api.listen") }
+
 // Socket is the path of the management API's socket.
 func (s *server) Socket() string { return s.config.API.Socket }
 

@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
+	"github.com/postern-mail/postern/broker/people"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/store"
 	"github.com/postern-mail/postern/proxy"
@@ -99,15 +101,20 @@ func (s *server) openCertificates(context.Context) error {
 	return err
 }
 
-func (s *server) openAPI(context.Context) error {
+func (s *server) openAPI(ctx context.Context) error {
 	config := httpapi.Config{
 		State:       s.store,
+		FirmState:   s.store,
+		People:      s.store,
 		Events:      s.store,
 		Credentials: s.credentials,
 		Upstream:    s.upstream,
 		Sessions:    s.manager,
 		Tokens:      s.manager,
 		Logger:      s.logger.Named("api"),
+	}
+	if err := s.openPeople(ctx, &config); err != nil {
+		return err
 	}
 	if s.config.Workstations.EmbeddedCA != "" {
 		ca, err := loadWorkstationCA(s.config)
@@ -128,7 +135,32 @@ func (s *server) openAPI(context.Context) error {
 		return keyError("api.socket", err)
 	}
 	s.listeners["api.socket"] = l
-	return nil
+	if s.config.API.Listen != "" {
+		_, err = s.listen("api.listen", s.config.API.Listen)
+	}
+	return err
+}
+
+// openPeople makes what knows those who manage Postern.
+func (s *server) openPeople(ctx context.Context, config *httpapi.Config) error {
+	key, err := readTokenKey(s.config.AppPasswords.KeyFile)
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	tokens, err := people.NewAPITokens(key)
+	if err != nil {
+		return err
+	}
+	if config.Claims, err = people.NewClaims(key); err != nil {
+		return err
+	}
+	config.APITokens = tokens
+	if err := firstAdmin(ctx, s.store, tokens, filepath.Join(s.config.DataDir, adminTokenFile)); err != nil {
+		return err
+	}
+	config.Authenticator, err = people.NewAuthenticator(people.Config{People: s.store, Tokens: tokens})
+	return err
 }
 
 func (s *server) openProxies(context.Context) error {

@@ -4,12 +4,15 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker/httpapi"
 )
 
 // closingTime is how long connections may take to close once their sessions
@@ -94,6 +97,12 @@ func (s *server) Run(ctx context.Context) error {
 
 	front := newStage(ctx, failed)
 	front.start("api", func(ctx context.Context) error { return s.api.Serve(ctx, s.listeners["api.socket"]) })
+	if l := s.listeners["api.listen"]; l != nil {
+		front.start("api", func(ctx context.Context) error {
+			// HTTP/1.1 alone: nobody here needs what HTTP/2 opens up.
+			return s.api.Serve(ctx, tls.NewListener(httpapi.LimitConnections(l), s.certificates.Anonymous("http/1.1")))
+		})
+	}
 	for _, p := range s.proxies {
 		front.start("proxy", p.Run)
 	}
@@ -143,6 +152,9 @@ func (s *server) listening() []string {
 		if addr := s.addr("listeners." + l.name); addr != nil {
 			all = append(all, l.name+"="+addr.String())
 		}
+	}
+	if addr := s.APIAddr(); addr != nil {
+		all = append(all, "api="+addr.String())
 	}
 	return all
 }

@@ -45,6 +45,7 @@ func TestHandbook(t *testing.T) {
 	o.replace = strings.NewReplacer(
 		// This machine's other services may have the ports of all addresses.
 		`":993"`, fmt.Sprintf("%q", o.address+":993"), `":465"`, fmt.Sprintf("%q", o.address+":465"),
+		`":8443"`, fmt.Sprintf("%q", o.address+":8443"),
 		"127.0.0.1:9464", o.address+":9464",
 		"https://vault.example:8200", vault.Addr,
 		"/var/log/vault-audit.log", filepath.Join(t.TempDir(), "audit.log"),
@@ -99,7 +100,7 @@ func loopback(t *testing.T) string {
 next:
 	for i := 1; i < 250; i++ {
 		address := fmt.Sprintf("127.93.46.%d", i)
-		for _, port := range []string{"993", "465", "9464"} {
+		for _, port := range []string{"993", "465", "8443", "9464"} {
 			l, err := net.Listen("tcp", net.JoinHostPort(address, port))
 			if err != nil {
 				continue next

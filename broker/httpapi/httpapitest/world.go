@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
+	"github.com/postern-mail/postern/broker/people"
 	"github.com/postern-mail/postern/broker/store"
 	"github.com/postern-mail/postern/broker/workstationca"
 )
@@ -73,10 +74,23 @@ func newCA(dir string) (*workstationca.Authority, error) {
 }
 
 func (w *World) serve(logger *zap.Logger) error {
-	var err error
+	key := broker.NewSecret(bytes.Repeat([]byte("k"), 32))
+	apiTokens, err := people.NewAPITokens(key)
+	if err != nil {
+		return err
+	}
+	claims, err := people.NewClaims(key)
+	if err != nil {
+		return err
+	}
+	authenticator, err := people.NewAuthenticator(people.Config{People: w.Store, Tokens: apiTokens})
+	if err != nil {
+		return err
+	}
 	w.Handler, err = httpapi.New(httpapi.Config{
-		State: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
-		Sessions: w.Sessions, Tokens: tokens{}, WorkstationCA: w.CA, Logger: logger,
+		State: w.Store, FirmState: w.Store, People: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
+		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
+		WorkstationCA: w.CA, Logger: logger,
 	})
 	if err != nil {
 		return err
