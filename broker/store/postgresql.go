@@ -57,6 +57,17 @@ type PostgreSQL struct {
 	PasswordFile string
 }
 
+// Check finds what is wrong with p without connecting. The error is Invalid.
+func (p *PostgreSQL) Check() error {
+	if _, err := p.parse(); err != nil {
+		return err
+	}
+	if _, err := p.password(); err != nil {
+		return broker.InvalidField("password_file", "%v", err)
+	}
+	return nil
+}
+
 // parse checks the DSN. The error is Invalid, and shows nothing of it.
 func (p *PostgreSQL) parse() (*pgx.ConnConfig, error) {
 	if holdsPassword(p.DSN) {
@@ -136,19 +147,27 @@ func (p *PostgreSQL) beforeConnect(_ context.Context, c *pgx.ConnConfig) error {
 	if p.PasswordFile == "" {
 		return nil
 	}
+	password, err := p.password()
+	c.Password = password
+	return err
+}
+
+func (p *PostgreSQL) password() (string, error) {
+	if p.PasswordFile == "" {
+		return "", nil
+	}
 	info, err := os.Stat(p.PasswordFile)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if info.Mode().Perm()&0o007 != 0 || info.Size() > maxPasswordFile {
-		return fmt.Errorf("%s is open to others (mode %04o), or no password: make it 0600", p.PasswordFile, info.Mode().Perm())
+	if mode := info.Mode().Perm(); mode&0o027 != 0 {
+		return "", fmt.Errorf("%s has mode %04o: others could read or change the password; chmod 0600 it", p.PasswordFile, mode)
+	}
+	if info.Size() > maxPasswordFile {
+		return "", fmt.Errorf("%s is longer than %d octets: it is no password", p.PasswordFile, maxPasswordFile)
 	}
 	b, err := os.ReadFile(p.PasswordFile)
-	if err != nil {
-		return err
-	}
-	c.Password = strings.TrimRight(string(b), "\r\n")
-	return nil
+	return strings.TrimRight(string(b), "\r\n"), err
 }
 
 // afterConnect refuses a server that does not keep what it commits, and holds

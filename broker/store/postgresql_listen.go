@@ -101,7 +101,7 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	}
 	var revision int64
 	if _, err = conn.Exec(ctx, `LISTEN `+notifyChannel); err == nil {
-		err = conn.QueryRow(ctx, selectRevision).Scan(&revision)
+		revision, err = revisionOf(ctx, conn)
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close(ctx))
@@ -144,19 +144,30 @@ func (l *listener) hear(ctx context.Context, conn *pgx.Conn) error {
 		if err != nil {
 			return err
 		}
+		// Whoever may connect to the database can say anything here: a revision
+		// that the policy does not have must keep none from being told of.
+		revision, err := revisionOf(ctx, conn)
+		if err != nil {
+			return err
+		}
 		var told []notice
-		if err := json.Unmarshal([]byte(n.Payload), &told); err != nil {
-			// Whoever may connect can say anything here. It only makes nodes look.
-			l.log.Warn("a notice that is none of Postern's", zap.Error(err))
+		if err := json.Unmarshal([]byte(n.Payload), &told); err != nil || len(told) == 0 || told[len(told)-1].Revision > revision {
+			l.log.Warn("a notice that is none of Postern's was left alone", zap.String("notice", n.Payload), zap.Error(err))
 			continue
 		}
 		changes := make([]broker.Change, len(told))
 		for i, c := range told {
 			changes[i] = broker.Change{
-				Revision: c.Revision, Kind: c.Kind, ID: c.ID, Target: c.Target, TargetID: c.TargetID,
+				Revision: min(c.Revision, revision), Kind: c.Kind, ID: c.ID, Target: c.Target, TargetID: c.TargetID,
 				At: time.UnixMicro(c.At).UTC(),
 			}
 		}
 		l.notifier.tell(changes)
 	}
+}
+
+func revisionOf(ctx context.Context, conn *pgx.Conn) (revision int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	return revision, conn.QueryRow(ctx, selectRevision).Scan(&revision)
 }

@@ -82,3 +82,24 @@ func texts(t *testing.T, db *sql.DB, query string) (all []string) {
 	slices.Sort(all)
 	return all
 }
+
+// TestShared is two nodes on one database.
+func TestShared(t *testing.T) {
+	server := servers.StartPostgreSQL(t)
+	t.Run("SQLite", func(t *testing.T) {
+		storetest.RunShared(t, func(t *testing.T) (storetest.Store, storetest.Store) {
+			path := filepath.Join(t.TempDir(), "postern.db")
+			return open(t, Config{Path: path}), open(t, Config{Path: path})
+		})
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		storetest.RunShared(t, func(t *testing.T) (storetest.Store, storetest.Store) {
+			d := server.NewDatabase()
+			return openDatabase(t, d, Config{}), openDatabase(t, d, Config{})
+		})
+	})
+	t.Run("Told", func(t *testing.T) {
+		d := server.NewDatabase()
+		storetest.RunTold(t, openDatabase(t, d, Config{}), openDatabase(t, d, Config{}))
+	})
+}
