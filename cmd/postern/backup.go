@@ -37,8 +37,9 @@ a backup opens no mailbox and lets nobody in:
   credentials.key     opens the sealed credentials; not there with Vault
   workstation-ca/     signs workstations' certificates
 
-What Vault holds is Vault's to back up. 'postern restore --check' tells whether
-a backup is good.`,
+What Vault holds is Vault's to back up, and a state in PostgreSQL is
+PostgreSQL's (pg_dump, or base backups and the write-ahead log). 'postern
+restore --check' tells whether a backup is good.`,
 		Example: `  postern backup --config /etc/postern/postern.yaml --to /var/backups/postern-2026-11-25.tar`,
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,6 +70,9 @@ a backup is good.`,
 // backup writes the archive beside its name first: what is there under the
 // name is whole.
 func backup(ctx context.Context, c *Config, config, to string) (m *manifest, err error) {
+	if err := c.inSQLite(); err != nil {
+		return nil, err
+	}
 	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 		return nil, broker.Errorf(broker.Conflict, "%s is there already", to)
 	}
@@ -86,8 +90,8 @@ func backup(ctx context.Context, c *Config, config, to string) (m *manifest, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	paths := map[string]string{archiveConfig: config, archiveDatabase: filepath.Join(dir, archiveDatabase)}
-	if err := store.Backup(ctx, c.Store.Path, paths[archiveDatabase]); err != nil {
-		return nil, keyError("store.path", err)
+	if err := store.Backup(ctx, c.State.SQLite, paths[archiveDatabase]); err != nil {
+		return nil, keyError("state.sqlite", err)
 	}
 	names := []string{archiveConfig, archiveDatabase}
 	if s := c.Credentials.Sealed; s != nil {

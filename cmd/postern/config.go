@@ -49,7 +49,7 @@ type Config struct {
 	Credentials    CredentialsConfig  `yaml:"credentials"`
 	Upstream       UpstreamConfig     `yaml:"upstream"`
 	Limits         LimitsConfig       `yaml:"limits"`
-	Store          StoreConfig        `yaml:"store"`
+	State          StateConfig        `yaml:"state"`
 	API            APIConfig          `yaml:"api"`
 	Metrics        MetricsConfig      `yaml:"metrics"`
 	Log            LogConfig          `yaml:"log"`
@@ -159,9 +159,16 @@ type LimitsConfig struct {
 	MessageRecipients     int      `yaml:"message_recipients"`
 }
 
-// StoreConfig is the SQLite database's.
-type StoreConfig struct {
-	Path string `yaml:"path"`
+// StateConfig says where state and events are kept: in exactly one of these.
+type StateConfig struct {
+	SQLite     string            `yaml:"sqlite"`
+	PostgreSQL *PostgreSQLConfig `yaml:"postgresql"`
+}
+
+// PostgreSQLConfig is broker/store's.
+type PostgreSQLConfig struct {
+	DSN          string `yaml:"dsn"`
+	PasswordFile string `yaml:"password_file"`
 }
 
 // APIConfig is the management API's.
@@ -225,11 +232,15 @@ func (c *Config) complete(dir string) {
 		}
 	}
 	under(dir, &c.DataDir)
-	setDefault(&c.Store.Path, filepath.Join(c.DataDir, storeFile))
+	if c.State.PostgreSQL == nil {
+		setDefault(&c.State.SQLite, filepath.Join(c.DataDir, storeFile))
+	} else {
+		under(dir, &c.State.PostgreSQL.PasswordFile)
+	}
 	setDefault(&c.API.Socket, filepath.Join(c.DataDir, socketFile))
 	setDefault(&c.AppPasswords.KeyFile, filepath.Join(c.DataDir, appPasswordKeyFile))
 	under(dir, &c.TLS.Certificate, &c.TLS.Key, &c.Workstations.EmbeddedCA, &c.AppPasswords.KeyFile,
-		&c.Upstream.CAFile, &c.Store.Path, &c.API.Socket, &c.Guardrails)
+		&c.Upstream.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {
 		under(dir, &c.Workstations.CAFiles[i])
 	}

@@ -82,8 +82,8 @@ func TestExampleConfigShowsDefaults(t *testing.T) {
 	if plain.Limits != c.Limits {
 		t.Errorf("limits: the defaults are %+v, the example says %+v", plain.Limits, c.Limits)
 	}
-	if plain.Log != c.Log || plain.Drain != c.Drain || plain.Store != c.Store {
-		t.Errorf("log, drain or store: the example does not show the defaults")
+	if plain.Log != c.Log || plain.Drain != c.Drain || plain.State.SQLite != c.State.SQLite {
+		t.Errorf("log, drain or state: the example does not show the defaults")
 	}
 	if plain.Upstream.DialTimeout != c.Upstream.DialTimeout || plain.Upstream.LoginTimeout != c.Upstream.LoginTimeout {
 		t.Errorf("upstream: the defaults are %+v", plain.Upstream)
@@ -203,7 +203,7 @@ func TestConfigPathsAreRelativeToTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := []string{
-		c.DataDir, c.Store.Path, c.TLS.Key, c.AppPasswords.KeyFile, c.Credentials.Sealed.File, c.API.Socket, c.workstationCAFiles()[0],
+		c.DataDir, c.State.SQLite, c.TLS.Key, c.AppPasswords.KeyFile, c.Credentials.Sealed.File, c.API.Socket, c.workstationCAFiles()[0],
 	}
 	want := []string{
 		"/etc/postern/data", "/etc/postern/data/postern.db", "/etc/postern/tls/server.key", "/etc/postern/data/app-password.key",

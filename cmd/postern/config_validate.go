@@ -52,6 +52,7 @@ func (c *Config) problems() []problem {
 		v.check(file != "", fmt.Sprintf("workstations.ca_files[%d]", i), "name a PEM file")
 	}
 	v.between("workstations.certificate_validity", c.Workstations.CertificateValidity, time.Hour, workstationca.MaxValidity)
+	v.state(&c.State)
 	v.credentials(&c.Credentials)
 	v.between("upstream.dial_timeout", c.Upstream.DialTimeout, 100*time.Millisecond, time.Minute)
 	v.between("upstream.login_timeout", c.Upstream.LoginTimeout, 100*time.Millisecond, 2*time.Minute)
@@ -128,6 +129,14 @@ func (v *validator) limits(c *LimitsConfig) {
 	v.count("limits.mailbox_submissions", c.MailboxSubmissions, 1000)
 	v.check(c.MessageSize >= 64<<10 && c.MessageSize <= 1<<30, "limits.message_size", "give between 64KB and 1GB")
 	v.count("limits.message_recipients", c.MessageRecipients, 100_000)
+}
+
+func (v *validator) state(c *StateConfig) {
+	v.check((c.SQLite == "") != (c.PostgreSQL == nil), "state", "give exactly one of sqlite and postgresql")
+	if c.PostgreSQL != nil {
+		v.check(c.PostgreSQL.DSN != "", "state.postgresql.dsn",
+			`give a connection string, such as "host=db.example dbname=postern user=postern sslmode=verify-full"`)
+	}
 }
 
 func (v *validator) credentials(c *CredentialsConfig) {

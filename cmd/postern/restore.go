@@ -74,7 +74,10 @@ backup is undone, revocations among it: the command says what is lost.`,
 }
 
 func (o *restoreOptions) run(ctx context.Context, c *Config, out io.Writer) (err error) {
-	parent := filepath.Dir(c.Store.Path)
+	if err := c.inSQLite(); err != nil {
+		return err
+	}
+	parent := filepath.Dir(c.State.SQLite)
 	if err := ownDirectory(parent); err != nil {
 		return err
 	}
@@ -85,7 +88,7 @@ func (o *restoreOptions) run(ctx context.Context, c *Config, out io.Writer) (err
 			return err
 		}
 	} else {
-		if seized, err = store.Seize(c.Store.Path); err != nil {
+		if seized, err = store.Seize(c.State.SQLite); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, seized.Release()) }()
@@ -127,7 +130,7 @@ func ownDirectory(dir string) error {
 
 // mayReplace asks, by a flag, before anything is replaced.
 func (o *restoreOptions) mayReplace(c *Config) error {
-	there := []string{c.Store.Path}
+	there := []string{c.State.SQLite}
 	if s := c.Credentials.Sealed; s != nil {
 		there = append(there, s.File)
 	}
@@ -209,7 +212,7 @@ func (o *restoreOptions) put(ctx context.Context, c *Config, seized *store.Seize
 			return err
 		}
 	}
-	if err := seized.Replace(ctx, o.database, c.Store.Path+kept); err != nil {
+	if err := seized.Replace(ctx, o.database, c.State.SQLite+kept); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "Restored the state of %s, %s.\n", stamp(o.backedUp.Time), count(o.events(), "event"))
@@ -224,13 +227,13 @@ func (o *restoreOptions) put(ctx context.Context, c *Config, seized *store.Seize
 
 // lost compares the backup with what it replaces, where there is that.
 func (o *restoreOptions) lost(ctx context.Context, c *Config, seized *store.Seized) (map[broker.EventType]int64, []store.LogSize, error) {
-	if _, err := os.Lstat(c.Store.Path); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(c.State.SQLite); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
 	lost, replaced, err := seized.Lost(ctx, o.logs)
 	if err != nil {
 		// A damaged database is a reason to restore, not one to refuse.
-		return nil, nil, broker.Errorf(broker.Conflict, "%s cannot be read, so that nobody knows what a restore loses: move it away, with its -wal and -shm, and restore again", c.Store.Path).WithCause(err)
+		return nil, nil, broker.Errorf(broker.Conflict, "%s cannot be read, so that nobody knows what a restore loses: move it away, with its -wal and -shm, and restore again", c.State.SQLite).WithCause(err)
 	}
 	if replaced == nil {
 		replaced = []store.LogSize{}

@@ -62,11 +62,12 @@ func checkFiles(c *Config) error {
 	key.Wipe()
 	_, upstreams := newUpstream(c, nil)
 	_, credentials := openCredentials(&c.Credentials, zap.NewNop(), prometheus.NewRegistry())
+	state := c.checkState()
 	var authority error
 	if c.Workstations.EmbeddedCA != "" {
 		_, authority = loadWorkstationCA(c)
 	}
-	return errors.Join(certificates, authority, tokenKey, upstreams, credentials)
+	return errors.Join(certificates, authority, tokenKey, upstreams, credentials, state)
 }
 
 // serve runs the server, and does what signals say.

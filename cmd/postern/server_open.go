@@ -51,9 +51,9 @@ func (s *server) open(ctx context.Context) error {
 
 func (s *server) openState(ctx context.Context) error {
 	var err error
-	s.store, err = store.Open(ctx, store.Config{Path: s.config.Store.Path, Logger: s.logger.Named("store")})
-	if err != nil {
-		return keyError("store.path", err)
+	config := store.Config{Path: s.config.State.SQLite, PostgreSQL: s.config.postgreSQL(), Logger: s.logger.Named("store")}
+	if s.store, err = store.Open(ctx, config); err != nil {
+		return keyError(s.config.stateKey(), err)
 	}
 	s.log, err = audit.New(audit.Config{
 		Store: s.store, Logger: s.logger.Named("audit"), Registerer: s.registry, MaxDelay: recordDelay,

@@ -379,7 +379,7 @@ func TestServerErrorsNameTheKey(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"store":            {func(c *Config) { c.Store.Path = "/nonexistent/postern.db" }, "store.path: "},
+		"store":            {func(c *Config) { c.State.SQLite = "/nonexistent/postern.db" }, "state.sqlite: "},
 		"certificate":      {func(c *Config) { c.TLS.Certificate = notPEM }, "tls or workstations: " + notPEM},
 		"workstation CA":   {func(c *Config) { c.Workstations.CAFiles = []string{notPEM} }, "tls or workstations: " + notPEM},
 		"embedded CA":      {func(c *Config) { c.Workstations.EmbeddedCA = "/nonexistent" }, "workstations: "},

@@ -13,7 +13,7 @@ func (p *Postern) config(vault string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `data_dir: .
 hostname: localhost
-node: e2e
+node: %s
 listeners:
   imaps: "127.0.0.1:%d"
   imap: "127.0.0.1:%d"
@@ -32,10 +32,13 @@ log:
   level: debug
 drain:
   timeout: 2s
-`, p.IMAPSPort, p.IMAPPort, p.SubmissionsPort, p.SubmissionPort,
+`, p.options.Node, p.IMAPSPort, p.IMAPPort, p.SubmissionsPort, p.SubmissionPort,
 		filepath.Base(p.Socket), strings.TrimPrefix(p.MetricsURL, "http://"))
 	if p.options.StorePath != "" {
-		fmt.Fprintf(&b, "store:\n  path: %q\n", p.options.StorePath)
+		fmt.Fprintf(&b, "state:\n  sqlite: %q\n", p.options.StorePath)
+	}
+	if d := p.options.Database; d != nil {
+		fmt.Fprintf(&b, "state:\n  postgresql:\n    dsn: %q\n    password_file: %q\n", d.DSN(p.options.DatabasePort), d.PasswordFile)
 	}
 	if vault == "" {
 		b.WriteString("credentials:\n  sealed: {}\n")

@@ -37,6 +37,12 @@ type Options struct {
 	Config string
 	// StorePath is the database's place; empty: in the data directory.
 	StorePath string
+	// Database is where the state is instead, and DatabasePort where Postern
+	// connects to it; 0: at the server's own port.
+	Database     *servers.Database
+	DatabasePort uint16
+	// Node is the node's name; empty: e2e.
+	Node string
 	// Env is added to the server's environment.
 	Env []string
 }
@@ -77,6 +83,9 @@ type server struct {
 func StartPostern(t testing.TB, options Options) *Postern {
 	t.Helper()
 	home := servers.TempDir(t)
+	if options.Node == "" {
+		options.Node = "e2e"
+	}
 	p := &Postern{t: t, server: &server{
 		options: options, Bin: servers.BuildPostern(t),
 		Dir: filepath.Join(home, "data"), Socket: filepath.Join(home, "data", "api.sock"),
