@@ -23,16 +23,38 @@ func openDatabase(t testing.TB, d *servers.Database, cfg Config) *Store {
 	return open(t, cfg)
 }
 
-// TestContractPostgreSQL is TestContract on PostgreSQL.
-func TestContractPostgreSQL(t *testing.T) {
+// TestPostgreSQL is all that needs a server and does not end it.
+func TestPostgreSQL(t *testing.T) {
 	server := servers.StartPostgreSQL(t)
-	storetest.Run(t, func(t *testing.T) storetest.Store { return openDatabase(t, server.NewDatabase(), Config{}) })
+	t.Run("Contract", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) storetest.Store { return openDatabase(t, server.NewDatabase(), Config{}) })
+	})
+	t.Run("Shared", func(t *testing.T) {
+		storetest.RunShared(t, func(t *testing.T) (storetest.Store, storetest.Store) {
+			d := server.NewDatabase()
+			return openDatabase(t, d, Config{}), openDatabase(t, d, Config{})
+		})
+	})
+	t.Run("Told", func(t *testing.T) {
+		d := server.NewDatabase()
+		storetest.RunTold(t, openDatabase(t, d, Config{}), openDatabase(t, d, Config{}))
+	})
+	for name, test := range map[string]func(*testing.T, *servers.PostgreSQL){
+		"SchemasAreInStep":       testSchemasAreInStep,
+		"StoppedInATransaction":  testStoppedInATransaction,
+		"SilentDatabase":         testSilentDatabase,
+		"ForgedNotices":          testForgedNotices,
+		"NoticesLost":            testNoticesLost,
+		"ConnectionsEndedAtRest": testConnectionsEnded,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, server) })
+	}
 }
 
-// TestSchemasAreInStep: both databases have the same tables, columns and
+// testSchemasAreInStep: both databases have the same tables, columns and
 // indexes, and each migration of the one has its like in the other.
-func TestSchemasAreInStep(t *testing.T) {
-	lite, server := open(t, Config{}), openDatabase(t, servers.StartPostgreSQL(t).NewDatabase(), Config{})
+func testSchemasAreInStep(t *testing.T, postgres *servers.PostgreSQL) {
+	lite, server := open(t, Config{}), openDatabase(t, postgres.NewDatabase(), Config{})
 	for what, queries := range map[string][2]string{
 		"columns": {
 			`SELECT t.name || '.' || c.name || CASE c."notnull" WHEN 1 THEN ' NOT NULL' ELSE '' END
@@ -81,25 +103,4 @@ func texts(t *testing.T, db *sql.DB, query string) (all []string) {
 	must(t, rows.Err())
 	slices.Sort(all)
 	return all
-}
-
-// TestShared is two nodes on one database.
-func TestShared(t *testing.T) {
-	server := servers.StartPostgreSQL(t)
-	t.Run("SQLite", func(t *testing.T) {
-		storetest.RunShared(t, func(t *testing.T) (storetest.Store, storetest.Store) {
-			path := filepath.Join(t.TempDir(), "postern.db")
-			return open(t, Config{Path: path}), open(t, Config{Path: path})
-		})
-	})
-	t.Run("PostgreSQL", func(t *testing.T) {
-		storetest.RunShared(t, func(t *testing.T) (storetest.Store, storetest.Store) {
-			d := server.NewDatabase()
-			return openDatabase(t, d, Config{}), openDatabase(t, d, Config{})
-		})
-	})
-	t.Run("Told", func(t *testing.T) {
-		d := server.NewDatabase()
-		storetest.RunTold(t, openDatabase(t, d, Config{}), openDatabase(t, d, Config{}))
-	})
 }

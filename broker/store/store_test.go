@@ -37,3 +37,10 @@ func open(t testing.TB, cfg Config) *Store {
 func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, Config{}) })
 }
+
+func TestShared(t *testing.T) {
+	storetest.RunShared(t, func(t *testing.T) (storetest.Store, storetest.Store) {
+		path := filepath.Join(t.TempDir(), "postern.db")
+		return open(t, Config{Path: path}), open(t, Config{Path: path})
+	})
+}

@@ -82,7 +82,7 @@ func StartPostgreSQL(t testing.TB, settings ...string) *PostgreSQL {
 			t.Logf("postgresql's log:\n%s", logTail(p.LogFile))
 		}
 	})
-	t.Cleanup(p.Stop)
+	t.Cleanup(p.Kill) // nobody needs what it would write to the disk now
 	// Another program may have taken the port between the choice and the start.
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
@@ -118,6 +118,9 @@ func randomPassword(t testing.TB) string {
 	}
 	return hex.EncodeToString(b[:])
 }
+
+// Address is where it listens.
+func (p *PostgreSQL) Address() string { return address(p.Port) }
 
 func (p *PostgreSQL) data() string { return filepath.Join(p.dir, "data") }
 
