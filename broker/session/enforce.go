@@ -26,7 +26,8 @@ func notEnforced(d *policy.Decision, protocol broker.Protocol) string {
 		return ""
 	}
 	rest := d.Sending
-	rest.MaxRecipients, rest.MaxOctets = 0, 0 // the gateway keeps these, and recipients' patterns
+	// The gateway keeps these, and recipients' patterns.
+	rest.MaxRecipients, rest.MaxOctets, rest.MessagesPerHour, rest.RecipientsPerHour = 0, 0, 0, 0
 	if !rest.IsZero() {
 		return "apply a rule to what is sent"
 	}

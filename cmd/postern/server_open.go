@@ -192,6 +192,7 @@ func (s *server) openProxies(context.Context) error {
 	}
 	smtp, err := submission.New(submission.Config{
 		Gate:       s.manager,
+		Counts:     s.store,
 		Hostname:   s.config.Hostname,
 		Limits:     submission.Limits{MessageOctets: int64(limits.MessageSize), Recipients: limits.MessageRecipients},
 		Sent:       submission.IMAPSent{},

@@ -140,10 +140,12 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	return nil
 }
 
-// tooMany holds a number of recipients against the decision.
+// tooMany holds a number of recipients against the decision. What an hour does
+// not hold no later hour will.
 func (s *session) tooMany(n int) bool {
-	most := s.live.Decision().Sending.MaxRecipients
-	return most > 0 && n > most
+	sending := &s.live.Decision().Sending
+	return sending.MaxRecipients > 0 && n > sending.MaxRecipients ||
+		sending.RecipientsPerHour > 0 && n > sending.RecipientsPerHour
 }
 
 // sayRcpt says RCPT upstream, and MAIL first where that was put off.

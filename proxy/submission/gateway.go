@@ -23,6 +23,9 @@ import (
 type Config struct {
 	// Gate lets clients in. Required.
 	Gate broker.Gate
+	// Counts keeps what was sent within the hour, where that is limited.
+	// Required.
+	Counts broker.SendingCounts
 	// Hostname is what the server calls itself. Required.
 	Hostname string
 	Limits   Limits
@@ -45,6 +48,7 @@ type Config struct {
 // number of connections at once.
 type Gateway struct {
 	gate     broker.Gate
+	counts   broker.SendingCounts
 	hostname string
 	limits   Limits
 	offers   map[string]bool
@@ -63,11 +67,14 @@ func New(config Config) (*Gateway, error) {
 	switch {
 	case config.Gate == nil:
 		return nil, broker.InvalidField("gate", "a gate is required")
+	case config.Counts == nil:
+		return nil, broker.InvalidField("counts", "counts are required")
 	case !isHelloName(config.Hostname):
 		return nil, broker.InvalidField("hostname", "not a host name")
 	}
 	g := &Gateway{
 		gate:     config.Gate,
+		counts:   config.Counts,
 		hostname: config.Hostname,
 		limits:   config.Limits.withDefaults(),
 		offers:   make(map[string]bool),

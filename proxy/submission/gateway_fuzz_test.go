@@ -86,7 +86,7 @@ func submit(t *testing.T, in []byte) []byte {
 		go func() { defer close(served); defer far.Close(); serveSMTP(far, &got) }()
 		return &broker.SubmissionConn{Conn: near, Extensions: map[string]string{"PIPELINING": "", "8BITMIME": "", "SMTPUTF8": "", "DSN": "", "SIZE": "100000"}}, nil
 	}
-	g, err := New(Config{Gate: gate, Hostname: "postern.example"})
+	g, err := New(Config{Gate: gate, Counts: uncounted{}, Hostname: "postern.example"})
 	if err != nil {
 		t.Fatal(err)
 	}

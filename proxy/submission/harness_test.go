@@ -35,6 +35,8 @@ const (
 	ownAlias   = "sales@own.example"
 	token      = "app-password-of-the-agent"
 	patience   = 10 * time.Second
+	// assignmentID is of the form that the store takes.
+	assignmentID = "0198c0de-0000-7000-8000-000000000001"
 )
 
 // event is one that a fake session recorded.
@@ -157,7 +159,9 @@ type fakeSession struct {
 var _ broker.LiveSession = (*fakeSession)(nil)
 
 func (s *fakeSession) Record() *broker.Session {
-	return &broker.Session{ID: "s1", AgentID: "a1", MailboxID: "m1", Protocol: broker.ProtocolSubmission}
+	return &broker.Session{
+		ID: "s1", AgentID: "a1", MailboxID: "m1", AssignmentID: assignmentID, Protocol: broker.ProtocolSubmission,
+	}
 }
 
 func (s *fakeSession) Mailbox() *broker.Mailbox {
@@ -224,6 +228,9 @@ func (s *fakeSession) End(e *broker.End, _ *broker.SessionEnd) {
 func (g *fakeGate) revoke() {
 	g.last().cancel(&broker.End{Reason: broker.EndRevoked, Text: "the delegation was revoked"})
 }
+
+// uncounted is for tests without limits per hour: nothing may ask it.
+type uncounted struct{ broker.SendingCounts }
 
 // sink is an upstream: a go-smtp server that keeps what it is sent.
 type sink struct {
@@ -384,7 +391,7 @@ func newSetup(t testing.TB, gate *fakeGate, adjust func(*Config)) *setup {
 // newSetupOn is newSetup with connections of another kind.
 func newSetupOn(t testing.TB, gate *fakeGate, conn proxy.ConnConfig, adjust func(*Config)) *setup {
 	t.Helper()
-	config := Config{Gate: gate, Hostname: "postern.example"}
+	config := Config{Gate: gate, Counts: uncounted{}, Hostname: "postern.example"}
 	if adjust != nil {
 		adjust(&config)
 	}

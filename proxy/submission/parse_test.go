@@ -162,7 +162,7 @@ func TestHeaderIsJudgedOnTheWire(t *testing.T) {
 // wireOf is a wire whose client sends b, in pieces of the given size.
 func wireOf(t *testing.T, b []byte, piece int) *wire {
 	t.Helper()
-	g, err := New(Config{Gate: newGate(), Hostname: "x.example"})
+	g, err := New(Config{Gate: newGate(), Counts: uncounted{}, Hostname: "x.example"})
 	if err != nil {
 		t.Fatal(err)
 	}

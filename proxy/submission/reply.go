@@ -24,20 +24,22 @@ type reply struct {
 
 // Rules, as send.refused and the metric name them.
 const (
-	ruleSendAction      = "send-action"
-	ruleOwnAddress      = "own-address"
-	ruleAddress         = "malformed-address"
-	ruleParameter       = "parameter"
-	ruleCapability      = "upstream-capability"
-	ruleRecipients      = "recipients"
-	ruleSize            = "size"
-	ruleTermsRecipient  = "terms-recipient"
-	ruleTermsRecipients = "terms-max-recipients"
-	ruleLineBreak       = "line-break"
-	ruleMalformedHeader = "malformed-header"
-	ruleHeaderFrom      = "header-from"
-	ruleHeaderSender    = "header-sender"
-	ruleHeaderResent    = "header-resent"
+	ruleSendAction          = "send-action"
+	ruleOwnAddress          = "own-address"
+	ruleAddress             = "malformed-address"
+	ruleParameter           = "parameter"
+	ruleCapability          = "upstream-capability"
+	ruleRecipients          = "recipients"
+	ruleSize                = "size"
+	ruleTermsRecipient      = "terms-recipient"
+	ruleTermsRecipients     = "terms-max-recipients"
+	ruleTermsMessagesHour   = "terms-messages-per-hour"
+	ruleTermsRecipientsHour = "terms-recipients-per-hour"
+	ruleLineBreak           = "line-break"
+	ruleMalformedHeader     = "malformed-header"
+	ruleHeaderFrom          = "header-from"
+	ruleHeaderSender        = "header-sender"
+	ruleHeaderResent        = "header-resent"
 )
 
 // newReply takes an enhanced code as it is written, such as "5.7.1".
@@ -162,21 +164,23 @@ var (
 
 // Replies to a message.
 var (
-	replySendAction = refusal(550, "5.7.1", ruleSendAction, "your assignment on this mailbox does not include sending; ask whoever assigned it to you")
-	replyNullPath   = refusal(550, "5.7.1", ruleOwnAddress, "MAIL FROM:<> is for mail servers; send as one of this mailbox's own addresses")
-	replyOwnAddress = refusal(550, "5.7.1", ruleOwnAddress, "MAIL FROM must be one of this mailbox's own addresses")
-	replyRecipients = refusal(452, "4.5.3", ruleRecipients, "too many recipients in one message")
-	replyTermsTo    = refusal(550, "5.7.1", ruleTermsRecipient, "the terms of this mailbox do not allow you to write to this recipient (rule terms-recipient)")
-	replyTermsMany  = refusal(550, "5.5.3", ruleTermsRecipients, "the terms of this mailbox do not allow as many recipients in one message (rule terms-max-recipients)")
-	replyNoUTF8     = refusal(553, "5.6.7", ruleAddress, "this recipient needs SMTPUTF8 in the MAIL command")
-	replySize       = refusal(552, "5.3.4", ruleSize, "the message is larger than is allowed")
-	replyNoConvert  = refusal(554, "5.6.3", ruleCapability, "the mail server behind takes no 8-bit messages")
-	replyNoDSN      = refusal(555, "5.5.4", ruleCapability, "the mail server behind does not offer DSN")
-	replyNoSMTPUTF8 = refusal(555, "5.6.7", ruleCapability, "the mail server behind does not offer SMTPUTF8")
-	replyLineBreak  = refusal(554, "5.6.0", ruleLineBreak, "the message holds a bare CR, a bare LF or a NUL; its lines must end in CR LF").closing()
-	replyUpstream   = newReply(451, "4.4.2", "the mail server behind cannot be reached or broke off; nothing was sent; try again")
-	replyRecord     = newReply(451, "4.3.0", "the record cannot be written, so nothing was sent; try again")
-	replyUnknown    = newReply(451, "4.4.2", "the mail server broke off while it had the whole message, and it is not in Sent; it may have been sent all the same")
-	replyStillGoing = newReply(451, "4.5.0", "this very message is being submitted on another connection; try again later")
-	replyNotLooked  = newReply(451, "4.4.2", "whether this message was sent before cannot be told now; it was not sent again; try again later")
+	replySendAction          = refusal(550, "5.7.1", ruleSendAction, "your assignment on this mailbox does not include sending; ask whoever assigned it to you")
+	replyNullPath            = refusal(550, "5.7.1", ruleOwnAddress, "MAIL FROM:<> is for mail servers; send as one of this mailbox's own addresses")
+	replyOwnAddress          = refusal(550, "5.7.1", ruleOwnAddress, "MAIL FROM must be one of this mailbox's own addresses")
+	replyRecipients          = refusal(452, "4.5.3", ruleRecipients, "too many recipients in one message")
+	replyTermsTo             = refusal(550, "5.7.1", ruleTermsRecipient, "the terms of this mailbox do not allow you to write to this recipient (rule terms-recipient)")
+	replyTermsMany           = refusal(550, "5.5.3", ruleTermsRecipients, "the terms of this mailbox do not allow as many recipients in one message (rule terms-max-recipients)")
+	replyTermsMessagesHour   = refusal(451, "4.7.1", ruleTermsMessagesHour, "the terms of this mailbox do not allow more messages within an hour; try again later (rule terms-messages-per-hour)")
+	replyTermsRecipientsHour = refusal(451, "4.7.1", ruleTermsRecipientsHour, "the terms of this mailbox do not allow more recipients within an hour; try again later (rule terms-recipients-per-hour)")
+	replyNoUTF8              = refusal(553, "5.6.7", ruleAddress, "this recipient needs SMTPUTF8 in the MAIL command")
+	replySize                = refusal(552, "5.3.4", ruleSize, "the message is larger than is allowed")
+	replyNoConvert           = refusal(554, "5.6.3", ruleCapability, "the mail server behind takes no 8-bit messages")
+	replyNoDSN               = refusal(555, "5.5.4", ruleCapability, "the mail server behind does not offer DSN")
+	replyNoSMTPUTF8          = refusal(555, "5.6.7", ruleCapability, "the mail server behind does not offer SMTPUTF8")
+	replyLineBreak           = refusal(554, "5.6.0", ruleLineBreak, "the message holds a bare CR, a bare LF or a NUL; its lines must end in CR LF").closing()
+	replyUpstream            = newReply(451, "4.4.2", "the mail server behind cannot be reached or broke off; nothing was sent; try again")
+	replyRecord              = newReply(451, "4.3.0", "the record cannot be written, so nothing was sent; try again")
+	replyUnknown             = newReply(451, "4.4.2", "the mail server broke off while it had the whole message, and it is not in Sent; it may have been sent all the same")
+	replyStillGoing          = newReply(451, "4.5.0", "this very message is being submitted on another connection; try again later")
+	replyNotLooked           = newReply(451, "4.4.2", "whether this message was sent before cannot be told now; it was not sent again; try again later")
 )

@@ -25,6 +25,7 @@ type message struct {
 	hash    hash.Hash
 	header  *header
 	front   *[]byte // pooled
+	counted bool    // against messages and recipients per hour
 }
 
 // Data implements smtp.Session. The message is taken off the wire directly;
@@ -179,8 +180,15 @@ func (m *message) submit() *reply {
 		}
 	}
 	outcome := outcomeNotSent
-	defer func() { s.gateway.outcomes.settle(sub, outcome) }()
-
+	defer func() {
+		s.gateway.outcomes.settle(sub, outcome)
+		if m.counted && (outcome == outcomeNotSent || outcome == outcomeRefused) {
+			m.release(sub)
+		}
+	}()
+	if r := m.reserve(sub); r != nil {
+		return r
+	}
 	unrecorded, ended := m.recordIntent(sub, sum)
 	if unrecorded != nil {
 		s.log.Error("send.intent is not durable; nothing was sent", zap.Error(unrecorded))
@@ -213,6 +221,7 @@ func (m *message) submit() *reply {
 		return r
 	}
 	if !final.positive() {
+		outcome = outcomeRefused
 		m.result(sub, outcomeRefused, final.line(), false)
 		return final.relay()
 	}

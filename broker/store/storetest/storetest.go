@@ -14,6 +14,7 @@ import (
 type Store interface {
 	broker.State
 	broker.EventStore
+	broker.SendingCounts
 	Close() error
 }
 
@@ -40,6 +41,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"AssignmentWithinDelegation", testAssignmentWithinDelegation},
 		{"MaxAgents", testMaxAgents},
 		{"Locks", testLocks},
+		{"Sending", testSending},
+		{"SendingTogether", testSendingTogether},
 		{"EveryChangeHasItsEvent", testEveryChangeHasItsEvent},
 		{"FailedChangeLeavesNothing", testFailedChangeLeavesNothing},
 		{"LogsOfFirmsAreApart", testLogsApart},
