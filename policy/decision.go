@@ -71,6 +71,17 @@ func (d *Decision) Visible(name string, delimiter byte) bool {
 	return true
 }
 
+// Creatable reports whether a folder may be made under a name: see
+// FolderPatterns.Creatable.
+func (d *Decision) Creatable(name string, delimiter byte) bool {
+	for i := range d.Folders {
+		if !d.Folders[i].Creatable(name, delimiter) {
+			return false
+		}
+	}
+	return true
+}
+
 // MaySendTo reports whether the recipients' patterns allow the address: see
 // RecipientPatterns.Allowed. The other rules are not asked.
 func (d *Decision) MaySendTo(address string) bool {

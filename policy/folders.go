@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // Limits of patterns, for folders and for recipients each.
@@ -62,6 +64,22 @@ func (f FolderPatterns) Visible(name string, delimiter byte) bool {
 	}
 	return !slices.ContainsFunc(f.Deny, func(p string) bool { return g.folder(p).run(p, name, true) })
 }
+
+// Creatable reports whether a folder may be made under a name: it would be
+// visible, and no spelling of it that a server may take for the same, in other
+// letters or another normal form, is denied. So the answer to whoever asks for
+// such a name does not depend on what is there.
+func (f FolderPatterns) Creatable(name string, delimiter byte) bool {
+	if !f.Visible(name, delimiter) {
+		return false
+	}
+	g := glob{percent: true, separator: delimiter}
+	folded := fold(name)
+	return !slices.ContainsFunc(f.Deny, func(p string) bool { return g.run(fold(p), folded, true) })
+}
+
+// fold gives one form to names that differ in case and normal form alone.
+func fold(name string) string { return norm.NFKC.String(strings.ToLower(norm.NFKC.String(name))) }
 
 // folder is g for a pattern: INBOX at the first level is of any case.
 func (g glob) folder(pattern string) glob {

@@ -177,3 +177,20 @@ func TestLongestPatternsAreComparedQuickly(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// TestCreatable: whether a name may be taken does not depend on how a server
+// compares names.
+func TestCreatable(t *testing.T) {
+	f := policy.FolderPatterns{Allow: []string{"Work", "Work/*", "New*"}, Deny: []string{"Work/Straße", "Work/Closed"}}
+	for name, want := range map[string]bool{
+		"Work/Open": true, "New1": true, "Work/Closed2": true, "Work/Closed": false, "Work/closed": false, "Work/CLOSED/x": false,
+		"Work/Ｃlosed": false, "Work/stra\u00dfe": false, "work/Open": false, "Other": false,
+	} {
+		if f.Creatable(name, '/') != want {
+			t.Errorf("%q: %v", name, !want)
+		}
+	}
+	if !(policy.FolderPatterns{}).Creatable("anything", '/') || (policy.FolderPatterns{Deny: []string{"Sécret"}}).Creatable("se\u0301cret", '.') {
+		t.Error("normal forms")
+	}
+}
