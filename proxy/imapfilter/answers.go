@@ -19,7 +19,7 @@ func (u *upstreamSide) wordList(resp *imapwire.Response) error {
 		return err
 	}
 	out := append(u.scratch[:0], line[:resp.Len]...)
-	out = append(appendOffered(out, line[resp.Len:len(line)-2]), '\r', '\n')
+	out = append(appendOffered(out, u.r.view.extensions(), line[resp.Len:len(line)-2]), '\r', '\n')
 	u.scratch = out
 	return u.replace(len(line), out)
 }
@@ -58,7 +58,7 @@ func (u *upstreamSide) status(resp *imapwire.Response) error {
 func (u *upstreamSide) statusLine(line []byte, head int, name, args, rest, retag []byte) error {
 	out := u.scratch[:0]
 	capability := bytes.EqualFold(name, []byte("CAPABILITY"))
-	passed := len(name) > 0 && !capability && onList(passedCodes, name)
+	passed := len(name) > 0 && !capability && u.r.view.passesCode(name)
 	// Text that begins like a code would become one when the code before it is
 	// left out; and without a code, what begins like one is none.
 	if len(rest) > 0 && rest[0] == '[' {
@@ -79,7 +79,7 @@ func (u *upstreamSide) statusLine(line []byte, head int, name, args, rest, retag
 	switch {
 	case capability:
 		out = append(out, "[CAPABILITY"...)
-		out = append(appendOffered(out, args), "] "...)
+		out = append(appendOffered(out, u.r.view.extensions(), args), "] "...)
 	case passed:
 		out = append(out, '[')
 		out = append(out, name...)
@@ -118,6 +118,16 @@ func (u *upstreamSide) tagged(resp *imapwire.Response) error {
 		if good {
 			u.enter(folder{})
 		}
+	case asked:
+		if a := u.r.view.answer.Load(); a != nil {
+			a.good, a.code, a.args, a.text = good, string(name), string(args), string(rest)
+		}
+		if good && flight.change != nil {
+			u.record.change(u, flight.change, name, args)
+		}
+		err := u.drop(len(line))
+		u.r.signalClient()
+		return err
 	case hidden, identifying:
 		err := u.drop(len(line))
 		u.r.signalClient()

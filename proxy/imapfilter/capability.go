@@ -97,13 +97,13 @@ func notInEnding(r rune) bool {
 	return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
 }
 
-// appendOffered appends those of words that Postern offers, each after a
-// space.
-func appendOffered(dst []byte, words []byte) []byte {
+// appendOffered appends those of words that are on a list of what Postern
+// offers, each after a space.
+func appendOffered(dst []byte, list []string, words []byte) []byte {
 	for len(words) > 0 {
 		var w []byte
 		w, words, _ = bytes.Cut(words, []byte(" "))
-		if len(w) > 0 && onList(offeredExtensions, w) {
+		if len(w) > 0 && onList(list, w) {
 			dst = append(append(dst, ' '), w...)
 		}
 	}

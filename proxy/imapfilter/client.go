@@ -65,6 +65,9 @@ func (s *clientSide) fail(err error) {
 	case errors.Is(err, errUpstreamWrite):
 		s.r.stop(&broker.End{Reason: broker.EndUpstreamClosed, Detail: "write failed"},
 			"* BYE [UNAVAILABLE] the mail server closed the connection\r\n", lastWords)
+	case errors.Is(err, errFolders):
+		s.r.stop(&broker.End{Reason: broker.EndUpstreamClosed, Detail: "no list of folders"},
+			"* BYE [UNAVAILABLE] the mail server does not tell its folders\r\n", lastWords)
 	case errors.Is(err, errUpstreamSilent):
 		s.r.stop(&broker.End{Reason: broker.EndUpstreamClosed, Detail: "no answer"},
 			"* BYE [UNAVAILABLE] the mail server does not answer\r\n", lastWords)

@@ -21,7 +21,7 @@ func allowedDifferences() []difference {
 			why: "Postern offers what it can judge and record: extensions outside its table (ACL, COMPRESS, URLAUTH …) are left out",
 			take: func(line string) string {
 				if words, ok := strings.CutPrefix(line, "* CAPABILITY "); ok {
-					return "* CAPABILITY" + string(appendOffered(nil, []byte(words)))
+					return "* CAPABILITY" + string(appendOffered(nil, offeredExtensions, []byte(words)))
 				}
 				return line
 			},

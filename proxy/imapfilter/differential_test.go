@@ -63,7 +63,7 @@ func newTwoSides(t *testing.T, server realServer) *twoSides {
 	t.Cleanup(func() { conn.Close() })
 	return &twoSides{
 		t: t, direct: newPeer(t, conn), postern: newRig(t, gate).login(),
-		offered: strings.Fields(offered(conn.Capabilities)),
+		offered: strings.Fields(offered(offeredExtensions, conn.Capabilities)),
 	}
 }
 

@@ -30,6 +30,12 @@ func (s *clientSide) dispatch(entry *command, skip int) error {
 		}
 		return s.refuse(entry, j)
 	}
+	if v := s.r.view; v != nil {
+		if done, err := s.viewCommand(entry, skip); done || err != nil {
+			s.f().metrics.command(entry, outcomeRewritten)
+			return err
+		}
+	}
 	s.f().metrics.command(entry, outcomeForwarded)
 	if entry.alone || (!entry.numbers && s.r.wantsIdentify()) {
 		if err := s.barrier(); err != nil {
@@ -88,6 +94,12 @@ func (s *clientSide) judge(entry *command, skip int) *judgement {
 	if missing := s.r.upstream.missing(j.uses); missing != "" {
 		j.err = errors.New("the mail server does not offer " + missing)
 		return j
+	}
+	if v := s.r.view; v != nil {
+		if name := v.withheld(entry, j); name != "" {
+			j.err = errors.New("not offered where a part of the mailbox is shown: " + name)
+			return j
+		}
 	}
 	special := &s.r.special
 	switch entry.name {
@@ -173,7 +185,7 @@ func (s *clientSide) closeWithoutExpunge(entry *command, cmd *imapwire.Command) 
 func (s *clientSide) keepEnableable(cmd *imapwire.Command) bool {
 	kept := s.scratch[:0]
 	for _, t := range cmd.Args() {
-		if onList(enableable, cmd.Value(t)) {
+		if onList(s.r.view.enableable(), cmd.Value(t)) {
 			kept = append(kept, t)
 		}
 	}

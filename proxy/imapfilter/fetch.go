@@ -48,6 +48,7 @@ func judgeFetch(p *parser, j *judgement) error {
 					return errSyntax
 				}
 			case p.is("VANISHED"):
+				j.beyondView = "QRESYNC"
 			default:
 				return errSyntax
 			}
@@ -94,8 +95,9 @@ func fetchItem(p *parser, j *judgement) bool {
 	switch string(w) {
 	case "UID":
 		j.fetch.uid = true
-	case "FLAGS", "INTERNALDATE", "RFC822.SIZE", "MODSEQ", "EMAILID", "THREADID", "SAVEDATE",
-		"X-GM-MSGID", "X-GM-THRID", "X-GM-LABELS":
+	case "FLAGS", "INTERNALDATE", "RFC822.SIZE", "MODSEQ", "SAVEDATE":
+	case "EMAILID", "THREADID", "X-GM-MSGID", "X-GM-THRID", "X-GM-LABELS":
+		j.beyondView = "OBJECTID"
 	case "ENVELOPE", "BODY", "BODYSTRUCTURE", "RFC822.HEADER":
 		j.need(policy.Headers)
 	case "PREVIEW", "SNIPPET":

@@ -95,6 +95,7 @@ type admitted struct{ relay *relay }
 func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPConn, lines *lineReader, prefix string, special specialFolders) *relay {
 	r := &relay{
 		f: f, session: s, decision: s.Decision(), down: c, up: up, prefix: prefix, special: special,
+		view:   newView(s.Decision(), up.Capabilities),
 		signal: make(chan struct{}, 1),
 		over:   make(chan struct{}),
 	}
@@ -115,7 +116,8 @@ func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPCo
 // random bits, which no client can guess.
 func newPrefix() string { return "pn" + strings.ToLower(rand.Text()[:10]) + "-" }
 
-// offered returns the capabilities that a client is told after login.
-func offered(capabilities []string) string {
-	return strings.TrimPrefix(string(appendOffered(nil, []byte(strings.Join(capabilities, " ")))), " ")
+// offered returns the capabilities that a client is told after login, which are
+// those that are on the list.
+func offered(list, capabilities []string) string {
+	return strings.TrimPrefix(string(appendOffered(nil, list, []byte(strings.Join(capabilities, " ")))), " ")
 }

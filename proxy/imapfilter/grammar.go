@@ -63,6 +63,7 @@ func judgeSelect(p *parser, j *judgement) error {
 			switch {
 			case p.is("CONDSTORE"):
 			case p.is("QRESYNC"):
+				j.beyondView = "QRESYNC"
 				if !qresync(p) {
 					return errSyntax
 				}
@@ -176,6 +177,7 @@ func judgeList(p *parser, j *judgement) error {
 		switch {
 		case p.is("SUBSCRIBED"), p.is("CHILDREN"), p.is("SPECIAL-USE"):
 		case p.is("STATUS"):
+			j.beyondView = "LIST-STATUS"
 			if !p.words(statusItem) {
 				return errSyntax
 			}
@@ -207,7 +209,12 @@ func statusItem(w []byte) bool {
 func judgeStatus(p *parser, j *judgement) error {
 	j.need(policy.List)
 	var ok bool
-	if j.folder, ok = p.mailbox(); !ok || !p.words(statusItem) {
+	if j.folder, ok = p.mailbox(); !ok || !p.words(func(w []byte) bool {
+		if string(w) == "MAILBOXID" {
+			j.beyondView = "OBJECTID"
+		}
+		return statusItem(w)
+	}) {
 		return errSyntax
 	}
 	return p.end()
@@ -296,6 +303,7 @@ func judgeStore(p *parser, j *judgement) error {
 	case "X-GM-LABELS":
 		one = storeLabel
 		j.labels = true
+		j.beyondView = "X-GM-EXT-1"
 		j.need(policy.File)
 	default:
 		return errSyntax

@@ -52,6 +52,10 @@ const (
 	maxLocal = 4 << 10
 	// maxCollected is the largest answer to an own command that is held back.
 	maxCollected = 32 << 10
+	// maxKept is the longest line of an upstream that a view takes in, maxListed
+	// how many folders it knows at most.
+	maxKept   = 64 << 10
+	maxListed = 20000
 
 	// silence is how long a client may say nothing (RFC 9051 §5.4 asks for at
 	// least 30 minutes; IDLE clients return after 29).

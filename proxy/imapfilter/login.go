@@ -373,7 +373,7 @@ func (l *login) authenticate(ctx context.Context, user, authzid string, token br
 		session.End(&broker.End{Reason: broker.EndUpstreamFailed, Detail: string(broker.CodeOf(err))}, nil)
 		return nil, l.refused(tag, err)
 	}
-	if err := l.say("%s OK [CAPABILITY %s] logged in\r\n", tag, offered(in.relay.up.Capabilities)); err != nil {
+	if err := l.say("%s OK [CAPABILITY %s] logged in\r\n", tag, offered(in.relay.view.extensions(), in.relay.up.Capabilities)); err != nil {
 		closeNow(in.relay.up.Conn)
 		session.End(&broker.End{Reason: broker.EndClientClosed}, nil)
 		return nil, err
@@ -384,7 +384,7 @@ func (l *login) authenticate(ctx context.Context, user, authzid string, token br
 
 // connect logs in upstream for a session, unless it ends meanwhile.
 func (l *login) connect(ctx context.Context, session broker.LiveSession) (*admitted, error) {
-	if session.Decision().Restricted() {
+	if len(session.Decision().Slices) > 0 {
 		return nil, broker.Errorf(broker.Refused, "this mailbox is shown in part only, which Postern cannot do for IMAP here")
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

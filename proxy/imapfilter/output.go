@@ -11,14 +11,45 @@ import (
 
 // advance takes n framed octets along.
 func (u *upstreamSide) advance(n int) {
-	if u.collecting {
-		u.collected = append(u.collected, u.buf[u.start:u.start+n]...)
-		u.start += n
-		u.pass = u.start
-		u.collecting = len(u.collected) <= maxCollected
+	if u.fate != passes {
+		u.aside(n)
 		return
 	}
 	u.start += n
+}
+
+// fate is what becomes of a response.
+type fate uint8
+
+const (
+	// passes to the client as it came.
+	passes fate = iota
+	// collected until it is known whether it answers an own FETCH.
+	collected
+	// kept for the view, as a whole.
+	kept
+	// dropped by the view.
+	dropped
+)
+
+// aside takes n octets along that do not pass.
+func (u *upstreamSide) aside(n int) {
+	if u.fate != dropped && len(u.collected) <= maxKept {
+		u.collected = append(u.collected, u.buf[u.start:u.start+n]...)
+	}
+	u.start += n
+	u.pass = u.start
+	if u.fate == collected && len(u.collected) > maxCollected {
+		u.fate = passes
+	}
+}
+
+// setAside begins a response that does not pass. What is framed so far is the
+// client's.
+func (u *upstreamSide) setAside(f fate) error {
+	err := u.flush()
+	u.fate = f
+	return err
 }
 
 // drop leaves n octets out.
@@ -39,7 +70,7 @@ func (u *upstreamSide) replace(n int, instead []byte) error {
 
 // flush writes what is framed to the client.
 func (u *upstreamSide) flush() error {
-	if len(u.collected) > 0 && !u.collecting {
+	if len(u.collected) > 0 && u.fate == passes {
 		b := u.collected
 		u.collected = nil
 		if err := u.write(b); err != nil {
@@ -91,24 +122,21 @@ func (u *upstreamSide) writeJoined(b []byte) (int, error) {
 
 // beginCollecting holds a FETCH response back while an own FETCH is under way.
 func (u *upstreamSide) beginCollecting() {
-	if u.r.asked.Load() == nil {
-		return
+	if u.r.asked.Load() != nil {
+		_ = u.setAside(collected) // an error comes back with the next write
 	}
-	// What is framed so far belongs to the client.
-	_ = u.flush()
-	u.collecting = true
 }
 
 // endCollecting swallows the answer to an own FETCH and lets any other pass.
 func (u *upstreamSide) endCollecting() error {
-	if !u.collecting {
+	if u.fate != collected {
 		return nil
 	}
 	// What tells of flags is not for Postern alone.
 	if u.message.header && u.fetch.UID != 0 && u.record.identified(u, u.fetch.UID) && !u.fetch.Flags {
-		u.collecting, u.collected = false, nil
+		u.fate, u.collected = passes, nil
 		return nil
 	}
-	u.collecting = false
+	u.fate = passes
 	return u.flush()
 }

@@ -247,6 +247,8 @@ type judgement struct {
 	// fetch is what FETCH asks for; pushed is what NOTIFY does.
 	fetch  fetchItems
 	pushed []fetchItems
+	// beyondView names an extension that it uses and views withhold.
+	beyondView string
 }
 
 func (j *judgement) need(a policy.Actions) { j.needs |= a }

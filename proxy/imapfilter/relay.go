@@ -30,6 +30,8 @@ type relay struct {
 	// prefix begins the tags of Postern's own commands.
 	prefix  string
 	special specialFolders
+	// view is what a restricted session is shown; nil: everything.
+	view *view
 
 	client   clientSide
 	upstream upstreamSide
@@ -95,6 +97,8 @@ const (
 	hidden
 	// identifying is an own FETCH; its answers are held back.
 	identifying
+	// asked is a view's own command.
+	asked
 )
 
 func (c *inFlight) is(tag []byte) bool {

@@ -12,7 +12,7 @@ import (
 // judgeSearch: RFC 9051 §6.4.4, RFC 4731, RFC 5182, RFC 5267.
 func judgeSearch(p *parser, j *judgement) error {
 	j.need(policy.List)
-	if !returnOptions(p) {
+	if !returnOptions(p, j) {
 		return errSyntax
 	}
 	if p.is("CHARSET") {
@@ -26,7 +26,7 @@ func judgeSearch(p *parser, j *judgement) error {
 // judgeSort: RFC 5256 §3, RFC 5957, RFC 5267 §3.
 func judgeSort(p *parser, j *judgement) error {
 	j.need(policy.List)
-	if !returnOptions(p) {
+	if !returnOptions(p, j) {
 		return errSyntax
 	}
 	headers := false
@@ -63,7 +63,7 @@ func judgeThread(p *parser, j *judgement) error {
 	return searchProgram(p, j)
 }
 
-func returnOptions(p *parser) bool {
+func returnOptions(p *parser, j *judgement) bool {
 	if !p.is("RETURN") {
 		return true
 	}
@@ -72,9 +72,13 @@ func returnOptions(p *parser) bool {
 	}
 	for !p.take(imapwire.Close) {
 		switch {
-		case p.is("MIN"), p.is("MAX"), p.is("ALL"), p.is("COUNT"), p.is("SAVE"),
-			p.is("UPDATE"), p.is("CONTEXT"), p.is("RELEVANCY"):
+		case p.is("MIN"), p.is("MAX"), p.is("ALL"), p.is("COUNT"):
+		case p.is("SAVE"):
+			j.beyondView = "SEARCHRES"
+		case p.is("UPDATE"), p.is("CONTEXT"), p.is("RELEVANCY"):
+			j.beyondView = "CONTEXT"
 		case p.is("PARTIAL"):
+			j.beyondView = "CONTEXT"
 			if !p.at(imapwire.Atom) || !validSet(p.cmd.Value(p.toks[p.pos])) {
 				return false
 			}
@@ -133,7 +137,8 @@ func searchList(p *parser, j *judgement) bool {
 
 // simpleKey takes a key that holds no other.
 func simpleKey(p *parser, j *judgement) bool {
-	if _, ok := p.set(); ok {
+	if set, ok := p.set(); ok {
+		j.noteSaved(set)
 		return true
 	}
 	w, ok := p.keyword()
@@ -149,12 +154,16 @@ func simpleKey(p *parser, j *judgement) bool {
 	case "SENTBEFORE", "SENTON", "SENTSINCE":
 		j.need(policy.Headers)
 		return searchDate(p)
-	case "LARGER", "SMALLER", "OLDER", "YOUNGER", "X-GM-MSGID", "X-GM-THRID":
+	case "LARGER", "SMALLER", "OLDER", "YOUNGER":
+		return p.number()
+	case "X-GM-MSGID", "X-GM-THRID":
+		j.beyondView = "X-GM-EXT-1"
 		return p.number()
 	case "KEYWORD", "UNKEYWORD":
 		_, ok := p.flag()
 		return ok
 	case "EMAILID", "THREADID", "X-GM-LABELS":
+		j.beyondView = "OBJECTID"
 		return searchString(p)
 	case "BCC", "CC", "FROM", "SUBJECT", "TO":
 		j.need(policy.Headers)
@@ -168,9 +177,13 @@ func simpleKey(p *parser, j *judgement) bool {
 		return searchString(p)
 	case "TEXT", "X-GM-RAW": // which look in the header too
 		j.need(policy.Headers | policy.Read)
+		if string(w) == "X-GM-RAW" {
+			j.beyondView = "X-GM-EXT-1"
+		}
 		return searchString(p)
 	case "UID":
-		_, ok := p.set()
+		set, ok := p.set()
+		j.noteSaved(set)
 		return ok
 	case "MODSEQ":
 		return searchModSeq(p)
@@ -219,4 +232,11 @@ func searchModSeq(p *parser) bool {
 		}
 	}
 	return p.number()
+}
+
+// noteSaved notes that a set is the saved result of a search (RFC 5182).
+func (j *judgement) noteSaved(set []byte) {
+	if string(set) == "$" {
+		j.beyondView = "SEARCHRES"
+	}
 }

@@ -28,6 +28,13 @@ func (s *clientSide) appendCommand(entry *command, skip int) error {
 	if !j.allowed(s.r.decision) {
 		return s.swallowRefused(entry, j)
 	}
+	if s.r.view != nil {
+		if refusal, err := s.viewAppend(); err != nil {
+			return err
+		} else if refusal != "" {
+			return s.swallow("NO", refusal)
+		}
+	}
 	if err := s.barrier(); err != nil {
 		return err
 	}
@@ -93,6 +100,8 @@ func (s *clientSide) appendNext(j *judgement, skip, from int, catenate, utf8 boo
 			err = &imapwire.SyntaxError{Text: err.Error()}
 		} else if !j.allowed(s.r.decision) {
 			err = &imapwire.SyntaxError{Text: "the mailbox's owner did not grant you " + (j.needs &^ s.r.decision.Actions).String()}
+		} else if s.r.view != nil && j.uses&(usesCatenate|usesUTF8) != 0 {
+			err = &imapwire.SyntaxError{Text: "not offered where a part of the mailbox is shown"}
 		} else if missing := s.r.upstream.missing(j.uses); missing != "" {
 			err = &imapwire.SyntaxError{Text: "the mail server does not offer " + missing}
 		}

@@ -31,9 +31,10 @@ type upstreamSide struct {
 	section namedSection
 	record  recorder
 
-	// collecting holds back the answer to an own command.
-	collecting bool
-	collected  []byte
+	// fate is what becomes of the response at hand; collected is what was held
+	// back of it.
+	fate      fate
+	collected []byte
 
 	// selected is the folder that what comes belongs to; switched says that
 	// the SELECT under way has changed it, from before.
@@ -190,7 +191,7 @@ func (u *upstreamSide) ownWords() error {
 			return errOver
 		}
 		var words []byte
-		if u.state == atLine && !u.collecting {
+		if u.state == atLine && u.fate == passes {
 			words, r.local = r.local, nil
 			if words != nil {
 				r.signalLocked()
@@ -227,7 +228,7 @@ func (u *upstreamSide) sayBye() {
 	words := append(r.local, r.bye...)
 	r.local, r.bye = nil, ""
 	r.mu.Unlock()
-	if len(words) > 0 && u.state == atLine && !u.collecting && u.pass == u.start {
+	if len(words) > 0 && u.state == atLine && u.fate == passes && u.pass == u.start {
 		_ = u.write(words)
 	}
 	r.closeGently()
@@ -331,6 +332,9 @@ func (u *upstreamSide) beginLine() error {
 			return u.wordList(&resp)
 		}
 		u.state = inData
+		if u.r.view != nil {
+			return u.viewData(&resp)
+		}
 		return nil
 	case imapwire.ResponseStatus:
 		return u.status(&resp)
@@ -369,6 +373,9 @@ func (u *upstreamSide) data() error {
 		u.state = inLiteral
 	} else {
 		u.state = atLine
+		if u.fate != passes {
+			return u.endAside()
+		}
 	}
 	return nil
 }

@@ -92,6 +92,17 @@ func (c *Command) NewAtom(v string, space bool) Token {
 	return Token{Kind: Atom, Space: space, start: uint32(start), end: uint32(len(c.mem))}
 }
 
+// NewQuoted stores v in the command's memory and returns it as a quoted string.
+// It serves rewriting; v must be printable.
+func (c *Command) NewQuoted(v string, space bool) Token {
+	t := c.NewAtom(v, space)
+	t.Kind = Quoted
+	return t
+}
+
+// SetArg replaces the argument at index i.
+func (c *Command) SetArg(i int, t Token) { c.tokens[i] = t }
+
 // SetArgs replaces the arguments by a copy of tokens: the caller's memory must
 // not become the one that the next command is lexed into.
 func (c *Command) SetArgs(tokens []Token) { c.tokens = append(c.tokens[:0], tokens...) }

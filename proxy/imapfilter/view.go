@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"sync/atomic"
+
+	"github.com/postern-mail/postern/policy"
+)
+
+// view is what a session is shown whose decision hides folders. What is not
+// visible does not exist: names are looked up among those that the upstream
+// lists, and answers about folders are made of the visible ones alone, so that
+// they cannot depend on a hidden one. A name that is hidden and one that nobody
+// bears get the same answer, which costs the upstream the same.
+//
+// The list of folders belongs to the client's goroutine. Sessions that are
+// shown everything have no view.
+type view struct {
+	decision *policy.Decision
+	list     folderList
+	// listed says that the list was read, stale that it is to be read again
+	// before the next command that allows it.
+	listed, stale bool
+	// lists are the upstream's commands that tell its folders.
+	lists [2]string
+	// answer gathers what the own command under way is answered.
+	answer atomic.Pointer[ownAnswer]
+	// shown are the names of visible folders, as the upstream writes them.
+	shown atomic.Pointer[map[string]*listed]
+}
+
+// newView returns the view that a decision calls for; nil: it hides nothing.
+func newView(d *policy.Decision, capabilities []string) *view {
+	if !d.Restricted() {
+		return nil
+	}
+	v := &view{decision: d, lists: [2]string{`LIST "" "*"`, `LSUB "" "*"`}}
+	switch {
+	case onListOf(capabilities, "SPECIAL-USE"):
+		v.lists[0] += " RETURN (SPECIAL-USE)"
+	case onListOf(capabilities, "XLIST"):
+		v.lists[0] = `XLIST "" "*"`
+	}
+	return v
+}
+
+// viewExtensions are what a view models of the command table's extensions. The
+// others are withheld: they would tell of hidden folders and messages, or need
+// Postern to model more than is worth while.
+var viewExtensions = []string{
+	"IMAP4REV1", "IDLE", "CONDSTORE", "ENABLE", "MOVE", "UIDPLUS", "UNSELECT", "NAMESPACE", "CHILDREN", "ID",
+	"LIST-EXTENDED", "SPECIAL-USE", "ESEARCH", "ESORT", "SORT", "SORT=DISPLAY", "THREAD=*", "WITHIN",
+	"I18NLEVEL=*", "MULTIAPPEND", "BINARY", "LITERAL+", "LITERAL-", "SASL-IR", "PREVIEW", "PREVIEW=*",
+	"SNIPPET", "SNIPPET=*", "SAVEDATE", "STATUS=SIZE", "APPENDLIMIT", "APPENDLIMIT=*",
+}
+
+// viewCommands are commands that a view withholds.
+var viewCommands = map[string]bool{
+	"XLIST": true, "NOTIFY": true, "CANCELUPDATE": true, "REPLACE": true, "UID REPLACE": true, "GETQUOTA": true, "GETQUOTAROOT": true,
+}
+
+// viewCodes are response codes that a view withholds, beyond those that never
+// pass.
+var viewCodes = []string{"MAILBOXID", "BADURL", "HASCHILDREN", "NOTIFICATIONOVERFLOW", "BADEVENT", "NOUPDATE", "NOTSAVED"}
+
+// extensions returns what the session is offered of what its upstream has.
+func (v *view) extensions() []string {
+	if v == nil {
+		return offeredExtensions
+	}
+	return viewExtensions
+}
+
+// passesCode reports whether a response code may reach the client.
+func (v *view) passesCode(name []byte) bool {
+	return onList(passedCodes, name) && (v == nil || !onList(viewCodes, name))
+}
+
+// enableable returns what ENABLE may name.
+func (v *view) enableable() []string {
+	if v == nil {
+		return enableable
+	}
+	return []string{"CONDSTORE"}
+}
+
+// ownAnswer is what the upstream answers a command of Postern's own.
+type ownAnswer struct {
+	// lines are its data, each with its literals.
+	lines [][]byte
+	good  bool
+	// code, args and text are those of the tagged answer.
+	code, args, text string
+}
+
+func onListOf(capabilities []string, name string) bool {
+	for _, c := range capabilities {
+		if onList([]string{name}, []byte(c)) {
+			return true
+		}
+	}
+	return false
+}
