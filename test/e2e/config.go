@@ -26,6 +26,7 @@ workstations:
   embedded_ca: workstation-ca
 api:
   socket: %s
+  listen: "127.0.0.1:%d"
 metrics:
   address: %s
 log:
@@ -33,7 +34,7 @@ log:
 drain:
   timeout: 2s
 `, p.options.Node, p.IMAPSPort, p.IMAPPort, p.SubmissionsPort, p.SubmissionPort,
-		filepath.Base(p.Socket), strings.TrimPrefix(p.MetricsURL, "http://"))
+		filepath.Base(p.Socket), p.APIPort, strings.TrimPrefix(p.MetricsURL, "http://"))
 	if p.options.StorePath != "" {
 		fmt.Fprintf(&b, "state:\n  sqlite: %q\n", p.options.StorePath)
 	}

@@ -66,7 +66,7 @@ type server struct {
 	// 127.0.0.1: what mail clients must trust.
 	CAFile string
 	// The listeners' ports on 127.0.0.1.
-	IMAPSPort, IMAPPort, SubmissionsPort, SubmissionPort uint16
+	IMAPSPort, IMAPPort, SubmissionsPort, SubmissionPort, APIPort uint16
 	// MetricsURL has /metrics, /healthz and /readyz below it.
 	MetricsURL string
 	// LogFile is what the server writes to standard output and error, over all
@@ -114,6 +114,7 @@ func StartPostern(t testing.TB, options Options) *Postern {
 func (p *Postern) choosePorts() {
 	p.IMAPSPort, p.IMAPPort = servers.FreePort(p.t), servers.FreePort(p.t)
 	p.SubmissionsPort, p.SubmissionPort = servers.FreePort(p.t), servers.FreePort(p.t)
+	p.APIPort = servers.FreePort(p.t)
 	p.MetricsURL = fmt.Sprintf("http://127.0.0.1:%d", servers.FreePort(p.t))
 }
 
@@ -277,6 +278,15 @@ func (p *Postern) CLIInput(stdin string, args ...string) string {
 func (p *Postern) TryCLI(stdin string, args ...string) (stdout, stderr string, code int) {
 	p.t.Helper()
 	return p.exec(stdin, append([]string{"--socket", p.Socket}, args...)...)
+}
+
+// Remote runs a management command over TLS, with the token in a file (none if
+// it is empty), as somebody elsewhere does.
+func (p *Postern) Remote(tokenFile, stdin string, args ...string) (stdout, stderr string, code int) {
+	p.t.Helper()
+	return p.exec(stdin, append([]string{
+		"--server", fmt.Sprintf("127.0.0.1:%d", p.APIPort), "--ca", p.CAFile, "--token-file", tokenFile,
+	}, args...)...)
 }
 
 func (p *Postern) run(stdin string, args ...string) string {
