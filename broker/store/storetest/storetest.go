@@ -15,6 +15,8 @@ type Store interface {
 	broker.State
 	broker.EventStore
 	broker.SendingCounts
+	broker.People
+	broker.FirmState
 	Close() error
 }
 
@@ -40,6 +42,10 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"RevokeDelegation", testRevokeDelegation},
 		{"AssignmentWithinDelegation", testAssignmentWithinDelegation},
 		{"MaxAgents", testMaxAgents},
+		{"People", testPeople},
+		{"Never5Claim", testNever5Claim},
+		{"ExpiredClaim", testExpiredClaim},
+		{"FirmState", testFirmState},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},
