@@ -26,8 +26,13 @@ const (
 	// DefaultSubmissions is how many submission sessions a mailbox may have.
 	DefaultSubmissions = 10
 	// LeaseTime is how long sessions outlive the last time that the state
-	// could be read (design, section 3).
-	LeaseTime = 15 * time.Second
+	// could be read, and the node's lease prolonged (design, section 3), when
+	// the configuration does not say. MinLeaseTime leaves room for a few
+	// attempts.
+	LeaseTime    = 15 * time.Second
+	MinLeaseTime = 4 * time.Second
+	// renewals is how often a lease is prolonged while it lasts.
+	renewals = 5
 	// PollInterval is how often the policy revision is read: notices can be
 	// lost. The half of a second leaves the other half for what follows.
 	PollInterval = 500 * time.Millisecond
@@ -86,6 +91,11 @@ type Config struct {
 	Connections int
 	Reserved    int
 	Submissions int
+	// Leases keep the nodes' leases where several share the state; nil: this
+	// node is alone, and that it can read the state is its lease.
+	Leases broker.Leases
+	// Lease takes the place of LeaseTime; 0: LeaseTime.
+	Lease time.Duration
 	// Guardrails forbid above all delegations; nil: nothing.
 	Guardrails *policy.Guardrails
 	Logger     *zap.Logger
@@ -108,6 +118,8 @@ type Manager struct {
 	reserved    int
 	submissions int
 	guardrails  *policy.Guardrails
+	leases      broker.Leases
+	lease       time.Duration
 
 	tokens  tokens
 	metrics *metrics
@@ -148,6 +160,8 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.New("session: the token key must have 32 octets")
 	case c.Node == "":
 		return nil, errors.New("session: the node has no name")
+	case c.Lease != 0 && c.Lease < MinLeaseTime:
+		return nil, errors.New("session: the lease is too short")
 	case c.Connections < 0 || c.Submissions < 0:
 		return nil, errors.New("session: a budget is negative")
 	}
@@ -158,6 +172,8 @@ func New(c Config) (*Manager, error) {
 		reserved:    max(orDefault(c.Reserved, DefaultReserved), 0),
 		submissions: orDefault(c.Submissions, DefaultSubmissions),
 		guardrails:  c.Guardrails,
+		leases:      c.Leases,
+		lease:       orDefault(c.Lease, LeaseTime),
 		tokens:      newTokens(c.TokenKey),
 		ready:       make(chan struct{}),
 		live:        make(map[broker.ID]*live),
@@ -175,7 +191,7 @@ func New(c Config) (*Manager, error) {
 	return m, nil
 }
 
-func orDefault(n, otherwise int) int {
+func orDefault[T int | time.Duration](n, otherwise T) T {
 	if n == 0 {
 		return otherwise
 	}

@@ -18,12 +18,15 @@
 //   - Ending is the cancellation of the session's context and nothing else: it
 //     waits for no I/O, no client, and no lock that is held across either.
 //   - What cannot be decided is refused: new sessions at once, live ones when
-//     the state has been unreadable for LeaseTime.
+//     the state has been unreadable, or the node's lease not prolonged, for the
+//     lease's time. Where nodes are several, a node without a lease lets nobody
+//     in, and has no session that it had before.
 //   - Whatever is wrong with a token, a certificate or their combination, the
 //     client is told the same after the same time.
 //   - A credential is read for one login upstream and wiped in every path.
 //
-// Goroutines: Run's own, which alone decides anew, and the timers of sessions
-// and of the lease. proxy calls Open and the LiveSession; httpapi calls Live,
-// EndSession and NewToken; cmd/postern calls New, Run and Drain.
+// Goroutines: Run's own, which alone decides anew; one that ends the sessions
+// of nodes whose lease is over; and the timers of sessions and of the lease.
+// proxy calls Open and the LiveSession; httpapi calls Live, EndSession and
+// NewToken; cmd/postern calls New, Run and Drain.
 package session

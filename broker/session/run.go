@@ -19,9 +19,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return errors.New("session: Run was called twice")
 	}
-	w := &watch{Manager: m}
-	w.lease = time.AfterFunc(LeaseTime, m.lapse)
-	defer w.lease.Stop()
+	w := &watch{Manager: m, holder: broker.NewID()}
+	w.end = time.AfterFunc(m.lease, m.lapse)
+	defer w.end.Stop()
+	defer m.reap(ctx)()
 	unsubscribe := m.state.Subscribe(m.notices.add)
 	defer unsubscribe()
 	tick := time.NewTicker(PollInterval)
@@ -45,7 +46,13 @@ func (m *Manager) Run(ctx context.Context) error {
 // watch is what Run's goroutine keeps to itself.
 type watch struct {
 	*Manager
-	lease *time.Timer
+	// end is the end of the lease, as this process counts.
+	end *time.Timer
+	// holder is this process; held says that it has the node's lease, and asked
+	// when it last began to prolong it. took says that it ever had it.
+	holder     broker.ID
+	held, took bool
+	asked      time.Time
 	// swept says that what a dead process of this node left was marked.
 	swept bool
 	// seen is the revision up to which every session was decided; behind says
@@ -61,13 +68,16 @@ func (w *watch) poll(ctx context.Context) {
 	w.expireAll()
 	began := time.Now()
 	revision, err := w.readRevision(ctx)
+	if err == nil {
+		err = w.hold(ctx, began)
+	}
 	if err == nil && !w.swept {
 		err = w.sweep(ctx)
 	}
 	if err != nil {
 		w.metrics.stateFailures.Inc()
 		if ctx.Err() == nil {
-			w.logger.Error("the state cannot be read: sessions end if this lasts", zap.Error(err), zap.Duration("lease", LeaseTime))
+			w.logger.Error("the state cannot be read, or the lease not prolonged: sessions end if this lasts", zap.Error(err), zap.Duration("lease", w.lease))
 		}
 		w.behind = true
 		return
@@ -81,7 +91,7 @@ func (w *watch) poll(ctx context.Context) {
 		w.pass(ctx, w.viewAt(revision), w.sessions(nil), time.Time{})
 		w.reached(revision)
 	}
-	w.renew(began)
+	w.renew()
 }
 
 // sweep marks, once, the sessions that a dead process of this node's name left
@@ -108,10 +118,10 @@ func (w *watch) readRevision(ctx context.Context) (int64, error) {
 
 // renew prolongs the lease from the moment at which the state was asked, and
 // opens the gate.
-func (w *watch) renew(asked time.Time) {
+func (w *watch) renew() {
 	w.mu.Lock()
 	w.lapsed = false
-	w.lease.Reset(LeaseTime - time.Since(asked))
+	w.end.Reset(w.lease - time.Since(w.asked))
 	w.mu.Unlock()
 	select {
 	case <-w.ready:
@@ -212,7 +222,7 @@ func (w *watch) postpone(s *live, now time.Time) {
 	if s.undecided.IsZero() {
 		s.undecided = now
 	}
-	if now.Sub(s.undecided) >= LeaseTime-PollInterval {
+	if now.Sub(s.undecided) >= w.lease-PollInterval {
 		s.kill(&broker.End{Reason: broker.EndLease, Text: textLease, Detail: "the state could not be read"}, w.system())
 	}
 }

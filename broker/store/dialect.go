@@ -13,6 +13,9 @@ type dialect interface {
 	// commit returns nil only when the transaction is durable.
 	commit(t *tx) error
 	rollback(t *tx) error
+	// clock is the database's time in microseconds since 1970, which all nodes
+	// share.
+	clock(t *tx) (int64, error)
 	// head selects number and next_seq of the log of a firm, $1, and keeps
 	// others from changing them.
 	head() string

@@ -70,6 +70,14 @@ func (d *postgresDialect) commit(t *tx) error {
 
 func (d *postgresDialect) rollback(t *tx) error { return t.simply("ROLLBACK") }
 
+func (*postgresDialect) clock(t *tx) (now int64, err error) {
+	rows, err := t.query(`SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint`)
+	if err != nil {
+		return 0, err
+	}
+	return now, scanOne(rows, &now)
+}
+
 func (*postgresDialect) head() string {
 	return `SELECT number, next_seq FROM logs WHERE firm_id = $1 FOR UPDATE`
 }

@@ -59,30 +59,40 @@ func sessions(q querier, query string, args ...any) ([]*broker.Session, error) {
 // EndStaleSessions ends the sessions that a node left open when it died, each
 // with its session.end event, and returns how many they were.
 func (s *Store) EndStaleSessions(ctx context.Context, node string) (int, error) {
-	n := 0
-	err := s.write(ctx, func(t *tx) error {
-		stale, err := sessions(t.query, `SELECT doc, ended_at, end_reason FROM sessions
-			WHERE node = $1 AND ended_at IS NULL ORDER BY id`, node)
-		if err != nil {
+	total := 0
+	for {
+		var n int
+		err := s.write(ctx, func(t *tx) (err error) {
+			n, err = t.endStale(node, `SELECT doc, ended_at, end_reason FROM sessions
+				WHERE node = $1 AND ended_at IS NULL ORDER BY id LIMIT $2`, node, stalePerStep)
 			return err
+		})
+		if err != nil {
+			return total, err
 		}
-		for _, x := range stale {
-			if err := t.appendEvent(&broker.Event{
-				Type: broker.EventSessionEnd, Actor: broker.Actor{Kind: "system", Name: node},
-				FirmID: x.FirmID, SessionID: x.ID, AgentID: x.AgentID,
-				WorkstationID: x.WorkstationID, MailboxID: x.MailboxID,
-				Data: broker.SessionEnd{Reason: broker.EndStale, OpenedAt: x.OpenedAt},
-			}); err != nil {
-				return err
-			}
+		if total += n; n < stalePerStep {
+			return total, nil
 		}
-		n = len(stale)
-		return nil
-	})
+	}
+}
+
+// endStale ends the sessions that a query finds, in the name of a node.
+func (t *tx) endStale(by, query string, args ...any) (int, error) {
+	stale, err := sessions(t.query, query, args...)
 	if err != nil {
 		return 0, err
 	}
-	return n, nil
+	for _, x := range stale {
+		if err := t.appendEvent(&broker.Event{
+			Type: broker.EventSessionEnd, Actor: broker.Actor{Kind: "system", Name: by},
+			FirmID: x.FirmID, SessionID: x.ID, AgentID: x.AgentID,
+			WorkstationID: x.WorkstationID, MailboxID: x.MailboxID,
+			Data: broker.SessionEnd{Reason: broker.EndStale, OpenedAt: x.OpenedAt},
+		}); err != nil {
+			return 0, err
+		}
+	}
+	return len(stale), nil
 }
 
 const selectRevision = `SELECT revision FROM policy WHERE one = 1`

@@ -136,6 +136,9 @@ func (sqliteDialect) rollback(t *tx) error {
 	return err
 }
 
+// clock is this machine's: whoever shares a file is on it.
+func (sqliteDialect) clock(t *tx) (int64, error) { return t.now.UnixMicro(), nil }
+
 func (sqliteDialect) head() string { return `SELECT number, next_seq FROM logs WHERE firm_id = $1` }
 
 func (sqliteDialect) unkeyed() string {

@@ -163,6 +163,7 @@ type LimitsConfig struct {
 type StateConfig struct {
 	SQLite     string            `yaml:"sqlite"`
 	PostgreSQL *PostgreSQLConfig `yaml:"postgresql"`
+	Lease      duration          `yaml:"lease"`
 }
 
 // PostgreSQLConfig is broker/store's.
@@ -260,6 +261,7 @@ func (c *Config) complete(dir string) {
 	if c.Node == "" {
 		c.Node, _ = os.Hostname() // empty on failure, which validation reports
 	}
+	setDefault(&c.State.Lease, duration(session.LeaseTime))
 	setDefault(&c.Workstations.CertificateValidity, duration(workstationca.DefaultValidity))
 	setDefault(&c.Upstream.DialTimeout, duration(upstream.DefaultDialTimeout))
 	setDefault(&c.Upstream.LoginTimeout, duration(upstream.DefaultLoginTimeout))

@@ -82,7 +82,7 @@ func TestExampleConfigShowsDefaults(t *testing.T) {
 	if plain.Limits != c.Limits {
 		t.Errorf("limits: the defaults are %+v, the example says %+v", plain.Limits, c.Limits)
 	}
-	if plain.Log != c.Log || plain.Drain != c.Drain || plain.State.SQLite != c.State.SQLite {
+	if plain.Log != c.Log || plain.Drain != c.Drain || plain.State.SQLite != c.State.SQLite || plain.State.Lease != c.State.Lease {
 		t.Errorf("log, drain or state: the example does not show the defaults")
 	}
 	if plain.Upstream.DialTimeout != c.Upstream.DialTimeout || plain.Upstream.LoginTimeout != c.Upstream.LoginTimeout {

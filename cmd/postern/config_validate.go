@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/workstationca"
 )
 
@@ -133,6 +134,7 @@ func (v *validator) limits(c *LimitsConfig) {
 
 func (v *validator) state(c *StateConfig) {
 	v.check((c.SQLite == "") != (c.PostgreSQL == nil), "state", "give exactly one of sqlite and postgresql")
+	v.between("state.lease", c.Lease, session.MinLeaseTime, time.Minute)
 	if c.PostgreSQL != nil {
 		v.check(c.PostgreSQL.DSN != "", "state.postgresql.dsn",
 			`give a connection string, such as "host=db.example dbname=postern user=postern sslmode=verify-full"`)

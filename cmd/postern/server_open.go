@@ -88,6 +88,8 @@ func (s *server) openManager(context.Context) error {
 		Node:        s.config.Node,
 		Connections: s.config.Limits.MailboxConnections,
 		Submissions: s.config.Limits.MailboxSubmissions,
+		Leases:      s.leases(),
+		Lease:       time.Duration(s.config.State.Lease),
 		Guardrails:  guardrails,
 		Logger:      s.logger.Named("session"),
 		Registerer:  s.registry,

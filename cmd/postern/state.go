@@ -16,6 +16,14 @@ func (c *Config) postgreSQL() *store.PostgreSQL {
 	return &store.PostgreSQL{DSN: p.DSN, PasswordFile: p.PasswordFile}
 }
 
+// leases are kept where nodes may be several.
+func (s *server) leases() broker.Leases {
+	if s.config.State.PostgreSQL == nil {
+		return nil
+	}
+	return s.store
+}
+
 // stateKey is the key that errors of the state are about.
 func (c *Config) stateKey() string {
 	if c.State.PostgreSQL != nil {

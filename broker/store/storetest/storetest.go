@@ -14,6 +14,7 @@ import (
 type Store interface {
 	broker.State
 	broker.EventStore
+	broker.Leases
 	broker.SendingCounts
 	broker.People
 	broker.FirmState
@@ -58,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Queries", testQueries},
 		{"Sessions", testSessions},
 		{"StaleSessions", testStaleSessions},
+		{"Leases", testLeases},
 		{"SubscribeCancel", testSubscribeCancel},
 		{"ChangesInRevisionOrder", testChangesInOrder},
 		{"CallersKeepTheirs", testCallersKeepTheirs},
