@@ -91,7 +91,7 @@ var changeVerbs = map[string][]string{
 	"workstation":  {"created", "updated", "deleted"},
 	"site":         {"created", "updated", "deleted"},
 	"delegation":   {"created", "updated", "revoked"},
-	"assignment":   {"created", "updated", "revoked"},
+	"assignment":   {"created", "updated", "approved", "revoked"},
 	"app-password": {"created", "revoked"},
 	"lock":         {"created", "removed"},
 	"person":       {"created", "removed"},

@@ -18,6 +18,9 @@ type Firm struct {
 	// Contact is whom a refused agent is told to ask.
 	Contact   string    `json:"contact,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
+	// Domains are what the firm's people may give its mailboxes addresses in: a
+	// domain, or one whole address. They are the BPO's word.
+	Domains []string `json:"domains,omitempty"`
 	// ClaimedAt is when its first admin redeemed the claim. Until then the
 	// BPO's admins act for the firm; from then on, only its own do.
 	ClaimedAt time.Time `json:"claimed_at,omitzero"`
@@ -141,8 +144,11 @@ type Delegation struct {
 	FirmID    ID           `json:"firm_id"`
 	MailboxID ID           `json:"mailbox_id"`
 	Terms     policy.Terms `json:"terms"`
-	CreatedAt time.Time    `json:"created_at"`
-	RevokedAt time.Time    `json:"revoked_at,omitzero"`
+	// ApproveAgents says that an agent who is assigned waits for the firm's
+	// approval.
+	ApproveAgents bool      `json:"approve_agents,omitempty"`
+	CreatedAt     time.Time `json:"created_at"`
+	RevokedAt     time.Time `json:"revoked_at,omitzero"`
 }
 
 // Assignment puts one agent on a delegation, with terms equal or narrower.
@@ -153,8 +159,10 @@ type Assignment struct {
 	MailboxID    ID           `json:"mailbox_id"`
 	AgentID      ID           `json:"agent_id"`
 	Terms        policy.Terms `json:"terms"`
-	CreatedAt    time.Time    `json:"created_at"`
-	RevokedAt    time.Time    `json:"revoked_at,omitzero"`
+	// Pending says that it waits for the firm's approval, and opens nothing.
+	Pending   bool      `json:"pending,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 }
 
 // AppPassword is a random token of 160 bits that names one agent.

@@ -32,10 +32,16 @@ type Actor struct {
 //
 // Deleting a thing that others need is Conflict, and says what needs it.
 //
+// A firm's people give its mailboxes no address outside of the firm's domains:
+// Refused, whether the address is anybody's or not.
+//
 // Once a firm was claimed, its mailboxes, credentials and delegations are its
 // own people's affair: what an admin of the BPO tries there is Refused.
 type State interface {
 	CreateFirm(ctx context.Context, by Actor, f *Firm) error
+	// UpdateFirm changes the contact and the domains alone. The contact of a
+	// claimed firm is its own people's affair.
+	UpdateFirm(ctx context.Context, by Actor, f *Firm) error
 	Firm(ctx context.Context, id ID) (*Firm, error)
 	Firms(ctx context.Context) ([]*Firm, error)
 
@@ -74,7 +80,8 @@ type State interface {
 	Sites(ctx context.Context) ([]*Site, error)
 
 	CreateDelegation(ctx context.Context, by Actor, d *Delegation) error
-	// UpdateDelegation changes the terms alone; a revoked one is Conflict.
+	// UpdateDelegation changes the terms and ApproveAgents alone; a revoked one
+	// is Conflict.
 	UpdateDelegation(ctx context.Context, by Actor, d *Delegation) error
 	// RevokeDelegation ends it and its assignments; once revoked it stays so,
 	// and revoking again is no error.
@@ -82,10 +89,14 @@ type State interface {
 	Delegation(ctx context.Context, id ID) (*Delegation, error)
 	Delegations(ctx context.Context) ([]*Delegation, error)
 
+	// CreateAssignment sets Pending as the delegation demands.
 	CreateAssignment(ctx context.Context, by Actor, a *Assignment) error
 	// UpdateAssignment changes the terms alone, within what the delegation
 	// allows now; a revoked one is Conflict.
 	UpdateAssignment(ctx context.Context, by Actor, a *Assignment) error
+	// ApproveAssignment ends Pending; approving again is no error, and a
+	// revoked one is Conflict. It is the firm's affair.
+	ApproveAssignment(ctx context.Context, by Actor, id ID) error
 	RevokeAssignment(ctx context.Context, by Actor, id ID) error
 	Assignment(ctx context.Context, id ID) (*Assignment, error)
 	Assignments(ctx context.Context) ([]*Assignment, error)

@@ -13,7 +13,7 @@ import (
 //
 // A refusal's text is a whole sentence that an agent understands; the caller
 // adds whom to ask. Of several reasons the first of this order is given:
-// locked, revoked, expired, not yet valid, hours, site, workstation class, no
+// locked, revoked, not approved yet, expired, not yet valid, hours, site, workstation class, no
 // actions, guardrail. Ends are exclusive: at NotAfter itself the terms no longer hold,
 // and at a lock's Until it no longer locks.
 func Decide(in *Input) (*Decision, *Refusal) {
@@ -27,6 +27,8 @@ func Decide(in *Input) (*Decision, *Refusal) {
 		return nil, &Refusal{ReasonRevoked, "The firm has withdrawn access to this mailbox."}
 	case in.AssignmentRevoked:
 		return nil, &Refusal{ReasonRevoked, "You are no longer assigned to this mailbox."}
+	case in.AssignmentPending:
+		return nil, &Refusal{ReasonPending, "The firm has not approved you for this mailbox yet."}
 	}
 	until := earlierEnd(in.Delegation.NotAfter, in.Assignment.NotAfter)
 	if !until.IsZero() && !in.Now.Before(until) {

@@ -103,6 +103,7 @@ func TestDecideRefuses(t *testing.T) {
 			in.Locks, in.DelegationRevoked = []policy.Lock{{Message: "m"}}, true
 		}, policy.ReasonLocked, "m"},
 		{"delegation revoked", func(in *policy.Input) { in.DelegationRevoked = true }, policy.ReasonRevoked, "withdrawn"},
+		{"assignment pending", func(in *policy.Input) { in.AssignmentPending = true }, policy.ReasonPending, "not approved"},
 		{"assignment revoked", func(in *policy.Input) { in.AssignmentRevoked = true }, policy.ReasonRevoked, "no longer assigned"},
 		{"delegation not yet valid", func(in *policy.Input) { in.Delegation.NotBefore = now.Add(1) }, policy.ReasonNotYetValid, "begins on 2 March 2026 at 09:00 UTC"},
 		{"assignment not yet valid", func(in *policy.Input) { in.Assignment.NotBefore = now.Add(1) }, policy.ReasonNotYetValid, "begins on"},

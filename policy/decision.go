@@ -13,6 +13,8 @@ type Input struct {
 	DelegationRevoked bool
 	Assignment        Terms
 	AssignmentRevoked bool
+	// AssignmentPending says that it waits for the firm's approval.
+	AssignmentPending bool
 	// Site is the id of the site that the session comes from; empty: none.
 	Site string
 	// HardwareKey says that the workstation's class is hardware.
@@ -108,6 +110,7 @@ func (r *Refusal) Error() string { return r.Reason + ": " + r.Text }
 const (
 	ReasonLocked      = "locked"
 	ReasonRevoked     = "revoked"
+	ReasonPending     = "pending"
 	ReasonNotYetValid = "not-yet-valid"
 	ReasonExpired     = "expired"
 	ReasonHours       = "hours"

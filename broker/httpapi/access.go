@@ -63,6 +63,7 @@ func rules() map[string]rule {
 		"list-firms":   {"firms", everyone},
 		"create-firm":  {"firms", admin},
 		"get-firm":     {"firms", everyone},
+		"update-firm":  {"firms", admin | firmAdmin},
 		"create-claim": {"firms", admin},
 		"redeem-claim": {"firms", anyone},
 
@@ -87,11 +88,12 @@ func rules() map[string]rule {
 		"revoke-delegation":  {"delegations", admin | firmAdmin},
 		"revoke-delegations": {"delegations", admin | firmAdmin},
 
-		"list-assignments":  {"assignments", everyone},
-		"create-assignment": {"assignments", admin},
-		"get-assignment":    {"assignments", everyone},
-		"update-assignment": {"assignments", admin},
-		"revoke-assignment": {"assignments", admin | firmAdmin},
+		"list-assignments":   {"assignments", everyone},
+		"create-assignment":  {"assignments", admin},
+		"get-assignment":     {"assignments", everyone},
+		"update-assignment":  {"assignments", admin},
+		"approve-assignment": {"assignments", admin | firmAdmin},
+		"revoke-assignment":  {"assignments", admin | firmAdmin},
 
 		"list-agents":  {"agents", everyone},
 		"create-agent": {"agents", admin},

@@ -35,6 +35,7 @@ var mayCall = map[string]string{
 	"revoke-delegations": "admin firm-admin",
 	"list-assignments":   "admin auditor firm-admin firm-auditor", "get-assignment": "admin auditor firm-admin firm-auditor",
 	"create-assignment": "admin", "update-assignment": "admin", "revoke-assignment": "admin firm-admin",
+	"approve-assignment": "admin firm-admin", "update-firm": "admin firm-admin",
 	"list-agents": "admin auditor firm-admin firm-auditor", "get-agent": "admin auditor firm-admin firm-auditor",
 	"create-agent": "admin", "update-agent": "admin", "delete-agent": "admin",
 	"list-app-passwords": "admin auditor", "get-app-password": "admin auditor",
@@ -143,6 +144,8 @@ func TestNever5BPOCannotSpeakForAClaimedFirm(t *testing.T) {
 		{"PATCH", "/v1/delegations/" + own["delegation"], `{"terms":{"actions":["list"]}}`},
 		{"POST", "/v1/delegations/" + own["delegation"] + "/revoke", ""},
 		{"POST", "/v1/firms/" + own["firm"] + "/revoke-delegations", ""},
+		{"PATCH", "/v1/firms/" + own["firm"], `{"contact":"mallory@evil.example"}`},
+		{"POST", "/v1/assignments/" + own["assignment"] + "/approve", ""},
 	}
 	c.world.Upstream.Accept("s3cret")
 	log := func() int {
@@ -183,7 +186,7 @@ func TestNever5BPOCannotSpeakForAClaimedFirm(t *testing.T) {
 		t.Error("a credential was tried")
 	}
 	// The same, by the firm's own admin.
-	for _, affair := range slices.Concat(affairs[:2], affairs[4:]) {
+	for _, affair := range slices.Concat(affairs[:2], affairs[4:len(affairs)-1]) {
 		body := affair.body
 		if affair.path == "/v1/mailboxes" {
 			body = strings.Replace(body, `"firm":"Acme Pumps",`, "", 1)
@@ -220,7 +223,7 @@ func TestNever5AnotherFirmIsNotThere(t *testing.T) {
 			t.Fatalf("%s has several parameters", o.id)
 		}
 		body := map[string]string{
-			"update-mailbox": `{}`, "set-credential": `{"kind":"password","secret":"x"}`, "update-delegation": `{"terms":{}}`,
+			"update-mailbox": `{}`, "update-firm": `{}`, "set-credential": `{"kind":"password","secret":"x"}`, "update-delegation": `{"terms":{}}`,
 		}[o.id]
 		add(reference{o.method, parameter.ReplaceAllString(o.path, "%s"), body}, names[0][1], names[0][1]+"-name")
 	}
@@ -325,7 +328,7 @@ func (c *client) twoFirms() *twoFirms {
 // furnish makes a firm with all that it can have.
 func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, person string) {
 	c.t.Helper()
-	firm := ok[httpapi.FirmCreated](c, "POST", "/v1/firms", `{"name":"`+name+`"}`)
+	firm := ok[httpapi.FirmCreated](c, "POST", "/v1/firms", `{"name":"`+name+`","domains":["`+domain+`"]}`)
 	status, _, answer := c.anonymous("POST", "/v1/claims/redeem", "", `{"claim":"`+firm.Claim.Claim+`","name":"`+person+`"}`)
 	var redeemed httpapi.ClaimRedeemed
 	if err := json.Unmarshal(answer, &redeemed); err != nil || status != http.StatusOK {
@@ -347,5 +350,75 @@ func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, pe
 		"person": string(redeemed.Person.ID), "person-name": person, "token": string(redeemed.Token.APIToken.ID), "session": string(s.ID),
 	} {
 		refs[kind] = ref
+	}
+}
+
+// TestFirmApprovesEachAgent: where the firm demands it, an agent opens nothing
+// before its admin has approved him, and the BPO cannot do it in his place.
+func TestFirmApprovesEachAgent(t *testing.T) {
+	c := start(t)
+	firms := c.twoFirms()
+	firm := firms.tokens["firm-admin"]
+	d := okAs[httpapi.DelegationUpdated](c, firm, "PATCH", "/v1/delegations/"+firms.own["delegation"], `{"approve_agents":true}`)
+	if !d.Delegation.ApproveAgents {
+		t.Fatalf("delegation %+v", d.Delegation)
+	}
+	if a := ok[httpapi.Assignment](c, "GET", "/v1/assignments/"+firms.own["assignment"], ""); a.State != httpapi.GrantActive {
+		t.Errorf("who was assigned before is %s", a.State)
+	}
+	ok[broker.Agent](c, "POST", "/v1/agents", `{"name":"new"}`)
+	a := ok[httpapi.Assignment](c, "POST", "/v1/assignments", `{"agent":"new","mailbox":"sales@acme.example"}`)
+	if a.State != httpapi.GrantPending || !a.Pending {
+		t.Fatalf("assignment %+v", a)
+	}
+	approve := "/v1/assignments/" + string(a.ID) + "/approve"
+	for _, bearer := range []string{"", firms.tokens["admin"], firms.tokens["firm-auditor"]} {
+		if status, _, answer := c.as(bearer, "POST", approve, ""); status != http.StatusForbidden {
+			t.Errorf("approved by another: %d %s", status, answer)
+		}
+	}
+	if got := okAs[httpapi.Assignment](c, firm, "POST", approve, ""); got.State != httpapi.GrantActive {
+		t.Errorf("approved, it is %s", got.State)
+	}
+	ok[httpapi.Ended](c, "POST", "/v1/assignments/"+string(a.ID)+"/revoke", "")
+	if status, _, answer := c.as(firm, "POST", approve, ""); status != http.StatusConflict {
+		t.Errorf("approving what was revoked: %d %s", status, answer)
+	}
+}
+
+// TestNever5AddressesTellNothing: a firm's admin who tries addresses learns
+// nothing of whose they are, and stays within the firm's domains.
+func TestNever5AddressesTellNothing(t *testing.T) {
+	c := start(t)
+	firms := c.twoFirms()
+	firm := firms.tokens["firm-admin"]
+	try := func(local string) (int, string) {
+		body := strings.Replace(strings.Replace(acme, "sales@acme.example", local+"@zebra.example", 1), `"firm":"Acme Pumps",`, "", 1)
+		status, _, answer := c.as(firm, "POST", "/v1/mailboxes", body)
+		return status, strings.ReplaceAll(string(answer), local, "LOCAL")
+	}
+	status, taken := try("sales")
+	if noStatus, free := try("nobody"); status != http.StatusForbidden || status != noStatus || taken != free {
+		t.Errorf("another firm's: %d %s\nnobody's: %d %s", status, taken, noStatus, free)
+	}
+	alias := func(address string) int {
+		status, _, _ := c.as(firm, "PATCH", "/v1/mailboxes/sales@acme.example", `{"aliases":["`+address+`"]}`)
+		return status
+	}
+	if status := alias("sales@zebra.example"); status != http.StatusForbidden {
+		t.Errorf("an alias in another's domain: %d", status)
+	}
+	if status := alias("info@ACME.example"); status != http.StatusOK {
+		t.Errorf("an alias in its own domain: %d", status)
+	}
+	if status, _, answer := c.as(firm, "PATCH", "/v1/firms/Acme%20Pumps", `{"domains":["zebra.example"]}`); status != http.StatusForbidden {
+		t.Errorf("a firm notes its own domains: %d %s", status, answer)
+	}
+	if status, _, answer := c.as(firm, "PATCH", "/v1/mailboxes/sales@acme.example", `{"imap":{"host":"127.0.0.1","tls":"none"}}`); status != http.StatusUnprocessableEntity {
+		t.Errorf("plain text to the BPO's machine: %d %s", status, answer)
+	}
+	ok[broker.Firm](c, "PATCH", "/v1/firms/Acme%20Pumps", `{"domains":["acme.example","one@zebra.example"]}`)
+	if status := alias("one@zebra.example"); status != http.StatusOK {
+		t.Errorf("an address that the BPO noted: %d", status)
 	}
 }

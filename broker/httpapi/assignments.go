@@ -26,7 +26,7 @@ type Assignment struct {
 	Mailbox string     `json:"mailbox,omitempty"`
 	Agent   string     `json:"agent,omitempty"`
 	Sites   []string   `json:"sites,omitempty" nullable:"false" doc:"The names of the terms' sites."`
-	State   GrantState `json:"state" enum:"active,not-yet-valid,expired,revoked"`
+	State   GrantState `json:"state" enum:"active,pending,not-yet-valid,expired,revoked" doc:"pending: it waits for the firm's approval, and opens nothing."`
 }
 
 // AssignmentUpdated is an assignment with its new terms, and what they ended.
@@ -56,6 +56,8 @@ func (a *api) registerAssignments() {
 		})
 	route(a, http.MethodPatch, "/v1/assignments/{assignment}", "update-assignment",
 		"Change an assignment's terms within the delegation's, ending the sessions that they make narrower", a.updateAssignment)
+	route(a, http.MethodPost, "/v1/assignments/{assignment}/approve", "approve-assignment",
+		"Approve an agent whom the BPO assigned, where the delegation demands it", a.approveAssignment)
 	route(a, http.MethodPost, "/v1/assignments/{assignment}/revoke", "revoke-assignment", "Revoke an assignment, ending its sessions; for good",
 		func(ctx context.Context, in *assignmentPath) (*answer[Ended], error) {
 			assignment, err := a.findAssignment(ctx, in.Assignment)
@@ -96,11 +98,34 @@ func (a *api) listAssignments(ctx context.Context, in *grantsQuery) (*answer[Lis
 }
 
 func (a *api) showAssignment(s *broker.Assignment, names *directory) *Assignment {
-	return &Assignment{
+	shown := &Assignment{
 		Assignment: *s, Firm: names.firms[s.FirmID], Mailbox: names.mailboxes[s.MailboxID], Agent: names.agents[s.AgentID],
 		Sites: names.sitesOf(&s.Terms),
 		State: a.grantState(s.Terms.NotBefore, s.Terms.NotAfter, s.RevokedAt),
 	}
+	if s.Pending && shown.State.holds() {
+		shown.State = GrantPending
+	}
+	return shown
+}
+
+// approveAssignment lets an agent whom the BPO assigned into the mailbox.
+func (a *api) approveAssignment(ctx context.Context, in *assignmentPath) (*answer[*Assignment], error) {
+	s, err := a.findAssignment(ctx, in.Assignment)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.State.ApproveAssignment(ctx, actor(ctx), s.ID); err != nil {
+		return nil, err
+	}
+	if s, err = a.reads(ctx).Assignment(ctx, s.ID); err != nil {
+		return nil, err
+	}
+	names, err := a.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[*Assignment]{a.showAssignment(s, names)}, nil
 }
 
 func (a *api) createAssignment(ctx context.Context, in *struct{ Body AssignmentInput }) (*answer[*Assignment], error) {

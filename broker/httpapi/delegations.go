@@ -15,6 +15,14 @@ import (
 type DelegationInput struct {
 	Mailbox string     `json:"mailbox" minLength:"1" doc:"Id or address."`
 	Terms   TermsInput `json:"terms,omitempty"`
+	// ApproveAgents is broker.Delegation's.
+	ApproveAgents bool `json:"approve_agents,omitempty" doc:"Has each agent who is assigned wait for the firm's approval."`
+}
+
+// DelegationPatch changes what is in it.
+type DelegationPatch struct {
+	Terms         *TermsPatch `json:"terms,omitempty"`
+	ApproveAgents *bool       `json:"approve_agents,omitempty" doc:"Has each agent who is assigned from now on wait for the firm's approval."`
 }
 
 // GrantState says whether a delegation, assignment or app password holds now.
@@ -26,10 +34,14 @@ const (
 	GrantNotYetValid GrantState = "not-yet-valid"
 	GrantExpired     GrantState = "expired"
 	GrantRevoked     GrantState = "revoked"
+	// GrantPending is an assignment's that waits for the firm's approval.
+	GrantPending GrantState = "pending"
 )
 
 // holds reports whether it holds now or will.
-func (s GrantState) holds() bool { return s == GrantActive || s == GrantNotYetValid }
+func (s GrantState) holds() bool {
+	return s == GrantActive || s == GrantNotYetValid || s == GrantPending
+}
 
 // grantState is what a grant's times make of it now. It speaks of the grant
 // alone: an active assignment may stand on an expired delegation.
@@ -159,7 +171,7 @@ func (a *api) createDelegation(ctx context.Context, in *struct{ Body DelegationI
 	if err != nil {
 		return nil, err
 	}
-	d := &broker.Delegation{FirmID: m.FirmID, MailboxID: m.ID, Terms: terms}
+	d := &broker.Delegation{FirmID: m.FirmID, MailboxID: m.ID, Terms: terms, ApproveAgents: in.Body.ApproveAgents}
 	if err := a.State.CreateDelegation(ctx, actor(ctx), d); err != nil {
 		return nil, err
 	}
@@ -221,9 +233,12 @@ func (a *api) delegationOn(ctx context.Context, m *broker.Mailbox, field string,
 
 func (a *api) updateDelegation(ctx context.Context, in *struct {
 	Delegation string `path:"delegation" doc:"Id; or a mailbox, by id or address, that has one delegation."`
-	Body       GrantPatch
+	Body       DelegationPatch
 },
 ) (*answer[DelegationUpdated], error) {
+	if in.Body.Terms == nil && in.Body.ApproveAgents == nil {
+		return nil, broker.InvalidField("terms", "is missing")
+	}
 	d, err := a.findDelegation(ctx, "", in.Delegation)
 	if err != nil {
 		return nil, err
@@ -239,8 +254,13 @@ func (a *api) updateDelegation(ctx context.Context, in *struct {
 	if err := a.actsFor(ctx, d.FirmID); err != nil {
 		return nil, err
 	}
-	if d.Terms, err = a.patchTerms(ctx, &in.Body.Terms, d.Terms, policy.Terms{}); err != nil {
-		return nil, err
+	if in.Body.Terms != nil {
+		if d.Terms, err = a.patchTerms(ctx, in.Body.Terms, d.Terms, policy.Terms{}); err != nil {
+			return nil, err
+		}
+	}
+	if in.Body.ApproveAgents != nil {
+		d.ApproveAgents = *in.Body.ApproveAgents
 	}
 	ended, err := a.narrowing(ctx,
 		func(s *broker.Session) bool { return s.DelegationID == d.ID },

@@ -11,8 +11,15 @@ import (
 
 // FirmInput makes a firm.
 type FirmInput struct {
-	Name    string `json:"name" minLength:"1" doc:"The firm's name: unique." example:"Acme Pumps"`
-	Contact string `json:"contact,omitempty" doc:"Whom a refused agent is told to ask." example:"it@acme.example"`
+	Name    string   `json:"name" minLength:"1" doc:"The firm's name: unique." example:"Acme Pumps"`
+	Contact string   `json:"contact,omitempty" doc:"Whom a refused agent is told to ask." example:"it@acme.example"`
+	Domains []string `json:"domains,omitempty" nullable:"false" doc:"Domains, or whole addresses, that the firm's people may give its mailboxes addresses in." example:"[\"acme.example\"]"`
+}
+
+// FirmPatch changes what is in it.
+type FirmPatch struct {
+	Contact *string   `json:"contact,omitempty" doc:"A claimed firm's is its own people's to change."`
+	Domains *[]string `json:"domains,omitempty" nullable:"false" doc:"In place of all before; the BPO's to note."`
 }
 
 type firmPath struct {
@@ -30,7 +37,7 @@ func (a *api) registerFirms() {
 		})
 	route(a, http.MethodPost, "/v1/firms", "create-firm", "Create a firm, and the claim that its first admin redeems",
 		func(ctx context.Context, in *struct{ Body FirmInput }) (*answer[*FirmCreated], error) {
-			f := &broker.Firm{Name: in.Body.Name, Contact: in.Body.Contact}
+			f := &broker.Firm{Name: in.Body.Name, Contact: in.Body.Contact, Domains: in.Body.Domains}
 			if err := a.State.CreateFirm(ctx, actor(ctx), f); err != nil {
 				return nil, err
 			}
@@ -45,6 +52,33 @@ func (a *api) registerFirms() {
 			}
 			return &answer[*broker.Firm]{f}, nil
 		})
+	route(a, http.MethodPatch, "/v1/firms/{firm}", "update-firm", "Change a firm's contact or domains", a.updateFirm)
+}
+
+func (a *api) updateFirm(ctx context.Context, in *struct {
+	Firm string `path:"firm" doc:"Id or name."`
+	Body FirmPatch
+},
+) (*answer[*broker.Firm], error) {
+	f, err := a.findFirm(ctx, "", in.Firm)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := a.changing.lock(ctx, f.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if f, err = a.reads(ctx).Firm(ctx, f.ID); err != nil {
+		return nil, err
+	}
+	if in.Body.Contact != nil {
+		f.Contact = *in.Body.Contact
+	}
+	if in.Body.Domains != nil {
+		f.Domains = *in.Body.Domains
+	}
+	return &answer[*broker.Firm]{f}, a.State.UpdateFirm(ctx, actor(ctx), f)
 }
 
 // actsFor refuses the BPO's admins what is a claimed firm's own affair, before

@@ -138,10 +138,27 @@ func (a *api) createMailbox(ctx context.Context, in *struct{ Body MailboxInput }
 	if err := setEndpoint(&m.Submission, &in.Body.Submission, "submission", submissionPorts); err != nil {
 		return nil, err
 	}
+	if err := encrypted(ctx, m); err != nil {
+		return nil, err
+	}
 	if err := a.State.CreateMailbox(ctx, actor(ctx), m); err != nil {
 		return nil, err
 	}
 	return &answer[*Mailbox]{&Mailbox{Mailbox: *m, Firm: firm.Name}}, nil
+}
+
+// encrypted refuses a firm's people plain text towards loopback addresses: what
+// listens there is the BPO's.
+func encrypted(ctx context.Context, m *broker.Mailbox) error {
+	if principal(ctx).FirmID == "" {
+		return nil
+	}
+	for field, e := range map[string]*broker.Endpoint{"imap.tls": &m.IMAP, "submission.tls": &m.Submission} {
+		if e.TLS == broker.TLSNone {
+			return broker.InvalidField(field, "plain text is for the BPO's own machine: use implicit or starttls")
+		}
+	}
+	return nil
 }
 
 // defaultPorts are those of implicit TLS, and of STARTTLS and plain text.
@@ -208,6 +225,9 @@ func (a *api) updateMailbox(ctx context.Context, in *struct {
 	}
 	after, err := patchMailbox(before, &in.Body)
 	if err != nil {
+		return nil, err
+	}
+	if err := encrypted(ctx, after); err != nil {
 		return nil, err
 	}
 	if after.IMAP != before.IMAP || after.Submission != before.Submission {

@@ -184,7 +184,7 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 	if a := g.assignment; a == nil || a.AgentID != f.agent.ID || a.MailboxID != f.mailbox.ID {
 		in.AssignmentRevoked = true
 	} else {
-		in.Assignment, in.AssignmentRevoked = a.Terms, !a.RevokedAt.IsZero()
+		in.Assignment, in.AssignmentRevoked, in.AssignmentPending = a.Terms, !a.RevokedAt.IsZero(), a.Pending
 	}
 	d, refusal := policy.Decide(&in)
 	if elsewhere && (refusal == nil || refusal.Reason != policy.ReasonLocked) {

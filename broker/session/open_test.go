@@ -176,6 +176,7 @@ func TestRefused(t *testing.T) {
 		}},
 		{"delegation revoked", policy.ReasonRevoked, "withdrawn", func(w *world, _ *broker.Login) { w.delegation.RevokedAt = time.Now() }},
 		{"delegation gone", policy.ReasonRevoked, "withdrawn", func(w *world, _ *broker.Login) { delete(w.grants, w.delegation.ID) }},
+		{"assignment pending", policy.ReasonPending, "not approved", func(w *world, _ *broker.Login) { w.assignment.Pending = true }},
 		{"assignment revoked", policy.ReasonRevoked, "no longer assigned", func(w *world, _ *broker.Login) { w.assignment.RevokedAt = time.Now() }},
 		{"expired", policy.ReasonExpired, "ended on", func(w *world, _ *broker.Login) { w.delegation.Terms.NotAfter = time.Now() }},
 		{"not yet valid", policy.ReasonNotYetValid, "begins on", func(w *world, _ *broker.Login) { w.assignment.Terms.NotBefore = time.Now().Add(1) }},

@@ -29,9 +29,11 @@ func (s *Store) CreateAssignment(ctx context.Context, by broker.Actor, a *broker
 		return err
 	}
 	err := s.mutate(ctx, by, func(t *tx) error {
-		if err := t.assignmentFits(&n); err != nil {
+		d, err := t.assignmentFits(&n)
+		if err != nil {
 			return err
 		}
+		n.Pending = d.ApproveAgents
 		if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
 			return err
 		}
@@ -52,13 +54,17 @@ func (s *Store) CreateAssignment(ctx context.Context, by broker.Actor, a *broker
 	return err
 }
 
-// assignmentFits checks n against its delegation and its agent, and fills in
-// the firm and the mailbox.
-func (t *tx) assignmentFits(n *broker.Assignment) error {
+// assignmentFits checks n against its delegation, which it returns, and its
+// agent, and fills in the firm and the mailbox.
+func (t *tx) assignmentFits(n *broker.Assignment) (*broker.Delegation, error) {
 	d, err := one[broker.Delegation](t.query, kindDelegation, delegationByID, string(n.DelegationID))
 	if err != nil {
-		return missing(err, "delegation_id")
+		return nil, missing(err, "delegation_id")
 	}
+	return d, t.assignmentWithin(d, n)
+}
+
+func (t *tx) assignmentWithin(d *broker.Delegation, n *broker.Assignment) error {
 	if !d.RevokedAt.IsZero() {
 		return conflict("the delegation was revoked")
 	}
@@ -132,7 +138,7 @@ func (s *Store) UpdateAssignment(ctx context.Context, by broker.Actor, a *broker
 		}
 		n = *old
 		n.Terms = wanted
-		if err := t.assignmentFits(&n); err != nil {
+		if _, err := t.assignmentFits(&n); err != nil {
 			return err
 		}
 		before, after, err := documents(old, &n)
@@ -150,6 +156,37 @@ func (s *Store) UpdateAssignment(ctx context.Context, by broker.Actor, a *broker
 		*a = n
 	}
 	return err
+}
+
+// ApproveAssignment lets a pending assignment open sessions.
+func (s *Store) ApproveAssignment(ctx context.Context, by broker.Actor, id broker.ID) error {
+	return s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Assignment](t.query, kindAssignment, assignmentByID, string(id))
+		if err != nil {
+			return err
+		}
+		if err := t.speaksFor(by, old.FirmID); err != nil {
+			return err
+		}
+		if !old.RevokedAt.IsZero() {
+			return conflict("the assignment was revoked")
+		}
+		if !old.Pending {
+			return nil
+		}
+		n := *old
+		n.Pending = false
+		before, after, err := documents(old, &n)
+		if err != nil {
+			return err
+		}
+		if err := t.update(`UPDATE assignments SET doc = $1 WHERE id = $2`, after, string(id)); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindAssignment, verb: "approved", id: id, before: before, after: after, event: assignmentEvent(&n),
+		})
+	})
 }
 
 // RevokeAssignment ends an assignment for good. Revoking again is no error.

@@ -56,14 +56,15 @@ func (s *Store) CreateDelegation(ctx context.Context, by broker.Actor, d *broker
 	return err
 }
 
-// UpdateDelegation changes the terms alone. Assignments may then be wider
+// UpdateDelegation changes the terms, and whether agents need approval: those
+// who are assigned already need none. Assignments may then be wider
 // than they were granted: a decision holds what both allow.
 func (s *Store) UpdateDelegation(ctx context.Context, by broker.Actor, d *broker.Delegation) error {
 	wanted := d.Terms.Clone()
 	if err := terms("terms", &wanted); err != nil {
 		return err
 	}
-	id := d.ID
+	id, approve := d.ID, d.ApproveAgents
 	var n broker.Delegation
 	err := s.mutate(ctx, by, func(t *tx) error {
 		old, err := one[broker.Delegation](t.query, kindDelegation, delegationByID, string(id))
@@ -86,7 +87,7 @@ func (s *Store) UpdateDelegation(ctx context.Context, by broker.Actor, d *broker
 			}
 		}
 		n = *old
-		n.Terms = wanted
+		n.Terms, n.ApproveAgents = wanted, approve
 		before, after, err := documents(old, &n)
 		if err != nil || before == after {
 			return err

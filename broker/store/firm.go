@@ -4,9 +4,14 @@ package store
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/postern-mail/postern/broker"
 )
+
+// maxDomains bounds a firm's domains.
+const maxDomains = 100
 
 const firmByID = `SELECT doc FROM firms WHERE id = $1`
 
@@ -17,6 +22,12 @@ func (s *Store) CreateFirm(ctx context.Context, by broker.Actor, f *broker.Firm)
 		return err
 	}
 	if err := text("contact", n.Contact, maxText); err != nil {
+		return err
+	}
+	if !n.ClaimedAt.IsZero() {
+		return broker.InvalidField("claimed_at", "a new firm cannot be claimed")
+	}
+	if err := domains(&n); err != nil {
 		return err
 	}
 	err := s.mutate(ctx, by, func(t *tx) error {
@@ -40,6 +51,96 @@ func (s *Store) CreateFirm(ctx context.Context, by broker.Actor, f *broker.Firm)
 		return t.recordChange(by, changed{
 			kind: kindFirm, verb: "created", id: n.ID, after: doc,
 			event: broker.Event{FirmID: n.ID},
+		})
+	})
+	if err == nil {
+		*f = n
+	}
+	return err
+}
+
+// domains wants domains or whole addresses, each once, and takes them from the
+// caller, in lower case.
+func domains(f *broker.Firm) error {
+	if len(f.Domains) > maxDomains {
+		return broker.InvalidField("domains", "more than %d", maxDomains)
+	}
+	f.Domains = slices.Clone(f.Domains)
+	for i, d := range f.Domains {
+		f.Domains[i] = key(d)
+		if strings.Contains(d, "@") {
+			if err := address("domains", d); err != nil {
+				return err
+			}
+		} else if !isDomain(d) {
+			return broker.InvalidField("domains", "%q is neither a domain nor an address", d)
+		}
+		if slices.Contains(f.Domains[:i], f.Domains[i]) {
+			return broker.InvalidField("domains", "%q is there twice", d)
+		}
+	}
+	return nil
+}
+
+// addressesAllowed keeps a firm's people within the firm's domains. Without
+// it, a firm could learn by asking which addresses are another firm's. What
+// the mailbox had before may stay.
+func (t *tx) addressesAllowed(by broker.Actor, m *broker.Mailbox, had []string) error {
+	if by.Kind != string(broker.RoleFirmAdmin) {
+		return nil
+	}
+	f, err := one[broker.Firm](t.query, kindFirm, firmByID, string(m.FirmID))
+	if err != nil {
+		return err
+	}
+	for i, a := range m.Addresses() {
+		_, domain, _ := strings.Cut(a, "@")
+		if slices.Contains(had, a) || slices.Contains(f.Domains, domain) || slices.Contains(f.Domains, a) {
+			continue
+		}
+		e := broker.Errorf(broker.Refused, "%s is in none of the domains that the BPO has noted for the firm: ask it to add %s", a, domain)
+		if e.Field = "aliases"; i == 0 {
+			e.Field = "address"
+		}
+		return e
+	}
+	return nil
+}
+
+// UpdateFirm changes the contact and the domains alone.
+func (s *Store) UpdateFirm(ctx context.Context, by broker.Actor, f *broker.Firm) error {
+	wanted := *f
+	if err := text("contact", wanted.Contact, maxText); err != nil {
+		return err
+	}
+	if err := domains(&wanted); err != nil {
+		return err
+	}
+	var n broker.Firm
+	err := s.mutate(ctx, by, func(t *tx) error {
+		old, err := one[broker.Firm](t.query, kindFirm, firmByID, string(wanted.ID))
+		if err != nil {
+			return err
+		}
+		if wanted.Contact != old.Contact {
+			if err := t.speaksFor(by, old.ID); err != nil {
+				return err
+			}
+		}
+		if by.Kind == string(broker.RoleFirmAdmin) && !slices.Equal(wanted.Domains, old.Domains) {
+			return broker.Errorf(broker.Refused, "the domains are the BPO's to note")
+		}
+		n = *old
+		n.Contact, n.Domains = wanted.Contact, wanted.Domains
+		before, after, err := documents(old, &n)
+		if err != nil || before == after {
+			return err
+		}
+		if err := t.update(`UPDATE firms SET doc = $1 WHERE id = $2`, after, string(n.ID)); err != nil {
+			return err
+		}
+		return t.recordChange(by, changed{
+			kind: kindFirm, verb: "updated", id: n.ID, before: before, after: after, event: broker.Event{FirmID: n.ID},
 		})
 	})
 	if err == nil {

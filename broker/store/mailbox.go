@@ -109,6 +109,9 @@ func (s *Store) CreateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 		if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
 			return err
 		}
+		if err := t.addressesAllowed(by, &n, nil); err != nil {
+			return err
+		}
 		if err := t.addressFree(&n); err != nil {
 			return err
 		}
@@ -147,6 +150,9 @@ func (s *Store) UpdateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 			return broker.InvalidField("firm_id", "a mailbox cannot change its firm")
 		}
 		n.FirmID, n.CreatedAt = old.FirmID, old.CreatedAt
+		if err := t.addressesAllowed(by, &n, old.Addresses()); err != nil {
+			return err
+		}
 		if err := t.addressFree(&n); err != nil {
 			return err
 		}

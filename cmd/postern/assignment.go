@@ -13,7 +13,7 @@ import (
 
 func newAssignmentCommand(a *app) *cobra.Command {
 	return newGroup("assignment", "Assignments: an agent on a delegation",
-		newAssignmentCreateCommand(a), newAssignmentListCommand(a), newAssignmentShowCommand(a), newAssignmentUpdateCommand(a),
+		newAssignmentCreateCommand(a), newAssignmentListCommand(a), newAssignmentShowCommand(a), newAssignmentUpdateCommand(a), newAssignmentApproveCommand(a),
 		newEndingCommand(a, endingCommand{
 			use: "revoke ASSIGNMENT", short: "Revoke an assignment, for good",
 			long:    "Revoke an assignment, for good. Its sessions end within a second.",
@@ -70,6 +70,24 @@ func newAssignmentShowCommand(a *app) *cobra.Command {
 		Args:    exactly("ASSIGNMENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			raw, s, err := call[httpapi.Assignment](cmd, a, http.MethodGet, path("assignments", args[0]), nil)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) { writeAssignment(out, s) })
+		},
+	}
+}
+
+func newAssignmentApproveCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "approve ASSIGNMENT",
+		Short: "Let an agent whom the BPO assigned into your firm's mailbox",
+		Long: `Approve a pending assignment. Until then it opens nothing. To turn an agent
+away, use 'postern assignment revoke'.`,
+		Example: "  postern assignment approve 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
+		Args:    exactly("ASSIGNMENT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, s, err := call[httpapi.Assignment](cmd, a, http.MethodPost, path("assignments", args[0], "approve"), nil)
 			if err != nil {
 				return err
 			}

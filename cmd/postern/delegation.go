@@ -27,6 +27,7 @@ second. It is named by its id, or by its mailbox when that has only one.`,
 
 func newDelegationCreateCommand(a *app) *cobra.Command {
 	var f termsFlags
+	var approve bool
 	cmd := &cobra.Command{
 		Use:   "create MAILBOX",
 		Short: "Delegate a mailbox to the BPO",
@@ -38,7 +39,7 @@ func newDelegationCreateCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			raw, d, err := call[httpapi.Delegation](cmd, a, http.MethodPost, path("delegations"), httpapi.DelegationInput{Mailbox: args[0], Terms: terms})
+			raw, d, err := call[httpapi.Delegation](cmd, a, http.MethodPost, path("delegations"), httpapi.DelegationInput{Mailbox: args[0], Terms: terms, ApproveAgents: approve})
 			if err != nil {
 				return err
 			}
@@ -46,12 +47,18 @@ func newDelegationCreateCommand(a *app) *cobra.Command {
 		},
 	}
 	f.register(cmd, "without it: all")
+	registerApprove(cmd, &approve)
 	return cmd
+}
+
+func registerApprove(cmd *cobra.Command, approve *bool) {
+	cmd.Flags().BoolVar(approve, "approve-agents", false, "each agent who is assigned waits for 'postern assignment approve'")
 }
 
 func writeDelegation(out io.Writer, d *httpapi.Delegation) {
 	fields := []string{
 		"Delegation", string(d.ID), "Mailbox", nameOr(d.Mailbox, d.MailboxID), "Firm", nameOr(d.Firm, d.FirmID), "State", string(d.State),
+		"Agents need approval", yes(d.ApproveAgents),
 	}
 	writeFields(out, append(fields, termsFields(&d.Terms, d.Sites)...)...)
 }
@@ -74,6 +81,7 @@ func newDelegationShowCommand(a *app) *cobra.Command {
 
 func newDelegationUpdateCommand(a *app) *cobra.Command {
 	var f termsFlags
+	var approve bool
 	cmd := &cobra.Command{
 		Use:   "update DELEGATION",
 		Short: "Change a delegation's terms; sessions that they make narrower end",
@@ -89,9 +97,13 @@ agents get no more until 'postern assignment update' gives it to them.`,
   postern delegation update sales@acme.example --not-after "" --site ""`,
 		Args: exactly("DELEGATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			patch, err := f.patch(cmd)
+			terms, err := f.patch(cmd)
 			if err != nil {
 				return err
+			}
+			patch := httpapi.DelegationPatch{Terms: &terms.Terms}
+			if cmd.Flags().Changed("approve-agents") {
+				patch.ApproveAgents = &approve
 			}
 			raw, updated, err := call[httpapi.DelegationUpdated](cmd, a, http.MethodPatch, path("delegations", args[0]), patch)
 			if err != nil {
@@ -101,6 +113,7 @@ agents get no more until 'postern assignment update' gives it to them.`,
 		},
 	}
 	f.registerPatch(cmd, "no limit")
+	registerApprove(cmd, &approve)
 	return cmd
 }
 

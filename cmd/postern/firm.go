@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,15 @@ import (
 )
 
 func newFirmCommand(a *app) *cobra.Command {
-	return newGroup("firm", "Client firms, which own mailboxes", newFirmCreateCommand(a), newFirmListCommand(a), newFirmClaimCommand(a))
+	return newGroup("firm", "Client firms, which own mailboxes", newFirmCreateCommand(a), newFirmListCommand(a), newFirmUpdateCommand(a), newFirmClaimCommand(a),
+		newEndingCommand(a, endingCommand{
+			use: "revoke FIRM", short: "Revoke all that a firm gave, for good",
+			long: `Revoke all delegations of a firm and their assignments, for good. Their sessions
+end within a second. Once the firm was claimed, only its own admins can.`,
+			example: `  postern firm revoke "Acme Pumps"`,
+			method:  http.MethodPost, path: func(arg string) string { return path("firms", arg, "revoke-delegations") },
+			done: "all delegations of %s revoked",
+		}))
 }
 
 func newFirmCreateCommand(a *app) *cobra.Command {
@@ -23,7 +32,7 @@ func newFirmCreateCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "create NAME",
 		Short:   "Create a firm, and print the claim that its first admin redeems",
-		Example: `  postern firm create "Acme Pumps" --contact it@acme.example`,
+		Example: `  postern firm create "Acme Pumps" --contact it@acme.example --domain acme.example`,
 		Args:    exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Name = args[0]
@@ -39,13 +48,48 @@ func newFirmCreateCommand(a *app) *cobra.Command {
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
-				writeFields(out, "Firm", f.Name, "Contact", f.Contact, "Id", string(f.ID))
+				writeFields(out, "Firm", f.Name, "Contact", f.Contact, "Domains", list(f.Domains), "Id", string(f.ID))
 				writeClaim(out, &f.Claim, save)
 			})
 		},
 	}
+	cmd.Flags().StringSliceVar(&in.Domains, "domain", nil, "a `domain` (or one whole address) that the firm's people may give its mailboxes addresses in; may be repeated")
 	cmd.Flags().StringVar(&save, "save", "", "write the claim into this `file`, of mode 0600, and do not show it")
 	cmd.Flags().StringVar(&in.Contact, "contact", "", "whom a refused agent is told to ask")
+	return cmd
+}
+
+func newFirmUpdateCommand(a *app) *cobra.Command {
+	var contact string
+	var domains []string
+	cmd := &cobra.Command{
+		Use:     "update FIRM",
+		Short:   "Change a firm's contact (its own people's, once it was claimed) or domains (the BPO's)",
+		Example: `  postern firm update "Acme Pumps" --domain acme.example --domain sales@provider.example`,
+		Args:    exactly("FIRM"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var patch httpapi.FirmPatch
+			if cmd.Flags().Changed("contact") {
+				patch.Contact = &contact
+			}
+			if cmd.Flags().Changed("domain") {
+				domains = slices.DeleteFunc(domains, func(d string) bool { return d == "" })
+				patch.Domains = &domains
+			}
+			if patch == (httpapi.FirmPatch{}) {
+				return usagef("nothing to change: give --contact or --domain")
+			}
+			raw, f, err := call[broker.Firm](cmd, a, http.MethodPatch, path("firms", args[0]), patch)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) {
+				writeFields(out, "Firm", f.Name, "Contact", f.Contact, "Domains", list(f.Domains), "Id", string(f.ID))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&contact, "contact", "", "whom a refused agent is told to ask")
+	cmd.Flags().StringSliceVar(&domains, "domain", nil, "a `domain` or whole address, in place of all before; may be repeated; empty: none")
 	return cmd
 }
 

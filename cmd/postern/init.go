@@ -296,7 +296,7 @@ Next, start the server, and in another terminal make a first firm:
   postern serve --config %[1]s
 
   export POSTERN_SOCKET=%[2]s
-  postern firm create "Acme Pumps" --contact it@acme.example
+  postern firm create "Acme Pumps" --contact it@acme.example --domain acme.example
 
 It prints a claim, for the firm. There, or here in a third terminal with the
 same POSTERN_SOCKET for a trial, somebody redeems it and speaks for the firm from

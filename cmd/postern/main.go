@@ -140,7 +140,7 @@ clients without ever holding the mailboxes' passwords.
 
 A first mailbox, on a running server. The BPO's admin:
 
-  postern firm create "Acme Pumps" --contact it@acme.example
+  postern firm create "Acme Pumps" --contact it@acme.example --domain acme.example
 
 The firm, with the claim that was printed:
 

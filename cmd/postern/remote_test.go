@@ -32,7 +32,7 @@ func TestFirmClaimsOverTLS(t *testing.T) {
 	r := startServer(t, nil)
 	files := t.TempDir()
 	claimFile, token := filepath.Join(files, "claim"), filepath.Join(files, "token")
-	r.command("firm", "create", "Acme Pumps", "--save", claimFile)
+	r.command("firm", "create", "Acme Pumps", "--domain", "acme.example", "--save", claimFile)
 	if info, err := os.Stat(claimFile); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("the claim's file: %v, %v", info, err)
 	}

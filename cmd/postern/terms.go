@@ -132,7 +132,7 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 	terms, changed := &in.Terms, cmd.Flags().Changed
 	given := false
 	for _, flag := range []string{
-		"actions", "not-before", "not-after", "site", "hardware-key", "folder", "hide-folder", "slice", "max-agents", "terms",
+		"actions", "not-before", "not-after", "site", "hardware-key", "folder", "hide-folder", "slice", "max-agents", "terms", "approve-agents",
 	} {
 		given = given || changed(flag)
 	}

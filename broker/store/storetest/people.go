@@ -208,3 +208,36 @@ func testFirmState(t *testing.T, w *World) {
 		t.Errorf("a limit of -1: %v", err)
 	}
 }
+
+// testApproval: an agent waits where the delegation demands it, and the firm
+// alone ends that.
+func testApproval(t *testing.T, w *World) {
+	s := w.Store
+	priya, _, _ := w.claim(t)
+	d := w.Delegation
+	d.ApproveAgents = true
+	must(t, s.UpdateDelegation(ctx, priya, &d))
+	if a, err := s.Assignment(ctx, w.Assignment.ID); err != nil || a.Pending {
+		t.Errorf("who was there already: %+v, %v", a, err)
+	}
+	a := broker.Assignment{DelegationID: d.ID, AgentID: w.Agent.ID, Terms: policy.Terms{Actions: policy.List}}
+	must(t, s.CreateAssignment(ctx, Admin, &a))
+	if !a.Pending {
+		t.Fatalf("assignment %+v", a)
+	}
+	b := a
+	b.Pending, b.Terms.Actions = false, policy.Read
+	must(t, s.UpdateAssignment(ctx, Admin, &b))
+	if !b.Pending {
+		t.Error("new terms approve")
+	}
+	wantCode(t, s.ApproveAssignment(ctx, Admin, a.ID), broker.Refused)
+	must(t, s.ApproveAssignment(ctx, priya, a.ID))
+	must(t, s.ApproveAssignment(ctx, priya, a.ID))
+	if got, err := s.Assignment(ctx, a.ID); err != nil || got.Pending {
+		t.Errorf("approved: %+v, %v", got, err)
+	}
+	must(t, s.RevokeAssignment(ctx, Admin, a.ID))
+	wantCode(t, s.ApproveAssignment(ctx, priya, a.ID), broker.Conflict)
+	wantCode(t, s.ApproveAssignment(ctx, priya, broker.NewID()), broker.NotFound)
+}

@@ -47,6 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Never5Claim", testNever5Claim},
 		{"ExpiredClaim", testExpiredClaim},
 		{"FirmState", testFirmState},
+		{"Approval", testApproval},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},
