@@ -40,6 +40,9 @@ drain:
 	}
 	if d := p.options.Database; d != nil {
 		fmt.Fprintf(&b, "state:\n  postgresql:\n    dsn: %q\n    password_file: %q\n", d.DSN(p.options.DatabasePort), d.PasswordFile)
+		if p.options.Lease != 0 {
+			fmt.Fprintf(&b, "  lease: %s\n", p.options.Lease)
+		}
 	}
 	if vault == "" {
 		b.WriteString("credentials:\n  sealed: {}\n")

@@ -41,6 +41,8 @@ type Options struct {
 	// connects to it; 0: at the server's own port.
 	Database     *servers.Database
 	DatabasePort uint16
+	// Lease is the node's, with a Database; 0: the default.
+	Lease time.Duration
 	// Node is the node's name; empty: e2e.
 	Node string
 	// Env is added to the server's environment.
@@ -94,7 +96,40 @@ func StartPostern(t testing.TB, options Options) *Postern {
 	p.ConfigFile = filepath.Join(p.Dir, "e2e.yaml")
 	p.CAFile = filepath.Join(p.Dir, "workstation-ca", "workstation-ca.pem")
 	p.run("", "init", "--dir", p.Dir, "--hostname", "localhost", "--hostname", "127.0.0.1")
-	vault := p.vaultConfig()
+	p.startFirst(p.vaultConfig())
+	return p
+}
+
+// Beside starts a second node on the same database, with the same keys and
+// sealed credentials as the first has then.
+func (p *Postern) Beside(t testing.TB, node string) *Postern {
+	t.Helper()
+	home := servers.TempDir(t)
+	second := &Postern{t: t, server: &server{
+		options: p.options, Bin: p.Bin,
+		Dir: filepath.Join(home, "data"), Socket: filepath.Join(home, "data", "api.sock"),
+		LogFile: filepath.Join(home, "postern.log"),
+	}}
+	second.options.Node = node
+	second.ConfigFile = filepath.Join(second.Dir, "e2e.yaml")
+	second.CAFile = filepath.Join(second.Dir, "workstation-ca", "workstation-ca.pem")
+	if err := os.Mkdir(second.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"app-password.key", "credentials.key", "credentials.age", "workstation-ca", "tls"} {
+		out, err := exec.Command("cp", "-a", filepath.Join(p.Dir, name), second.Dir).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	second.startFirst("")
+	return second
+}
+
+// startFirst starts the server for the first time.
+func (p *Postern) startFirst(vault string) {
+	t := p.t
+	t.Helper()
 	t.Cleanup(p.finish)
 	// Another program may have taken a port between the choice and the start.
 	const attempts = 3
@@ -103,7 +138,7 @@ func StartPostern(t testing.TB, options Options) *Postern {
 		p.write(p.ConfigFile, p.config(vault))
 		err := p.start()
 		if err == nil {
-			return p
+			return
 		}
 		if attempt == attempts || !bytes.Contains(p.Logs(), []byte("address already in use")) {
 			t.Fatal(err)

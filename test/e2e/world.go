@@ -58,6 +58,9 @@ func (w *World) For(t testing.TB) *World {
 	return &World{w.surroundings, w.Postern.For(t), w.Dovecot.For(t), t}
 }
 
+// At returns the same world with another node of Postern.
+func (w *World) At(p *Postern) *World { return &World{w.surroundings, p, w.Dovecot, w.t} }
+
 // surroundings are what all views of a World share.
 type surroundings struct {
 	CA      *servers.CA
@@ -223,6 +226,13 @@ func (w *World) Seat(mailbox string, actions ...string) *Seat {
 	created := decodeCLI[httpapi.AppPasswordCreated](w.Postern, "app-password", "create", s.Agent)
 	s.AppPassword, s.Token = created.AppPassword.ID, created.Token
 	return s
+}
+
+// At returns the seat as it connects to another node of Postern.
+func (s *Seat) At(p *Postern) *Seat {
+	other := *s
+	other.world = s.world.At(p)
+	return &other
 }
 
 // decodeCLI runs a command with --json and decodes what it prints.
