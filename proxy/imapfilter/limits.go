@@ -72,9 +72,11 @@ const (
 	// stillHere is how long a client in IDLE hears nothing before Postern says
 	// "* OK", which keeps NAT tables warm.
 	stillHere = 4 * time.Minute
-	// killGrace is how long a client has to take the BYE of a killed session;
-	// killClose is when the connections are closed at the latest.
-	killGrace = 250 * time.Millisecond
+	// killGrace is how long a client has to take the BYE of a killed session: it
+	// takes no time but where the kernel's buffer is full, and then as a rule
+	// with the middle of a message, behind which no BYE can stand. killClose is
+	// when the connections are closed at the latest.
+	killGrace = 50 * time.Millisecond
 	killClose = 500 * time.Millisecond
 	// lastWords is how long a client has to take a BYE it caused itself.
 	lastWords = 2 * time.Second
