@@ -64,6 +64,8 @@ type posternOptions struct {
 	kinds     map[string]endpoints
 	passwords map[string]string
 	agents    int
+	// database holds the state; nil: SQLite.
+	database *servers.Database
 }
 
 type endpoints struct{ imap, submission broker.Endpoint }
@@ -84,7 +86,7 @@ func (p *provider) kind(name string) map[string]endpoints {
 
 func startPostern(h *harness, options posternOptions) *postern {
 	h.Helper()
-	p := &postern{h: h, Postern: e2e.StartPostern(h, e2e.Options{Vault: options.vault, Config: posternLimits, Env: options.env})}
+	p := &postern{h: h, Postern: e2e.StartPostern(h, e2e.Options{Vault: options.vault, Config: posternLimits, Env: options.env, Database: options.database})}
 	p.logAsDeployed()
 	if options.bin != "" {
 		p.Bin = options.bin
@@ -107,6 +109,15 @@ func startPostern(h *harness, options posternOptions) *postern {
 		p.agents = append(p.agents, p.addAgent(i, options.kinds))
 	}
 	return p
+}
+
+// beside starts a second node on the same database.
+func (p *postern) beside(node string) *postern {
+	p.h.Helper()
+	second := &postern{h: p.h, Postern: p.Beside(p.h, node), api: p.api, agents: p.agents}
+	second.logAsDeployed()
+	second.Restart()
+	return second
 }
 
 // logAsDeployed sets the log's level, which the end-to-end tests have at debug.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 const (
@@ -23,42 +24,60 @@ const (
 	revokeTimeout = 10 * time.Second
 	// spareDescriptors are what a process needs beside its sessions.
 	spareDescriptors = 1000
-	// revokeTries are made with each number of sessions.
-	revokeTries = 3
+	// revokeTries are made with each number of nodes.
+	revokeTries = 2
+	// Of stuckOf sessions one is in the middle of a FETCH to a client that does
+	// not read: so many that they show in the 99th percentile.
+	stuckOf = 50
+	// stuckOctets are what the client does not read; its buffer is small, so
+	// that the octets wait at Postern.
+	stuckOctets = 64 << 20
+	stuckBuffer = 8 << 10
 )
 
-// revokeRows end so many live sessions by one lock on the firm, and measure
-// from sending the request to each client's socket being closed. Their
-// provider is a minimal one: thousands of Dovecot's processes would take the
-// memory that is being worked in, and are none of Postern's doing.
+// revokeRows end so many live sessions by one lock on the firm, at one node and
+// at two that share a PostgreSQL, and measure from sending the request to each
+// client's socket being closed. Their provider is a minimal one: thousands of
+// Dovecot's processes would take the memory that is being worked in, and are
+// none of Postern's doing.
 func (b *bench) revokeRows() [][]string {
-	most := b.mostSessions()
-	imap := startLightIMAP(b.h)
-	light := endpoints{imap.endpoint(), b.provider.submission(broker.TLSNone)}
-	p := startPostern(b.h, posternOptions{
-		kinds: map[string]endpoints{"plain": light}, passwords: b.provider.passwords, agents: firstAgents,
-	})
-	var rows [][]string
-	for _, n := range b.revoke {
-		if n > most {
-			b.h.Logf("revoke: %d sessions instead of %d: no more descriptors (ulimit -Hn)", most, n)
-			n = most
-		}
-		var closed []time.Duration
-		var answered []time.Duration
-		for range revokeTries {
-			c, a, err := b.revokeOnce(p, n)
-			if err != nil {
-				b.h.Fatalf("revoke: %v", err)
-			}
-			closed, answered = append(closed, c...), append(answered, a)
-		}
-		rows = append(rows, []string{
-			fmt.Sprintf("revoke to closed sockets, %d live sessions in IDLE", n),
-			spread(closed), "p99 ≤ 100 ms at 5000; the API's answer: " + spread(answered),
-		})
+	n := b.revoke
+	if most := b.mostSessions(); n > most {
+		b.h.Logf("revoke: %d sessions instead of %d: no more descriptors (ulimit -Hn)", most, n)
+		n = most
 	}
-	return rows
+	imap := startLightIMAP(b.h)
+	options := posternOptions{
+		kinds:     map[string]endpoints{"plain": {imap.endpoint(), b.provider.submission(broker.TLSNone)}},
+		passwords: b.provider.passwords, agents: firstAgents,
+	}
+	one := startPostern(b.h, options)
+	rows := [][]string{b.revokeRow([]*postern{one}, n, "one node", "p99 ≤ 100 ms")}
+	one.Stop()
+	options.database = servers.StartPostgreSQL(b.h).NewDatabase()
+	first := startPostern(b.h, options)
+	return append(rows, b.revokeRow([]*postern{first, first.beside("second")}, n, "half of them at each of two nodes on one PostgreSQL", "p99 ≤ 500 ms"))
+}
+
+func (b *bench) revokeRow(nodes []*postern, n int, where, reach string) []string {
+	b.h.Logf("revoke: %d sessions, %s", n, where)
+	var closed, answered []time.Duration
+	var cpu time.Duration
+	before := inServers(b.h, nodes)
+	for range revokeTries {
+		o, err := b.revokeOnce(nodes, n)
+		if err != nil {
+			b.h.Fatalf("revoke: %v", err)
+		}
+		closed, answered, cpu = append(closed, o.closed...), append(answered, o.answered), cpu+o.cpu
+	}
+	return []string{
+		fmt.Sprintf("revoke to closed sockets, %d live sessions, %s; one in %d in the middle of a FETCH to a client that does not read, the others in IDLE", n, where, stuckOf),
+		spread(closed),
+		fmt.Sprintf("%s; in the servers, from the commit to the sessions' ends: p99 ≤ %v; the API's answer: %s; CPU per session ended: %v",
+			reach, inServers(b.h, nodes).since(before).quantile(.99), spread(answered),
+			(cpu / time.Duration(len(closed))).Round(time.Microsecond)),
+	}
 }
 
 // mostSessions is how many sessions the descriptors allow: this process has
@@ -71,48 +90,96 @@ func (b *bench) mostSessions() int {
 	return (int(limit.Cur) - spareDescriptors) / 2
 }
 
-// revokeOnce opens n sessions, ends them all with one lock, and removes it. It
-// returns when each socket was closed and the API had answered, since the
-// request.
-func (b *bench) revokeOnce(p *postern, n int) (closed []time.Duration, answered time.Duration, err error) {
-	clients, err := openIMAP(p.proxy("revoke", "plain").imap(), n)
-	if err != nil {
-		return nil, 0, err
+// revoked is what came of one lock: when each socket was closed and the API had
+// answered, since the request, and what that cost the nodes.
+type revoked struct {
+	closed        []time.Duration
+	answered, cpu time.Duration
+}
+
+// cpuOf is what the nodes have used.
+func cpuOf(nodes []*postern) (sum time.Duration, err error) {
+	for _, p := range nodes {
+		used, err := p.proxy("revoke", "plain").cpu()
+		if err != nil {
+			return 0, err
+		}
+		sum += used
 	}
-	defer closeAll(clients)
-	for _, c := range clients {
-		if err := c.idle(); err != nil {
-			return nil, 0, err
+	return sum, nil
+}
+
+// revokeOnce opens n sessions, shared out among the nodes, ends them all with
+// one lock at the first, and removes it.
+func (b *bench) revokeOnce(nodes []*postern, n int) (out revoked, err error) {
+	var clients, stuck []*mailClient
+	defer func() { closeAll(clients); closeAll(stuck) }()
+	for i, p := range nodes {
+		opened, err := openIMAP(p.proxy("revoke", "plain").imap(), share(n, i, len(nodes)))
+		if err != nil {
+			return out, err
+		}
+		for j, c := range opened {
+			if j%stuckOf == 0 {
+				stuck = append(stuck, c)
+				err = errors.Join(err, c.stick())
+			} else {
+				clients = append(clients, c)
+				err = errors.Join(err, c.idle())
+			}
+		}
+		if err != nil {
+			return out, err
 		}
 	}
-	ends := make([]time.Time, n)
-	errs := make([]error, n)
+	for _, p := range nodes {
+		if err := rest(p.proxy("revoke", "plain")); err != nil {
+			return out, err
+		}
+	}
+	ends := make([]time.Time, len(clients), n)
+	errs := make([]error, len(clients), n)
 	var all sync.WaitGroup
 	for i, c := range clients {
 		all.Go(func() { ends[i], errs[i] = c.untilClosed() })
 	}
-	if err := rest(p.proxy("revoke", "plain")); err != nil {
-		return nil, 0, err
+	var stuckEnds []time.Time
+	var stuckErr error
+	all.Go(func() { stuckEnds, stuckErr = untilReset(stuck) })
+	before, err := cpuOf(nodes)
+	if err != nil {
+		return out, err
 	}
+	p := nodes[0]
 	var lock httpapi.LockAdded
 	began := time.Now()
 	err = p.request(http.MethodPost, "locks", httpapi.LockInput{Target: broker.LockFirm, Name: benchFirm, Message: "the contract is suspended"}, &lock)
-	answered = time.Since(began)
+	out.answered = time.Since(began)
 	if err != nil {
-		return nil, 0, err
+		return out, err
 	}
 	for _, c := range clients {
 		_ = c.raw.SetReadDeadline(began.Add(revokeTimeout)) // a closed one needs none
 	}
 	all.Wait()
-	for _, end := range ends {
-		closed = append(closed, end.Sub(began))
+	for _, end := range append(ends, stuckEnds...) {
+		out.closed = append(out.closed, end.Sub(began))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, 0, err
+	if err := errors.Join(append(errs, stuckErr)...); err != nil {
+		return out, err
 	}
+	for _, p := range nodes { // what they have left to do is part of the cost
+		if err := rest(p.proxy("revoke", "plain")); err != nil {
+			return out, err
+		}
+	}
+	after, err := cpuOf(nodes)
+	if err != nil {
+		return out, err
+	}
+	out.cpu = after - before
 	var ended httpapi.Ended
-	return closed, answered, p.request(http.MethodDelete, "locks/"+string(lock.Lock.ID), nil, &ended)
+	return out, p.request(http.MethodDelete, "locks/"+string(lock.Lock.ID), nil, &ended)
 }
 
 // untilClosed waits for the server to close the socket and returns when it
@@ -129,6 +196,49 @@ func (c *mailClient) untilClosed() (time.Time, error) {
 			return time.Now(), nil
 		}
 	}
+}
+
+// stick asks for a message and does not read it.
+func (c *mailClient) stick() error {
+	if err := c.raw.(*net.TCPConn).SetReadBuffer(stuckBuffer); err != nil {
+		return err
+	}
+	return errors.Join(c.raw.SetDeadline(time.Time{}), c.ask("t UID FETCH 1 (UID BODY.PEEK[])"))
+}
+
+// untilReset waits for the server to reset each socket, without reading any,
+// and returns when it did. An error or an end shows without asking for it
+// (poll(2)).
+func untilReset(clients []*mailClient) ([]time.Time, error) {
+	ends := make([]time.Time, len(clients))
+	fds := make([]unix.PollFd, len(clients))
+	for i, c := range clients {
+		raw, err := c.raw.(*net.TCPConn).SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP} })
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	deadline := time.Now().Add(revokeTimeout)
+	for left := len(fds); left > 0; {
+		n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return nil, errors.Join(err, errors.New("a session in the middle of a FETCH outlived its revoke"))
+		}
+		now := time.Now()
+		for i := range fds {
+			if fds[i].Fd >= 0 && fds[i].Revents != 0 {
+				ends[i], fds[i].Fd = now, -1 // which poll leaves out
+				left--
+			}
+		}
+	}
+	return ends, nil
 }
 
 // lightIMAP is a provider that lets everybody in and knows one empty folder.
@@ -183,9 +293,15 @@ func serveLightIMAP(c net.Conn) {
 		case "CAPABILITY":
 			tell("* %s", capabilities)
 		case "SELECT":
-			tell("* FLAGS (\\Seen \\Deleted)\r\n* 0 EXISTS\r\n* 0 RECENT\r\n* OK [UIDVALIDITY 1] v\r\n* OK [UIDNEXT 1] n")
+			tell("* FLAGS (\\Seen \\Deleted)\r\n* 1 EXISTS\r\n* 0 RECENT\r\n* OK [UIDVALIDITY 1] v\r\n* OK [UIDNEXT 2] n")
 			tell("%s OK [READ-WRITE] selected", tag)
 			continue
+		case "UID": // FETCH
+			tell("* 1 FETCH (UID 1 BODY[] {%d}", stuckOctets)
+			if _, err := c.Write(make([]byte, stuckOctets)); err != nil {
+				return
+			}
+			tell(")")
 		case "IDLE":
 			tell("+ idling")
 			idling = tag
