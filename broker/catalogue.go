@@ -32,6 +32,7 @@ const (
 	EventMessageAppend   EventType = "message.append"
 	EventFolderChange    EventType = "folder.change"
 	EventSendIntent      EventType = "send.intent"
+	EventSendFlagged     EventType = "send.flagged"
 	EventSendResult      EventType = "send.result"
 	EventSendRefused     EventType = "send.refused"
 	EventStateRestored   EventType = "state.restored"
@@ -68,6 +69,7 @@ func Catalogue() []EventSpec {
 		{EventMessageAppend, 1, MessageAppend{}, "a message was appended to a folder", "folder, message_id"},
 		{EventFolderChange, 1, FolderChange{}, "a folder was created, renamed, deleted or (un)subscribed", "folder, target"},
 		{EventSendIntent, 1, SendIntent{}, "a message is about to be submitted; durable before the final dot goes upstream", "mail_from, header_from, recipients, message_id"},
+		{EventSendFlagged, 1, SendFlagged{}, "a content rule that flags matched a message that is about to be submitted; durable before the final dot goes upstream", "message_id"},
 		{EventSendResult, 1, SendResult{}, "what the upstream answered to it", "message_id"},
 		{EventSendRefused, 1, SendRefused{}, "a rule refused a message or an address", "address"},
 		{EventStateRestored, 1, StateRestored{}, "state and log were restored from a backup: what the log held after it is not there", ""},
@@ -241,6 +243,18 @@ type SendIntent struct {
 	MessageID  string   `json:"message_id"`
 	Octets     int64    `json:"octets"`
 	SHA256     string   `json:"sha256"`
+}
+
+// SendFlagged is the data of send.flagged.
+type SendFlagged struct {
+	// Intent is the one in the send.intent event.
+	Intent    ID     `json:"intent"`
+	MessageID string `json:"message_id"`
+	// Rule is the content rule's name, Where the place in which it matched
+	// first: "the text", "a file name", "the header field subject". What it
+	// matched is not told.
+	Rule  string `json:"rule"`
+	Where string `json:"where"`
 }
 
 // SendResult is the data of send.result.

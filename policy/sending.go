@@ -43,11 +43,15 @@ type Sending struct {
 }
 
 // ContentRule flags or blocks messages by what is in them: decoded header
-// fields, text parts, and file names.
+// fields, text parts, and file names. Each is matched by itself: a field as
+// "Subject: hello", a text as it was written and as it is seen, with any white
+// space as one space, and HTML without its tags. A message in which these
+// cannot be read for certain is refused, whether the rule blocks or flags.
 type ContentRule struct {
 	// Name is what a refusal and an event call it.
 	Name string `json:"name"`
-	// Pattern is a regular expression of RE2.
+	// Pattern is a regular expression of RE2. In a text of more than 128 KiB a
+	// match that is longer than 32 KiB may not be found.
 	Pattern string `json:"pattern"`
 	// Block refuses the message; otherwise an event tells of it.
 	Block bool `json:"block,omitempty"`

@@ -28,6 +28,7 @@ func notEnforced(d *policy.Decision, protocol broker.Protocol) string {
 	rest := d.Sending
 	// The gateway keeps these, and recipients' patterns.
 	rest.MaxRecipients, rest.MaxOctets, rest.MessagesPerHour, rest.RecipientsPerHour = 0, 0, 0, 0
+	rest.NoAttachments, rest.Content = false, nil
 	if !rest.IsZero() {
 		return "apply a rule to what is sent"
 	}

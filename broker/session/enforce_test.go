@@ -27,8 +27,6 @@ func TestNever2NoSessionUnderTermsThatAreNotEnforced(t *testing.T) {
 		{"octets", func(x *policy.Terms) { x.Quotas.Octets.Day = 5 }, broker.ProtocolIMAP, "count"},
 		{"headers", func(x *policy.Terms) { x.Quotas.Headers.Day = 5 }, broker.ProtocolIMAP, "count"},
 		{"reply_only", func(x *policy.Terms) { x.Sending.ReplyOnly = true }, broker.ProtocolSubmission, "apply a rule"},
-		{"no_attachments", func(x *policy.Terms) { x.Sending.NoAttachments = true }, broker.ProtocolSubmission, "apply a rule"},
-		{"content", func(x *policy.Terms) { x.Sending.Content = []policy.ContentRule{{Name: "a", Pattern: "a"}} }, broker.ProtocolSubmission, "apply a rule"},
 	}
 	for _, test := range tests {
 		for _, side := range []string{"delegation", "assignment"} {

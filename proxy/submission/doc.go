@@ -23,7 +23,9 @@
 //     sets deadlines and closes sockets, and takes no lock that is held during
 //     I/O.
 //   - Memory per connection does not grow with the message: a header is held
-//     until it is judged (256 KiB at most), the rest streams through buffers.
+//     until it is judged (256 KiB at most), the rest streams through buffers. An
+//     inspector adds as much for a part's header, windows of a text (128 KiB
+//     each) and a tag of HTML (512 KiB at most).
 //
 // # go-smtp
 //
@@ -66,6 +68,19 @@
 // answer to RCPT. BDAT is not used upstream: with DATA the server's 354 comes
 // before any octet of a message, with BDAT those of a command that it refused
 // would be commands.
+//
+// # What is in a message
+//
+// Where the terms forbid attachments, or have content rules, an inspector reads
+// the message as it streams by: its structure, transfer encodings and charsets,
+// line by line, and texts in windows. It never changes an octet, and what it
+// holds does not grow with the message. Readers of mail are lenient, each in
+// its own way, so it takes what all of them understand alike and refuses the
+// rest: a delimiter that is not quite one, a boundary that stands elsewhere, a
+// field or a parameter that is there twice, an encoding with errors, a charset
+// in which ASCII is not ASCII. A text is matched as it was written and as it is
+// seen: without what is invisible, and HTML without its tags, which a goroutine
+// reads that ends with the part. Terms without such rules cost nothing.
 //
 // # Unknown outcomes
 //

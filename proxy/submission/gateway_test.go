@@ -97,8 +97,9 @@ func TestPipelinedCommands(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	for field, config := range map[string]Config{
 		"gate":               {Hostname: "x.example"},
-		"hostname":           {Gate: newGate(), Hostname: "a b"},
-		"offer_before_login": {Gate: newGate(), Hostname: "x.example", OfferBeforeLogin: []string{"CHUNKING"}},
+		"counts":             {Gate: newGate(), Hostname: "x.example"},
+		"hostname":           {Gate: newGate(), Counts: uncounted{}, Hostname: "a b"},
+		"offer_before_login": {Gate: newGate(), Counts: uncounted{}, Hostname: "x.example", OfferBeforeLogin: []string{"CHUNKING"}},
 	} {
 		_, err := New(config)
 		var e *broker.Error

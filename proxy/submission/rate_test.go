@@ -165,10 +165,16 @@ func TestWhatWasNotSentIsNotCounted(t *testing.T) {
 	finals := make(chan string, 1)
 	var serving sync.WaitGroup
 	defer serving.Wait()
+	over := make(chan struct{})
+	defer close(over)
 	serving.Go(func() {
-		for range 3 { // as many connections as are dialled
-			u := <-upstreams
-			serving.Go(func() { u.serve(finals) })
+		for {
+			select {
+			case u := <-upstreams:
+				serving.Go(func() { u.serve(finals) })
+			case <-over:
+				return
+			}
 		}
 	})
 	c := s.login(t)

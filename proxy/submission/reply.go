@@ -33,6 +33,8 @@ const (
 	ruleSize                = "size"
 	ruleTermsRecipient      = "terms-recipient"
 	ruleTermsRecipients     = "terms-max-recipients"
+	ruleTermsAttachments    = "terms-no-attachments"
+	ruleTermsContent        = "terms-content"
 	ruleTermsMessagesHour   = "terms-messages-per-hour"
 	ruleTermsRecipientsHour = "terms-recipients-per-hour"
 	ruleLineBreak           = "line-break"

@@ -34,6 +34,7 @@ type session struct {
 	live         broker.LiveSession // nil: not authenticated
 	stopWatching func() bool
 	own          map[string]bool // own addresses, by Address.Key
+	content      *contentRules   // nil: not compiled, or none
 	up           atomic.Pointer[upstream]
 	killer       atomic.Pointer[time.Timer]
 
@@ -286,7 +287,7 @@ func (s *session) enter(live broker.LiveSession) {
 		zap.String("session", string(record.ID)), zap.String("agent", string(record.AgentID)),
 		zap.String("workstation", string(record.WorkstationID)), zap.String("mailbox", string(record.MailboxID)),
 	)
-	s.own = make(map[string]bool)
+	s.own, s.content = make(map[string]bool), nil
 	for _, a := range live.Decision().Addresses {
 		if own, err := ParseAddress(a, true); err == nil {
 			s.own[own.Key()] = true

@@ -26,6 +26,9 @@ type message struct {
 	header  *header
 	front   *[]byte // pooled
 	counted bool    // against messages and recipients per hour
+	// inspector is nil where no rule asks for it.
+	inspector *inspector
+	flags     []*broker.Receipt // of send.flagged
 }
 
 // Data implements smtp.Session. The message is taken off the wire directly;
@@ -81,6 +84,9 @@ func (d *dataReader) drain(limit int64) error {
 // abandon closes the upstream connection if a message hangs in it: without
 // the final dot, what it has of it is dropped.
 func (m *message) abandon() {
+	if m.inspector != nil {
+		m.inspector.abandon()
+	}
 	if m.up != nil && m.up.final != nil {
 		m.up.close()
 	}
@@ -103,6 +109,9 @@ func (m *message) receive() (*reply, error) {
 		return m.refuse(refused), nil
 	}
 	m.header = h
+	if r := m.inspect(); r != nil {
+		return r, nil
+	}
 	if r := m.open(); r != nil {
 		return r, nil
 	}
@@ -141,6 +150,11 @@ func (m *message) stream(front []byte) (*reply, error) {
 			return m.refuse(replySize), nil
 		}
 		m.hash.Write(run) // never fails
+		if m.inspector != nil {
+			if err := m.inspector.write(run); err != nil {
+				return m.uninspected(err), nil
+			}
+		}
 		if err := m.up.append(run, startsLine); err != nil {
 			return m.early(err), nil
 		}
@@ -151,6 +165,11 @@ func (m *message) stream(front []byte) (*reply, error) {
 		run, startsLine, err = m.data.next()
 		switch {
 		case errors.Is(err, io.EOF) && m.data.ended:
+			if m.inspector != nil {
+				if err := m.inspector.end(); err != nil {
+					return m.uninspected(err), nil
+				}
+			}
 			return nil, nil
 		case err != nil:
 			return nil, err
@@ -189,6 +208,7 @@ func (m *message) submit() *reply {
 	if r := m.reserve(sub); r != nil {
 		return r
 	}
+	m.flag(sub)
 	unrecorded, ended := m.recordIntent(sub, sum)
 	if unrecorded != nil {
 		s.log.Error("send.intent is not durable; nothing was sent", zap.Error(unrecorded))
@@ -198,6 +218,11 @@ func (m *message) submit() *reply {
 		s.log.Info("the decision ended before the final dot", zap.Error(ended))
 		m.result(sub, outcomeNotSent, "", false)
 		return replyTo(ended, stageMail)
+	}
+	if err := m.flagged(); err != nil {
+		s.log.Error("send.flagged is not durable; nothing was sent", zap.Error(err))
+		m.result(sub, outcomeNotSent, "", false)
+		return replyRecord
 	}
 	if m.up.early() != nil || s.wire.ending.Load() != nil {
 		r := m.early(errEnding)
