@@ -19,7 +19,8 @@ import (
 func newWorkstationCommand(a *app) *cobra.Command {
 	return newGroup("workstation", "Workstations, from which agents may come",
 		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a),
-		newWorkstationUpdateCommand(a), newWorkstationRenewCommand(a), newWorkstationRemoveCommand(a))
+		newWorkstationUpdateCommand(a), newWorkstationRenewCommand(a), newWorkstationRemoveCommand(a),
+		newWorkstationConnectCommand(a))
 }
 
 // workstationFlags are those of workstation add.

@@ -18,25 +18,8 @@ const maxExposure = 1.5
 
 // TestUnit: systemd understands every line of the unit, and finds it tight.
 func TestUnit(t *testing.T) {
-	unit := read(t, deployed("systemd", "postern.service"))
-	const program = "/usr/local/bin/postern"
-	if !strings.Contains(unit, "ExecStart="+program+" serve ") {
-		t.Fatal("the unit does not start " + program)
-	}
-	// The program need not be installed here.
-	path := filepath.Join(t.TempDir(), "postern.service")
-	if err := os.WriteFile(path, []byte(strings.Replace(unit, program, "/bin/true", 1)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("systemd-analyze", "verify", "--man=no", path).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v (package systemd)\n%s", err, out)
-	}
-	// Other units' faults are not Postern's.
-	if strings.Contains(string(out), path) || strings.Contains(string(out), "postern.service") {
-		t.Errorf("systemd does not understand the unit:\n%s", out)
-	}
-	out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", path).CombinedOutput()
+	path := verifyUnit(t, "postern.service", "serve ")
+	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", path).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -51,4 +34,36 @@ func TestUnit(t *testing.T) {
 	if !strings.Contains(handbook, "`systemd-analyze security postern`: "+string(score[1])) {
 		t.Errorf("the handbook does not say %s", score[1])
 	}
+}
+
+// TestWorkstationUnit: systemd understands every line of the workstation's.
+func TestWorkstationUnit(t *testing.T) {
+	verifyUnit(t, "postern-workstation.service", "workstation connect", "--user")
+}
+
+// verifyUnit has systemd read a unit that runs a command of Postern's, and
+// returns its path.
+func verifyUnit(t *testing.T, name, command string, flags ...string) string {
+	t.Helper()
+	unit := read(t, deployed("systemd", name))
+	const program = "/usr/local/bin/postern"
+	if !strings.Contains(unit, "ExecStart="+program+" "+command) {
+		t.Fatalf("the unit does not start %s %s", program, command)
+	}
+	// The program need not be installed here.
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(strings.Replace(unit, program, "/bin/true", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	verify := exec.Command("systemd-analyze", append(flags, "verify", "--man=no", path)...)
+	verify.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir()) // a user's units have one
+	out, err := verify.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v (package systemd)\n%s", err, out)
+	}
+	// Other units' faults are not Postern's.
+	if strings.Contains(string(out), path) || strings.Contains(string(out), name) {
+		t.Errorf("systemd does not understand the unit:\n%s", out)
+	}
+	return path
 }

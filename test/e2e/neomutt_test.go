@@ -19,26 +19,32 @@ const screenTimeout = 30 * time.Second
 // testNeomutt reads, answers, flags and deletes in a terminal, as a person
 // does.
 func testNeomutt(t *testing.T, w *World, mailbox string) {
-	w.Dovecot.Deliver(mailbox, "", []byte(message(buyer, mailbox, "neomutt-order", "We need twelve pumps.")))
-	w.Dovecot.Deliver(mailbox, "", []byte(message(buyer, mailbox, "neomutt-junk", "Win a prize.")))
 	s, h := w.Seat(mailbox), newHome(t)
 	both := append(readFile(t, s.CertFile), readFile(t, s.KeyFile)...)
+	worksInNeomutt(t, w, s, h, fmt.Sprintf(`set ssl_ca_certificates_file="%s" ssl_starttls=yes ssl_force_tls=yes
+set certificate_file="%s" ssl_client_cert="%s"
+set folder="imaps://localhost:%d/"
+set smtp_url="smtps://%s@localhost:%d/"
+`, w.Postern.CAFile, h.path("certificates"), h.write("workstation.pem", string(both)),
+		w.Postern.IMAPSPort, strings.ReplaceAll(mailbox, "@", "%40"), w.Postern.SubmissionsPort))
+}
+
+// worksInNeomutt does a person's work, over the connections that way sets up.
+func worksInNeomutt(t *testing.T, w *World, s *Seat, h *home, way string) {
+	mailbox := s.Mailbox
+	w.Dovecot.Deliver(mailbox, "", []byte(message(buyer, mailbox, "neomutt-order", "We need twelve pumps.")))
+	w.Dovecot.Deliver(mailbox, "", []byte(message(buyer, mailbox, "neomutt-junk", "Win a prize.")))
 	editor := h.write("editor", "#!/bin/sh\necho 'They leave tomorrow.' >> \"$1\"\n")
 	if err := os.Chmod(editor, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	rc := h.write("neomuttrc", fmt.Sprintf(`set ssl_ca_certificates_file="%s" ssl_starttls=yes ssl_force_tls=yes
-set certificate_file="%s" ssl_client_cert="%s"
-set folder="imaps://localhost:%d/" spoolfile="+INBOX" record="+Sent" postponed="+Drafts"
-set imap_user="%s" imap_pass="%s" imap_idle=yes
-set smtp_url="smtps://%s@localhost:%d/" smtp_pass="%[6]s"
-set from="%[5]s" use_from=yes use_envelope_from=yes realname="Sales"
-set editor="%[9]s" fast_reply=yes include=no abort_unmodified=no recall=no
+	rc := h.write("neomuttrc", way+fmt.Sprintf(`set spoolfile="+INBOX" record="+Sent" postponed="+Drafts"
+set imap_user="%[1]s" imap_pass="%[2]s" imap_idle=yes smtp_pass="%[2]s"
+set from="%[1]s" use_from=yes use_envelope_from=yes realname="Sales"
+set editor="%[3]s" fast_reply=yes include=no abort_unmodified=no recall=no
 set delete=yes quit=yes confirmappend=no confirmcreate=no mark_old=no sleep_time=0 wait_key=no copy=yes
 set sort=date mail_check=60
-`, w.Postern.CAFile, h.path("certificates"), h.write("workstation.pem", string(both)),
-		w.Postern.IMAPSPort, mailbox, s.Token,
-		strings.ReplaceAll(mailbox, "@", "%40"), w.Postern.SubmissionsPort, editor))
+`, mailbox, s.Token, editor))
 
 	term := startTerminal(t, h, "neomutt", "-n", "-F", rc)
 	term.await("neomutt-junk")
