@@ -74,7 +74,7 @@ func Catalogue() []EventSpec {
 		{EventSendRefused, 1, SendRefused{}, "a rule refused a message or an address", "address"},
 		{EventStateRestored, 1, StateRestored{}, "state and log were restored from a backup: what the log held after it is not there", ""},
 	}
-	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim"} {
+	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code"} {
 		for _, verb := range changeVerbs[kind] {
 			specs = append(specs, EventSpec{
 				EventType(kind + "." + verb), 1,
@@ -87,18 +87,19 @@ func Catalogue() []EventSpec {
 }
 
 var changeVerbs = map[string][]string{
-	"firm":         {"created", "updated"},
-	"mailbox":      {"created", "updated", "deleted"},
-	"agent":        {"created", "updated", "deleted"},
-	"workstation":  {"created", "updated", "deleted"},
-	"site":         {"created", "updated", "deleted"},
-	"delegation":   {"created", "updated", "revoked"},
-	"assignment":   {"created", "updated", "approved", "revoked"},
-	"app-password": {"created", "revoked"},
-	"lock":         {"created", "removed"},
-	"person":       {"created", "removed"},
-	"api-token":    {"created", "revoked"},
-	"claim":        {"created", "replaced", "redeemed"},
+	"firm":           {"created", "updated"},
+	"mailbox":        {"created", "updated", "deleted"},
+	"agent":          {"created", "updated", "deleted"},
+	"workstation":    {"created", "updated", "deleted"},
+	"site":           {"created", "updated", "deleted"},
+	"delegation":     {"created", "updated", "revoked"},
+	"assignment":     {"created", "updated", "approved", "revoked"},
+	"app-password":   {"created", "revoked"},
+	"lock":           {"created", "removed"},
+	"person":         {"created", "removed"},
+	"api-token":      {"created", "revoked"},
+	"claim":          {"created", "replaced", "redeemed"},
+	"enrolment-code": {"created", "replaced", "redeemed"},
 }
 
 // StateChange is the data of every change of state: the thing before and

@@ -9,7 +9,7 @@ import (
 
 // Actor is who did something.
 type Actor struct {
-	// Kind is a Role, "agent", "system" or "stranger".
+	// Kind is a Role, "agent", "workstation", "system" or "stranger".
 	Kind string `json:"kind"`
 	// Name is readable: a login name, or "unix:uid=0".
 	Name string `json:"name,omitempty"`

@@ -16,8 +16,9 @@ import (
 
 // What tokens begin with, so that people and secret scanners know them.
 const (
-	APIPrefix   = "postern_api_"
-	ClaimPrefix = "postern_claim_"
+	APIPrefix       = "postern_api_"
+	ClaimPrefix     = "postern_claim_"
+	EnrolmentPrefix = "postern_enrol_"
 )
 
 const (
@@ -32,7 +33,7 @@ type Tokens struct {
 	key    []byte
 }
 
-// NewAPITokens and NewClaims derive their own keys from the server's, which is
+// NewAPITokens, NewClaims and NewEnrolmentCodes derive their own keys from the server's, which is
 // the app passwords'. They keep no reference to it.
 func NewAPITokens(key broker.Secret) (*Tokens, error) {
 	return newTokens(key, APIPrefix, "postern api token")
@@ -41,6 +42,11 @@ func NewAPITokens(key broker.Secret) (*Tokens, error) {
 // NewClaims is described at NewAPITokens.
 func NewClaims(key broker.Secret) (*Tokens, error) {
 	return newTokens(key, ClaimPrefix, "postern claim")
+}
+
+// NewEnrolmentCodes is described at NewAPITokens.
+func NewEnrolmentCodes(key broker.Secret) (*Tokens, error) {
+	return newTokens(key, EnrolmentPrefix, "postern enrolment code")
 }
 
 func newTokens(key broker.Secret, prefix, purpose string) (*Tokens, error) {

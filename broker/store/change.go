@@ -12,18 +12,19 @@ import (
 
 // The kinds of things, as in broker.Change and in the types of events.
 const (
-	kindFirm        = "firm"
-	kindMailbox     = "mailbox"
-	kindAgent       = "agent"
-	kindWorkstation = "workstation"
-	kindSite        = "site"
-	kindDelegation  = "delegation"
-	kindAssignment  = "assignment"
-	kindAppPassword = "app-password"
-	kindLock        = "lock"
-	kindPerson      = "person"
-	kindAPIToken    = "api-token"
-	kindClaim       = "claim"
+	kindFirm          = "firm"
+	kindMailbox       = "mailbox"
+	kindAgent         = "agent"
+	kindWorkstation   = "workstation"
+	kindSite          = "site"
+	kindDelegation    = "delegation"
+	kindAssignment    = "assignment"
+	kindAppPassword   = "app-password"
+	kindLock          = "lock"
+	kindPerson        = "person"
+	kindAPIToken      = "api-token"
+	kindClaim         = "claim"
+	kindEnrolmentCode = "enrolment-code"
 )
 
 // changed is one change of one thing, on its way into the record.

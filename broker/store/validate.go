@@ -223,10 +223,10 @@ func keyPin(field, s string) error {
 // able to forge any.
 func actor(by broker.Actor) error {
 	switch by.Kind {
-	case "agent", "system", "stranger", string(broker.RoleAdmin), string(broker.RoleAuditor),
+	case "agent", "workstation", "system", "stranger", string(broker.RoleAdmin), string(broker.RoleAuditor),
 		string(broker.RoleFirmAdmin), string(broker.RoleFirmAuditor):
 	default:
-		return broker.InvalidField("actor.kind", "use a role, agent, system or stranger")
+		return broker.InvalidField("actor.kind", "use a role, agent, workstation, system or stranger")
 	}
 	return text("actor.name", by.Name, maxActorName)
 }

@@ -79,32 +79,35 @@ func (s *Store) CreateWorkstation(ctx context.Context, by broker.Actor, w *broke
 	if err := checkWorkstation(&n); err != nil {
 		return err
 	}
-	err := s.mutate(ctx, by, func(t *tx) error {
-		if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
-			return err
-		}
-		if err := t.workstationFits(&n); err != nil {
-			return err
-		}
-		doc, err := encode(&n)
-		if err != nil {
-			return err
-		}
-		if _, err := t.exec(`INSERT INTO workstations (id, name_key, site_id, doc) VALUES ($1, $2, $3, $4)`,
-			string(n.ID), key(n.Name), optional(n.SiteID), doc); err != nil {
-			return err
-		}
-		if err := t.storePins(&n); err != nil {
-			return err
-		}
-		return t.recordChange(by, changed{
-			kind: kindWorkstation, verb: "created", id: n.ID, after: doc, event: broker.Event{WorkstationID: n.ID},
-		})
-	})
+	err := s.mutate(ctx, by, func(t *tx) error { return t.createWorkstation(by, &n) })
 	if err == nil {
 		*w = n
 	}
 	return err
+}
+
+// createWorkstation adds one that was checked.
+func (t *tx) createWorkstation(by broker.Actor, w *broker.Workstation) error {
+	if err := t.identify(&w.ID, &w.CreatedAt); err != nil {
+		return err
+	}
+	if err := t.workstationFits(w); err != nil {
+		return err
+	}
+	doc, err := encode(w)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(`INSERT INTO workstations (id, name_key, site_id, doc) VALUES ($1, $2, $3, $4)`,
+		string(w.ID), key(w.Name), optional(w.SiteID), doc); err != nil {
+		return err
+	}
+	if err := t.storePins(w); err != nil {
+		return err
+	}
+	return t.recordChange(by, changed{
+		kind: kindWorkstation, verb: "created", id: w.ID, after: doc, event: broker.Event{WorkstationID: w.ID},
+	})
 }
 
 // UpdateWorkstation replaces a workstation.

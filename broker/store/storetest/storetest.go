@@ -18,6 +18,7 @@ type Store interface {
 	broker.SendingCounts
 	broker.People
 	broker.FirmState
+	broker.Enrolments
 	Close() error
 }
 
@@ -46,6 +47,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"People", testPeople},
 		{"Never5Claim", testNever5Claim},
 		{"ExpiredClaim", testExpiredClaim},
+		{"Enrolment", testEnrolment},
+		{"EnrolmentOnceInARace", testEnrolmentRace},
 		{"FirmState", testFirmState},
 		{"Approval", testApproval},
 		{"Locks", testLocks},

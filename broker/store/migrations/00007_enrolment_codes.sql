@@ -1,0 +1,14 @@
+-- SPDX-License-Identifier: Apache-2.0
+
+-- A code is over when it is redeemed or replaced.
+
+-- +goose Up
+
+CREATE TABLE enrolment_codes (
+    id       TEXT NOT NULL PRIMARY KEY,
+    name_key TEXT NOT NULL,
+    hash     BLOB NOT NULL UNIQUE,
+    doc      TEXT NOT NULL,
+    over_at  BIGINT
+);
+CREATE INDEX enrolment_codes_name ON enrolment_codes (name_key) WHERE over_at IS NULL;
