@@ -14,13 +14,10 @@ import (
 //
 // Actions, hours, ends, sites and classes are decided before a session is
 // opened, or checked by both proxies. What is hidden, and quotas on what is
-// opened, bind IMAP alone, which hides folders; the rules for sending, submission alone.
+// opened, bind IMAP alone; the rules for sending, submission alone.
 func notEnforced(d *policy.Decision, protocol broker.Protocol) string {
 	if protocol == broker.ProtocolIMAP {
-		switch {
-		case len(d.Slices) > 0:
-			return "show a part of a folder's messages"
-		case !d.Quotas.IsZero():
+		if !d.Quotas.IsZero() {
 			return "count what is opened"
 		}
 		return ""

@@ -22,7 +22,6 @@ func TestNever2NoSessionUnderTermsThatAreNotEnforced(t *testing.T) {
 		protocol broker.Protocol
 		text     string
 	}{
-		{"slice", func(x *policy.Terms) { x.Slice = "SINCE @-30d" }, broker.ProtocolIMAP, "show a part"},
 		{"messages", func(x *policy.Terms) { x.Quotas.Messages.Hour = 5 }, broker.ProtocolIMAP, "count"},
 		{"octets", func(x *policy.Terms) { x.Quotas.Octets.Day = 5 }, broker.ProtocolIMAP, "count"},
 		{"headers", func(x *policy.Terms) { x.Quotas.Headers.Day = 5 }, broker.ProtocolIMAP, "count"},

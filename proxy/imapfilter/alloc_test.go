@@ -40,7 +40,7 @@ func sinkRelay(t testing.TB, actions policy.Actions) *relay {
 	}
 	down := proxy.NewConn(sinkConn{}, proxy.ConnConfig{})
 	up := &broker.IMAPConn{Conn: sinkConn{}, Capabilities: []string{"IMAP4rev1", "UIDPLUS"}}
-	return f.newRelay(session, down, up, newLineReader(sinkConn{}), newPrefix(), specialFolders{})
+	return f.newRelay(session, down, up, newLineReader(sinkConn{}), newPrefix(), specialFolders{}, nil)
 }
 
 // turn passes one command line up and its answer down, as the two goroutines

@@ -42,6 +42,8 @@ func (u *upstreamSide) status(resp *imapwire.Response) error {
 	name, args, rest := imapwire.Code(line[resp.Len : len(line)-2])
 	switch {
 	case len(name) == 0:
+	case u.r.view.sliced() && onList(sliceCodes, name):
+		return u.drop(len(line))
 	case bytes.EqualFold(name, []byte("UIDVALIDITY")):
 		u.newUIDValidity(args)
 	case bytes.EqualFold(name, []byte("CLOSED")):
@@ -117,21 +119,17 @@ func (u *upstreamSide) tagged(resp *imapwire.Response) error {
 	case closing:
 		if good {
 			u.enter(folder{})
+			if u.r.view != nil {
+				u.r.view.mail.reset()
+			}
 		}
-	case asked:
-		if a := u.r.view.answer.Load(); a != nil {
-			a.good, a.code, a.args, a.text = good, string(name), string(args), string(rest)
-		}
-		if good && flight.change != nil {
-			u.record.change(u, flight.change, name, args)
-		}
-		err := u.drop(len(line))
-		u.r.signalClient()
-		return err
 	case hidden, identifying:
 		err := u.drop(len(line))
 		u.r.signalClient()
 		return err
+	}
+	if flight.own {
+		return u.ownAnswered(&flight, resp, line, name, args, rest)
 	}
 	if good && flight.change != nil {
 		u.record.change(u, flight.change, name, args)

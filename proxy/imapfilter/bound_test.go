@@ -179,7 +179,7 @@ func stressSession(t *testing.T, rig *rig, up *broker.IMAPConn, served *sync.Wai
 	session := opened.(*fakeSession)
 	client, server := tcpPair(t)
 	conn := newServerConn(server)
-	r := rig.filter.newRelay(session, conn, up, newLineReader(conn), newPrefix(), specialFolders{})
+	r := rig.filter.newRelay(session, conn, up, newLineReader(conn), newPrefix(), specialFolders{}, nil)
 	served.Go(func() {
 		r.run()
 		linger(server)

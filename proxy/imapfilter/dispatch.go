@@ -85,7 +85,7 @@ func kindOf(name string) inFlightKind {
 // result is valid until the next call.
 func (s *clientSide) judge(entry *command, skip int) *judgement {
 	j := &s.judged
-	*j = judgement{uids: skip > 0}
+	*j = judgement{uids: skip > 0, sets: j.sets[:0]}
 	s.parse.begin(s.lexer.Command())
 	s.parse.pos = skip
 	if j.err = entry.judge(&s.parse, j); j.err != nil {
@@ -125,6 +125,9 @@ func (s *clientSide) judge(entry *command, skip int) *judgement {
 func (s *clientSide) judgeSeen(j *judgement, f *fetchItems) {
 	if f.seen && !f.rewritable && !s.r.decision.Actions.Has(policy.Flag) {
 		j.need(policy.Flag)
+	}
+	if v := s.r.view; f.seen && !f.rewritable && v.sliced() && v.watches(`\Seen`) {
+		j.err = errors.New("RFC822 would set \\Seen, which what you see depends on: use BODY.PEEK[]")
 	}
 }
 

@@ -44,6 +44,7 @@ func judgeFetch(p *parser, j *judgement) error {
 		for !p.take(imapwire.Close) {
 			switch {
 			case p.is("CHANGEDSINCE"):
+				j.beyondSlice = "CONDSTORE"
 				if !p.number() {
 					return errSyntax
 				}
@@ -95,7 +96,9 @@ func fetchItem(p *parser, j *judgement) bool {
 	switch string(w) {
 	case "UID":
 		j.fetch.uid = true
-	case "FLAGS", "INTERNALDATE", "RFC822.SIZE", "MODSEQ", "SAVEDATE":
+	case "FLAGS", "INTERNALDATE", "RFC822.SIZE", "SAVEDATE":
+	case "MODSEQ":
+		j.beyondSlice = "CONDSTORE"
 	case "EMAILID", "THREADID", "X-GM-MSGID", "X-GM-THRID", "X-GM-LABELS":
 		j.beyondView = "OBJECTID"
 	case "ENVELOPE", "BODY", "BODYSTRUCTURE", "RFC822.HEADER":

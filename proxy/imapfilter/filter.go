@@ -92,10 +92,10 @@ type admitted struct{ relay *relay }
 
 // newRelay puts a session together. lines holds what the client sent behind
 // its login.
-func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPConn, lines *lineReader, prefix string, special specialFolders) *relay {
+func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPConn, lines *lineReader, prefix string, special specialFolders, v *view) *relay {
 	r := &relay{
 		f: f, session: s, decision: s.Decision(), down: c, up: up, prefix: prefix, special: special,
-		view:   newView(s.Decision(), up.Capabilities),
+		view:   v,
 		signal: make(chan struct{}, 1),
 		over:   make(chan struct{}),
 	}

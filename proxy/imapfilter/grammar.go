@@ -62,6 +62,7 @@ func judgeSelect(p *parser, j *judgement) error {
 		for !p.take(imapwire.Close) {
 			switch {
 			case p.is("CONDSTORE"):
+				j.beyondSlice = "CONDSTORE"
 			case p.is("QRESYNC"):
 				j.beyondView = "QRESYNC"
 				if !qresync(p) {
@@ -210,8 +211,11 @@ func judgeStatus(p *parser, j *judgement) error {
 	j.need(policy.List)
 	var ok bool
 	if j.folder, ok = p.mailbox(); !ok || !p.words(func(w []byte) bool {
-		if string(w) == "MAILBOXID" {
+		switch string(w) {
+		case "MAILBOXID":
 			j.beyondView = "OBJECTID"
+		case "HIGHESTMODSEQ":
+			j.beyondSlice = "CONDSTORE"
 		}
 		return statusItem(w)
 	}) {
@@ -279,6 +283,7 @@ func judgeStore(p *parser, j *judgement) error {
 		return errSyntax
 	}
 	if p.take(imapwire.Open) {
+		j.beyondSlice = "CONDSTORE"
 		if !p.is("UNCHANGEDSINCE") || !p.number() || !p.take(imapwire.Close) {
 			return errSyntax
 		}

@@ -56,6 +56,11 @@ const (
 	// how many folders it knows at most.
 	maxKept   = 64 << 10
 	maxListed = 20000
+	// maxMapped is how many messages a folder may have of which a slice is
+	// shown, maxSet how long a set of UIDs that goes upstream, in octets: a line
+	// of 8,192 is what a server must take (RFC 7162 §4).
+	maxMapped = 500000
+	maxSet    = 4000
 
 	// silence is how long a client may say nothing (RFC 9051 §5.4 asks for at
 	// least 30 minutes; IDLE clients return after 29).
@@ -69,6 +74,8 @@ const (
 	// taken off, so that sessions do not do it all at once.
 	reIdle       = 27 * time.Minute
 	reIdleJitter = 4 * time.Minute
+	// pollIdle is how often a view asks an upstream for news that does not idle.
+	pollIdle = 30 * time.Second
 	// stillHere is how long a client in IDLE hears nothing before Postern says
 	// "* OK", which keeps NAT tables warm.
 	stillHere = 4 * time.Minute

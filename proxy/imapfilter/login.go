@@ -384,9 +384,6 @@ func (l *login) authenticate(ctx context.Context, user, authzid string, token br
 
 // connect logs in upstream for a session, unless it ends meanwhile.
 func (l *login) connect(ctx context.Context, session broker.LiveSession) (*admitted, error) {
-	if len(session.Decision().Slices) > 0 {
-		return nil, broker.Errorf(broker.Refused, "this mailbox is shown in part only, which Postern cannot do for IMAP here")
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(session.Context(), func() { cancel(context.Cause(session.Context())) })()
@@ -399,6 +396,11 @@ func (l *login) connect(ctx context.Context, session broker.LiveSession) (*admit
 	up, err := session.DialIMAP(ctx)
 	if err != nil {
 		return nil, failed(err)
+	}
+	v, err := newView(session.Decision(), up.Capabilities)
+	if err != nil {
+		closeNow(up.Conn)
+		return nil, broker.Errorf(broker.Internal, "what may be seen here cannot be read").WithCause(err)
 	}
 	prefix := newPrefix()
 	var special specialFolders
@@ -414,7 +416,7 @@ func (l *login) connect(ctx context.Context, session broker.LiveSession) (*admit
 			return nil, failed(broker.Errorf(broker.Unavailable, "the mail server does not tell its folders").WithCause(err))
 		}
 	}
-	return &admitted{l.f.newRelay(session, l.conn, up, l.handOver(), prefix, special)}, nil
+	return &admitted{l.f.newRelay(session, l.conn, up, l.handOver(), prefix, special, v)}, nil
 }
 
 // handOver returns a line reader with what the client sent behind its login,

@@ -30,11 +30,17 @@ const (
 	kept
 	// dropped by the view.
 	dropped
+	// numbers are read by the view as they come.
+	numbers
 )
 
 // aside takes n octets along that do not pass.
 func (u *upstreamSide) aside(n int) {
-	if u.fate != dropped && len(u.collected) <= maxKept {
+	switch {
+	case u.fate == dropped:
+	case u.fate == numbers:
+		u.takeNumbers(u.buf[u.start : u.start+n])
+	case len(u.collected) <= maxKept:
 		u.collected = append(u.collected, u.buf[u.start:u.start+n]...)
 	}
 	u.start += n

@@ -249,6 +249,16 @@ type judgement struct {
 	pushed []fetchItems
 	// beyondView names an extension that it uses and views withhold.
 	beyondView string
+	// beyondSlice names one that views withhold that hide messages.
+	beyondSlice string
+	// sets are where a search names messages.
+	sets []setAt
+}
+
+// setAt is a set of a search, by its token's index: of numbers, or of UIDs.
+type setAt struct {
+	index int
+	uid   bool
 }
 
 func (j *judgement) need(a policy.Actions) { j.needs |= a }

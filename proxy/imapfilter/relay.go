@@ -57,9 +57,12 @@ type relay struct {
 	local     []byte      // Postern's own words to the client
 	// doneCrossed says that a DONE may have crossed the end of IDLE.
 	doneCrossed bool
-	woken       bool        // the upstream's read deadline was moved to the past
-	end         *broker.End // set once: why the session ends
-	bye         string      // what to tell the client then
+	woken       bool // the upstream's read deadline was moved to the past
+	// news says that the upstream has told a view of something, and
+	// listensForNews that the client's goroutine reads until it does.
+	news, listensForNews bool
+	end                  *broker.End // set once: why the session ends
+	bye                  string      // what to tell the client then
 	// identify holds UIDs whose Message-ID is to be asked for.
 	identify []uint32
 }
@@ -80,6 +83,8 @@ type inFlight struct {
 	n    uint8
 	long []byte // a client's tag that is longer than raw
 	kind inFlightKind
+	// own says that it is a view's, which takes the answer.
+	own bool
 	// retag is the client's tag that the answer is given instead.
 	retag []byte
 	// change is what to record when the answer is OK.
@@ -97,8 +102,6 @@ const (
 	hidden
 	// identifying is an own FETCH; its answers are held back.
 	identifying
-	// asked is a view's own command.
-	asked
 )
 
 func (c *inFlight) is(tag []byte) bool {

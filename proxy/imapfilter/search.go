@@ -138,7 +138,7 @@ func searchList(p *parser, j *judgement) bool {
 // simpleKey takes a key that holds no other.
 func simpleKey(p *parser, j *judgement) bool {
 	if set, ok := p.set(); ok {
-		j.noteSaved(set)
+		j.noteSet(p, set, false)
 		return true
 	}
 	w, ok := p.keyword()
@@ -183,9 +183,10 @@ func simpleKey(p *parser, j *judgement) bool {
 		return searchString(p)
 	case "UID":
 		set, ok := p.set()
-		j.noteSaved(set)
+		j.noteSet(p, set, true)
 		return ok
 	case "MODSEQ":
+		j.beyondSlice = "CONDSTORE"
 		return searchModSeq(p)
 	}
 	return false
@@ -234,9 +235,11 @@ func searchModSeq(p *parser) bool {
 	return p.number()
 }
 
-// noteSaved notes that a set is the saved result of a search (RFC 5182).
-func (j *judgement) noteSaved(set []byte) {
+// noteSet notes where a set stands that was just taken, and whether it is the
+// saved result of a search (RFC 5182).
+func (j *judgement) noteSet(p *parser, set []byte, uid bool) {
 	if string(set) == "$" {
 		j.beyondView = "SEARCHRES"
 	}
+	j.sets = append(j.sets, setAt{p.pos - 1, uid})
 }

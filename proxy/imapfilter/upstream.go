@@ -35,6 +35,10 @@ type upstreamSide struct {
 	// back of it.
 	fate      fate
 	collected []byte
+	// number is what was read of a number of a search's answer; expectUID is
+	// the UID of the message whose FETCH response a view lets pass.
+	number    uint64
+	expectUID uint32
 
 	// selected is the folder that what comes belongs to; switched says that
 	// the SELECT under way has changed it, from before.
@@ -323,6 +327,9 @@ func (u *upstreamSide) beginLine() error {
 	case imapwire.ResponseFetch:
 		u.fetch.Reset()
 		u.message.reset(resp.Number)
+		if u.r.view.sliced() {
+			return u.slicedFetch(&resp)
+		}
 		u.beginCollecting()
 		u.advance(resp.Len)
 		u.state = inFetch
@@ -383,21 +390,34 @@ func (u *upstreamSide) data() error {
 // fetchItems frames a FETCH response's items.
 func (u *upstreamSide) fetchItems() error {
 	n, event := u.fetch.Scan(u.buf[u.start:u.end])
+	if event == imapwire.FetchBroken || u.expectUID != 0 && u.fetch.UID != 0 && u.fetch.UID != u.expectUID {
+		return errUpstreamBroken // nothing of what is not the message passes
+	}
 	u.advance(n)
 	switch event {
-	case imapwire.FetchBroken:
-		return errUpstreamBroken
 	case imapwire.FetchLiteral:
 		u.literal = literal{left: u.fetch.Size, content: u.fetch.Content, back: inFetch}
 		u.state = inLiteral
+		if u.fate == dropped { // nothing of it is opened
+			u.literal.content = imapwire.ContentNone
+			return nil
+		}
 		u.beginContent()
 	case imapwire.FetchString:
+		if u.fate == dropped {
+			return nil
+		}
 		u.beginContent()
 		if u.fetch.Content == imapwire.ContentBody {
 			return u.record.pass(u, u.fetch.Size)
 		}
 	case imapwire.FetchEnd:
 		u.state = atLine
+		if u.r.view.sliced() {
+			if u.endSlicedFetch() {
+				return nil
+			}
+		}
 		u.record.endMessage(u)
 		return u.endCollecting()
 	}

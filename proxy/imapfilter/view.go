@@ -4,6 +4,7 @@ package imapfilter
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/postern-mail/postern/policy"
 )
@@ -26,23 +27,49 @@ type view struct {
 	lists [2]string
 	// answer gathers what the own command under way is answered.
 	answer atomic.Pointer[ownAnswer]
+	// programs are the slices; empty: every message is visible. flags are those
+	// that they look at, relative says that they change from day to day, and day
+	// is the one that they were last asked for.
+	programs []*policy.Program
+	flags    []string
+	relative bool
+	day      time.Time
+	// touched says that flags have changed since the slices were asked for.
+	touched atomic.Bool
+	mail    mailMap
+	// examined says that the selected folder is, uidPlus that the upstream can
+	// expunge by UID.
+	examined, uidPlus bool
 	// shown are the names of visible folders, as the upstream writes them.
 	shown atomic.Pointer[map[string]*listed]
 }
 
-// newView returns the view that a decision calls for; nil: it hides nothing.
-func newView(d *policy.Decision, capabilities []string) *view {
+// sliced reports whether messages are hidden.
+func (v *view) sliced() bool { return v != nil && len(v.programs) > 0 }
+
+// newView returns the view that a decision calls for; nil: it hides nothing. It
+// fails where a slice cannot be read.
+func newView(d *policy.Decision, capabilities []string) (*view, error) {
 	if !d.Restricted() {
-		return nil
+		return nil, nil
 	}
-	v := &view{decision: d, lists: [2]string{`LIST "" "*"`, `LSUB "" "*"`}}
+	v := &view{decision: d, uidPlus: onListOf(capabilities, "UIDPLUS"), lists: [2]string{`LIST "" "*"`, `LSUB "" "*"`}}
 	switch {
 	case onListOf(capabilities, "SPECIAL-USE"):
 		v.lists[0] += " RETURN (SPECIAL-USE)"
 	case onListOf(capabilities, "XLIST"):
 		v.lists[0] = `XLIST "" "*"`
 	}
-	return v
+	for _, slice := range d.Slices {
+		p, err := slice.Parse()
+		if err != nil {
+			return nil, err
+		}
+		v.programs = append(v.programs, p)
+		v.flags = append(v.flags, p.Flags()...)
+		v.relative = v.relative || p.Relative()
+	}
+	return v, nil
 }
 
 // viewExtensions are what a view models of the command table's extensions. The
@@ -51,6 +78,16 @@ func newView(d *policy.Decision, capabilities []string) *view {
 var viewExtensions = []string{
 	"IMAP4REV1", "IDLE", "CONDSTORE", "ENABLE", "MOVE", "UIDPLUS", "UNSELECT", "NAMESPACE", "CHILDREN", "ID",
 	"LIST-EXTENDED", "SPECIAL-USE", "ESEARCH", "ESORT", "SORT", "SORT=DISPLAY", "THREAD=*", "WITHIN",
+	"I18NLEVEL=*", "MULTIAPPEND", "BINARY", "LITERAL+", "LITERAL-", "SASL-IR", "PREVIEW", "PREVIEW=*",
+	"SNIPPET", "SNIPPET=*", "SAVEDATE", "STATUS=SIZE", "APPENDLIMIT", "APPENDLIMIT=*",
+}
+
+// sliceExtensions are those that are modelled where messages are hidden too: the
+// modification sequences are the whole folder's, and threads are made of
+// messages that may be hidden.
+var sliceExtensions = []string{
+	"IMAP4REV1", "IDLE", "ENABLE", "MOVE", "UIDPLUS", "UNSELECT", "NAMESPACE", "CHILDREN", "ID",
+	"LIST-EXTENDED", "SPECIAL-USE", "ESEARCH", "ESORT", "SORT", "SORT=DISPLAY", "WITHIN",
 	"I18NLEVEL=*", "MULTIAPPEND", "BINARY", "LITERAL+", "LITERAL-", "SASL-IR", "PREVIEW", "PREVIEW=*",
 	"SNIPPET", "SNIPPET=*", "SAVEDATE", "STATUS=SIZE", "APPENDLIMIT", "APPENDLIMIT=*",
 }
@@ -64,23 +101,32 @@ var viewCommands = map[string]bool{
 // pass.
 var viewCodes = []string{"MAILBOXID", "BADURL", "HASCHILDREN", "NOTIFICATIONOVERFLOW", "BADEVENT", "NOUPDATE", "NOTSAVED"}
 
+// sliceCodes are those that tell of hidden messages.
+var sliceCodes = []string{"UNSEEN", "HIGHESTMODSEQ", "NOMODSEQ", "MODIFIED", "EXPUNGEISSUED"}
+
 // extensions returns what the session is offered of what its upstream has.
 func (v *view) extensions() []string {
-	if v == nil {
+	switch {
+	case v == nil:
 		return offeredExtensions
+	case v.sliced():
+		return sliceExtensions
 	}
 	return viewExtensions
 }
 
 // passesCode reports whether a response code may reach the client.
 func (v *view) passesCode(name []byte) bool {
-	return onList(passedCodes, name) && (v == nil || !onList(viewCodes, name))
+	return onList(passedCodes, name) && (v == nil || !onList(viewCodes, name) && !(v.sliced() && onList(sliceCodes, name)))
 }
 
 // enableable returns what ENABLE may name.
 func (v *view) enableable() []string {
-	if v == nil {
+	switch {
+	case v == nil:
 		return enableable
+	case v.sliced():
+		return nil
 	}
 	return []string{"CONDSTORE"}
 }
@@ -89,9 +135,12 @@ func (v *view) enableable() []string {
 type ownAnswer struct {
 	// lines are its data, each with its literals.
 	lines [][]byte
-	good  bool
-	// code, args and text are those of the tagged answer.
-	code, args, text string
+	// numbers are what a search found; broken says that they were none.
+	numbers []uint32
+	broken  bool
+	good    bool
+	// status, code, args and text are those of the tagged answer.
+	status, code, args, text string
 }
 
 func onListOf(capabilities []string, name string) bool {

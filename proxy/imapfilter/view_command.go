@@ -3,7 +3,6 @@
 package imapfilter
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ const (
 	tryCreate    = "[TRYCREATE] there is no such folder"
 	cannotBe     = "[CANNOT] there can be no folder of this name"
 	folderRefuse = "[CANNOT] the mail server refuses"
+	noDelete     = "[NOPERM] a folder may hold messages that you do not see"
 	existsThere  = "[ALREADYEXISTS] there is such a folder"
 )
 
@@ -33,6 +33,11 @@ const maxListPatterns = 2048
 // goes upstream as usual, its names being the upstream's own now.
 func (s *clientSide) viewCommand(entry *command, skip int) (done bool, err error) {
 	cmd := s.lexer.Command()
+	if s.r.view.sliced() {
+		if done, err := s.slicedCommand(entry, skip); done || err != nil {
+			return true, err
+		}
+	}
 	at := skip
 	missing := noSuchFolder
 	switch strings.TrimPrefix(entry.name, "UID ") {
@@ -96,6 +101,10 @@ func (v *view) withheld(entry *command, j *judgement) string {
 		return "this kind of APPEND"
 	case string(j.set) == "$":
 		return "SEARCHRES"
+	case v.sliced() && j.beyondSlice != "":
+		return j.beyondSlice
+	case v.sliced() && strings.HasSuffix(entry.name, "THREAD"):
+		return "THREAD"
 	}
 	return j.beyondView
 }
@@ -122,6 +131,9 @@ func (s *clientSide) viewList(cmd *imapwire.Command, lsub bool) error {
 // UNSUBSCRIBE. The upstream's own words could tell of what is hidden: below a
 // folder, or in its place.
 func (s *clientSide) viewFolderChange(name string) error {
+	if name == "DELETE" && s.r.view.sliced() {
+		return s.answer("NO", noDelete)
+	}
 	list, err := s.folders(true)
 	if err != nil {
 		return err
@@ -246,88 +258,5 @@ func badLevel(level string) bool { return level == "" || level == "." || level =
 // ask sends a command of Postern's own and returns what the upstream answers.
 // Nothing of the client's is under way then.
 func (s *clientSide) ask(command string, c *change) (*ownAnswer, error) {
-	if err := s.barrier(); err != nil {
-		return nil, err
-	}
-	a := &ownAnswer{}
-	s.r.view.answer.Store(a)
-	defer s.r.view.answer.Store(nil)
-	tag := s.nextTag()
-	s.out.Raw(tag + " " + command + "\r\n")
-	s.r.push(inFlight{tag: tag, kind: asked, change: c}, expectNothing)
-	if err := s.barrier(); err != nil {
-		return nil, err
-	}
-	return a, nil
-}
-
-// viewData decides what becomes of untagged data in a view: what it knows
-// passes, what tells of folders is looked at, and all else is dropped.
-func (u *upstreamSide) viewData(resp *imapwire.Response) error {
-	switch {
-	case resp.Is("FLAGS"), resp.Is("EXISTS"), resp.Is("RECENT"), resp.Is("EXPUNGE"), resp.Is("ID"),
-		resp.Is("SEARCH"), resp.Is("ESEARCH"), resp.Is("SORT"), resp.Is("THREAD"):
-		return nil
-	case resp.Is("LIST"), resp.Is("LSUB"), resp.Is("XLIST"), resp.Is("STATUS"), resp.Is("NAMESPACE"):
-		return u.setAside(kept)
-	}
-	return u.setAside(dropped)
-}
-
-// endAside is called where data ends that does not pass.
-func (u *upstreamSide) endAside() error {
-	line, f := u.collected, u.fate
-	u.collected, u.fate = nil, passes
-	if f != kept {
-		return nil
-	}
-	if len(line) > maxKept {
-		return errUpstreamBroken
-	}
-	v := u.r.view
-	resp := imapwire.ParseResponse(line)
-	switch {
-	case resp.Is("STATUS"):
-		name, rest, ok := listedName(bytes.TrimPrefix(line[resp.Len:], []byte(" ")))
-		if shown := v.shown.Load(); !ok || shown == nil || (*shown)[string(name)] == nil || !bytes.HasPrefix(rest, []byte(" (")) {
-			return nil
-		}
-		return u.write(line)
-	case resp.Is("NAMESPACE"):
-		return u.write(personalNamespace(line[resp.Len:]))
-	}
-	if a := v.answer.Load(); a != nil {
-		if a.lines = append(a.lines, line); len(a.lines) > maxListed {
-			return errUpstreamBroken
-		}
-	}
-	return nil
-}
-
-// personalNamespace writes a NAMESPACE response (RFC 2342 §5) anew with the
-// agent's own names alone: others' show as far as a folder in them is listed.
-func personalNamespace(rest []byte) []byte {
-	out := []byte("* NAMESPACE ")
-	depth, quote := 0, false
-	for i, c := range bytes.TrimPrefix(rest, []byte(" ")) {
-		switch {
-		case c == '"':
-			quote = !quote
-		case c == '\\' || c == '{': // an escape or a literal: rather nothing
-			return []byte("* NAMESPACE NIL NIL NIL\r\n")
-		case quote:
-		case c == '(':
-			depth++
-		case c == ')':
-			depth--
-		}
-		out = append(out, c)
-		if depth == 0 && i > 0 && c == ')' {
-			return append(out, " NIL NIL\r\n"...)
-		}
-		if depth == 0 {
-			break
-		}
-	}
-	return []byte("* NAMESPACE NIL NIL NIL\r\n")
+	return s.askFlight([]byte(command), inFlight{change: c})
 }

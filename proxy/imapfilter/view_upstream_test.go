@@ -102,3 +102,73 @@ func TestViewOfAnUpstreamThatDoesNotList(t *testing.T) {
 	c.expect("* BYE [UNAVAILABLE]")
 	c.closed()
 }
+
+// TestNever2ViewSliceOfAnUpstreamThatTellsTooMuch: an upstream that pushes,
+// miscounts, or answers with other messages than were asked for tells nothing of
+// hidden ones.
+func TestNever2ViewSliceOfAnUpstreamThatTellsTooMuch(t *testing.T) {
+	open := func() (c, u *peer) {
+		c, u = scriptedView(t, slice("UNKEYWORD x"), "IMAP4rev1", "UIDPLUS", "UNSELECT")
+		c.send("a SELECT INBOX")
+		tells(u, "* LIST () \"/\" INBOX\r\n", "")
+		own(u, `SELECT "INBOX"`, "* 3 EXISTS\r\n* 3 RECENT\r\n* OK [UNSEEN 2] x\r\n* OK [UIDVALIDITY 9] x\r\n* SEARCH 2\r\n")
+		own(u, "UID SEARCH ALL", "* SEARCH 10 20 30\r\n")
+		own(u, "UID SEARCH (UNKEYWORD x)", "* SEARCH 30 10\r\n")
+		for _, want := range []string{"* OK [UIDVALIDITY 9] x", "* 2 EXISTS", "* 0 RECENT", "a OK done"} {
+			c.expect(want)
+		}
+		return c, u
+	}
+	c, u := open()
+	c.send("b UID FETCH 1:* (UID)")
+	own(u, "UID FETCH 10,30 (UID)", "* 2 FETCH (UID 20 BODY[] {6}\r\nsecret FLAGS (x))\r\n* 3 FETCH (UID 30)\r\n* 9 FETCH (FLAGS (secret))\r\n* 0 FETCH (FLAGS ())\r\n"+
+		"* ESEARCH (TAG \"b\") UID ALL 20\r\n* THREAD (20)\r\n* 4 EXISTS\r\n* 4 FETCH (BODY[] \"secret\")\r\n")
+	c.expect("* 2 FETCH (UID 30)")
+	c.expect("b OK")
+	// One more has come, and flags have changed: both are asked for before
+	// anything else is said.
+	c.send("c UID FETCH 40 (FLAGS)")
+	own(u, "UID SEARCH (UNKEYWORD x)", "* SEARCH 10 30\r\n")
+	own(u, "UID SEARCH UID 31:*", "* SEARCH 40\r\n")
+	own(u, "UID SEARCH UID 31:* (UNKEYWORD x)", "* SEARCH 30\r\n")
+	c.expect("c OK done")
+
+	for _, says := range []string{
+		"* VANISHED 20\r\n",                           // numbers would mean other messages
+		"* 3 FETCH (UID 20 BODY[] {6}\r\nsecret)\r\n", // that is another message
+		"* 1 EXISTS\r\n",                              // fewer without EXPUNGE
+		"* SEARCH 1 {3}\r\nabc\r\n* 0 EXISTS\r\n",
+	} {
+		c, u := open()
+		c.send("b NOOP")
+		u.line()
+		u.raw(says)
+		for _, line := range c.closed() {
+			if strings.Contains(line, "secret") {
+				t.Errorf("%q: %q", says, line)
+			}
+		}
+	}
+
+	// No answer of which messages there are, no folder.
+	c, u = scriptedView(t, slice("UNKEYWORD x"), "IMAP4rev1", "UNSELECT")
+	c.send("a SELECT INBOX")
+	tells(u, "* LIST () \"/\" INBOX\r\n", "")
+	own(u, `SELECT "INBOX"`, "* 3 EXISTS\r\n")
+	own(u, "UID SEARCH ALL", "* SEARCH 1 2 x3\r\n")
+	own(u, "UID SEARCH (UNKEYWORD x)", "* SEARCH 1 2\r\n")
+	own(u, "UNSELECT", "")
+	c.expect("a NO [UNAVAILABLE]")
+	c.send("b FETCH 1 FLAGS")
+	c.expect("b BAD")
+}
+
+// own expects a command of Postern's own, and answers it.
+func own(u *peer, command, answer string) {
+	u.t.Helper()
+	tag, rest, _ := strings.Cut(u.line(), " ")
+	if rest != command || !strings.HasPrefix(tag, "pn") {
+		u.t.Fatalf("got %q, want %q", rest, command)
+	}
+	u.raw(answer + tag + " OK done\r\n")
+}

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/proxy/imapwire"
+)
+
+const noneSelected = "select a folder first"
+
+// slicedCommand does what is about messages in a session that is shown a slice.
+// All of it goes upstream as commands of Postern's own, one at a time, with UIDs
+// of visible messages alone. false: the command has nothing to do with messages.
+func (s *clientSide) slicedCommand(entry *command, skip int) (done bool, err error) {
+	if s.r.wantsIdentify() {
+		// The client's numbers are the view's: none of them changes by it.
+		if err := s.identifyOpened(&command{}); err != nil {
+			return true, err
+		}
+	}
+	v := s.r.view
+	name := strings.TrimPrefix(entry.name, "UID ")
+	switch name {
+	case "NOOP", "CHECK":
+		answer, err := s.ask(name, nil)
+		if err != nil {
+			return true, err
+		}
+		if !answer.good {
+			return true, s.answerAs(answer)
+		}
+		return true, s.freshened("done")
+	case "SELECT", "EXAMINE":
+		return true, s.slicedSelect(name)
+	case "CLOSE", "UNSELECT":
+		return true, s.slicedClose(name)
+	case "IDLE":
+		return true, s.slicedIdle()
+	case "FETCH", "STORE", "COPY", "MOVE", "EXPUNGE", "SEARCH", "SORT":
+	default:
+		return false, nil
+	}
+	if !v.mail.isOpen() {
+		return true, s.answer("BAD", noneSelected)
+	}
+	if err := s.catchUp(false); err != nil {
+		return true, err
+	}
+	s.r.say("%s", v.mail.tell(nil, false))
+	switch name {
+	case "SEARCH", "SORT":
+		return true, s.slicedSearch(name, skip)
+	case "EXPUNGE":
+		return true, s.slicedExpunge(skip)
+	case "STORE":
+		if refusal := s.storeRefusal(); refusal != "" {
+			return true, s.answer("NO", refusal)
+		}
+	case "FETCH":
+		s.scratch = rewriteFetch(s.lexer.Command(), &s.judged.fetch, false,
+			s.judged.fetch.seen && (v.watches(`\Seen`) || !s.r.decision.Actions.Has(policy.Flag)), s.scratch)
+	}
+	return true, s.slicedSet(name, skip)
+}
+
+// slicedSet carries out a command on a set of messages.
+func (s *clientSide) slicedSet(name string, skip int) error {
+	cmd := s.lexer.Command()
+	j := &s.judged
+	m := &s.r.view.mail
+	spans, ok := m.spans(j.set, j.uids)
+	if !ok {
+		return s.answer("BAD", errNumbers)
+	}
+	uids := m.chosen(spans)
+	if name == "COPY" || name == "MOVE" {
+		f, err := s.find(j.target, true)
+		if err != nil {
+			return err
+		}
+		if f == nil || !f.selectable() {
+			return s.answer("NO", tryCreate)
+		}
+		cmd.SetArg(skip+1, cmd.NewQuoted(f.raw, true))
+	}
+	rest := slices.Clone(cmd.Args()[skip+1:])
+	cmd.SetName("UID")
+	var copied []string
+	for _, set := range m.sets(uids) {
+		cmd.SetArgs(append([]imapwire.Token{cmd.NewAtom(name, true), cmd.NewAtom(set, true)}, rest...))
+		answer, err := s.askCommand(cmd, s.changeOf(name, set))
+		if err != nil {
+			return err
+		}
+		if !answer.good {
+			return s.answerAs(answer)
+		}
+		if strings.EqualFold(answer.code, "COPYUID") {
+			copied = append(copied, answer.args)
+		}
+	}
+	return s.settled("OK", mergeCopied(copied)+"done", skip > 0 || name == "COPY" || name == "MOVE")
+}
+
+// changeOf is changeFor with the set that goes upstream.
+func (s *clientSide) changeOf(name, set string) *change {
+	c := s.changeFor(name, &s.judged)
+	if c != nil {
+		c.set, c.uids = cut(set, 2000), true
+	}
+	return c
+}
+
+// mergeCopied puts the COPYUIDs of parts together (RFC 4315 §3).
+func mergeCopied(parts []string) string {
+	var validity string
+	var from, to []string
+	for _, p := range parts {
+		f := strings.Fields(p)
+		if len(f) != 3 || validity != "" && f[0] != validity {
+			return ""
+		}
+		validity = f[0]
+		from, to = append(from, f[1]), append(to, f[2])
+	}
+	if validity == "" {
+		return ""
+	}
+	return fmt.Sprintf("[COPYUID %s %s %s] ", validity, strings.Join(from, ","), strings.Join(to, ","))
+}
+
+// storeRefusal: who can change the flags that the slice looks at can choose
+// what he sees.
+func (s *clientSide) storeRefusal() string {
+	v := s.r.view
+	if len(v.flags) == 0 {
+		return ""
+	}
+	cmd := s.lexer.Command()
+	toks := cmd.Args()[s.judged.flagsFrom:s.judged.flagsTo]
+	if sign := cmd.Value(toks[0])[0]; sign != '+' && sign != '-' {
+		return "[NOPERM] what you see depends on flags: add flags or take them away instead"
+	}
+	for _, t := range toks[1:] {
+		if t.Kind == imapwire.Atom && v.watches(string(cmd.Value(t))) {
+			return "[NOPERM] what you see depends on this flag, which you cannot change"
+		}
+	}
+	return ""
+}
+
+// watches reports whether the slice looks at a flag.
+func (v *view) watches(flag string) bool {
+	return slices.ContainsFunc(v.flags, func(f string) bool { return strings.EqualFold(f, flag) })
+}
+
+// slicedExpunge expunges visible messages alone (RFC 4315 §2.1).
+func (s *clientSide) slicedExpunge(skip int) error {
+	refusal, err := s.expungeVisible(skip)
+	if err != nil {
+		return err
+	}
+	if refusal != nil {
+		return s.answerAs(refusal)
+	}
+	return s.settled("OK", "done", true)
+}
+
+// expungeVisible asks for the visible messages with \Deleted and expunges them;
+// with skip, those in the client's set.
+func (s *clientSide) expungeVisible(skip int) (refusal *ownAnswer, err error) {
+	m := &s.r.view.mail
+	if !s.r.view.uidPlus {
+		return &ownAnswer{status: "NO", code: "CANNOT", text: "the mail server cannot expunge a part of a folder"}, nil
+	}
+	answer, err := s.ask("UID SEARCH DELETED", nil)
+	if err != nil || !answer.good {
+		return answer, err
+	}
+	slices.Sort(answer.numbers)
+	uids := m.visible(slices.Compact(answer.numbers))
+	if skip > 0 {
+		spans, _ := m.spans(s.judged.set, true)
+		within := m.chosen(spans)
+		uids = slices.DeleteFunc(uids, func(uid uint32) bool { _, found := slices.BinarySearch(within, uid); return !found })
+	}
+	for _, set := range m.sets(uids) {
+		answer, err := s.ask("UID EXPUNGE "+set, s.changeOf("EXPUNGE", set))
+		if err != nil || !answer.good {
+			return answer, err
+		}
+	}
+	return nil, nil
+}
+
+// slicedClose: CLOSE expunges what is visible, silently, where it may.
+func (s *clientSide) slicedClose(name string) error {
+	v := s.r.view
+	if !v.mail.isOpen() {
+		return s.answer("BAD", noneSelected)
+	}
+	if name == "CLOSE" && !v.examined {
+		if refusal, err := s.expungeVisible(0); err != nil {
+			return err
+		} else if refusal != nil {
+			return s.answerAs(refusal)
+		}
+	}
+	v.mail.reset()
+	if !s.r.upstream.has(offersUnselect | offersRev2) {
+		return s.answer("NO", "[CANNOT] the mail server cannot leave a folder; select another instead")
+	}
+	if _, err := s.askFlight([]byte("UNSELECT"), inFlight{kind: closing}); err != nil {
+		return err
+	}
+	return s.answer("OK", "done")
+}
+
+// slicedSelect selects a folder and asks which of its messages are visible.
+func (s *clientSide) slicedSelect(name string) error {
+	v := s.r.view
+	f, err := s.find(s.judged.folder, true)
+	if err != nil {
+		return err
+	}
+	v.mail.reset()
+	if f == nil || !f.selectable() {
+		if err := s.unselect(); err != nil {
+			return err
+		}
+		return s.answer("NO", noSuchFolder)
+	}
+	answer, err := s.askFlight(appendQuotedString([]byte(name+" "), f.raw), inFlight{kind: selecting, change: s.changeFor(name, &s.judged)})
+	if err != nil {
+		return err
+	}
+	if !answer.good {
+		return s.answerAs(answer)
+	}
+	v.examined = name == "EXAMINE"
+	text := "done"
+	if strings.EqualFold(answer.code, "READ-ONLY") || strings.EqualFold(answer.code, "READ-WRITE") {
+		text = "[" + strings.ToUpper(answer.code) + "] done"
+	}
+	if refusal, err := s.askVisible("ALL", ""); err != nil {
+		return err
+	} else if refusal != "" {
+		v.mail.reset()
+		if err := s.unselect(); err != nil {
+			return err
+		}
+		return s.answer("NO", refusal)
+	}
+	v.mail.mu.Lock()
+	v.mail.told = len(v.mail.client)
+	n := v.mail.told
+	v.mail.mu.Unlock()
+	s.r.say("* %d EXISTS\r\n* 0 RECENT\r\n", n)
+	return s.answer("OK", text)
+}
+
+// askVisible asks which messages there are within a range, and which of them
+// are visible.
+func (s *clientSide) askVisible(all, within string) (refusal string, err error) {
+	v := s.r.view
+	there, err := s.ask("UID SEARCH "+all, nil)
+	if err != nil {
+		return "", err
+	}
+	v.day = today()
+	chosen, err := s.ask("UID SEARCH "+within+v.keys(v.day), nil)
+	if err != nil {
+		return "", err
+	}
+	if !there.good || !chosen.good {
+		return "[UNAVAILABLE] the mail server does not tell what may be shown", nil
+	}
+	slices.Sort(there.numbers)
+	slices.Sort(chosen.numbers)
+	if !v.mail.learn(slices.Compact(there.numbers), chosen.numbers) {
+		return "[LIMIT] there are more messages than can be shown in part", nil
+	}
+	return "", nil
+}
+
+// keys are the slices' search keys on a day.
+func (v *view) keys(day time.Time) string {
+	all := make([]string, len(v.programs))
+	for i, p := range v.programs {
+		all[i] = "(" + p.Keys(day) + ")"
+	}
+	return strings.Join(all, " ")
+}
+
+// today is the day that relative dates count from: one zone for all.
+func today() time.Time { return time.Now().UTC().Truncate(24 * time.Hour) }
+
+// errNotShown says that the upstream does not tell any more what is visible.
+var errNotShown = fmt.Errorf("%w any more", errFolders)
+
+// catchUp asks whether what came since is visible, and, where that may have
+// changed, whether what was visible still is; fresh: in any case. What was
+// hidden comes into view when the folder is selected again.
+func (s *clientSide) catchUp(fresh bool) error {
+	v := s.r.view
+	if again := v.relative && !v.day.Equal(today()) || len(v.flags) > 0 && (fresh || v.touched.Swap(false)); again {
+		v.day = today()
+		chosen, err := s.ask("UID SEARCH "+v.keys(v.day), nil)
+		if err != nil {
+			return err
+		}
+		if !chosen.good {
+			return errNotShown
+		}
+		slices.Sort(chosen.numbers)
+		v.mail.keep(chosen.numbers)
+	}
+	if v.mail.hasArrived() || fresh {
+		v.mail.mu.Lock()
+		from := v.mail.last() + 1
+		v.mail.mu.Unlock()
+		within := fmt.Sprintf("UID %d:*", from)
+		if refusal, err := s.askVisible(within, within+" "); err != nil {
+			return err
+		} else if refusal != "" {
+			return errNotShown
+		}
+	}
+	return nil
+}
+
+// freshened ends a command that asks for news.
+func (s *clientSide) freshened(text string) error {
+	if s.r.view.mail.isOpen() {
+		if err := s.catchUp(true); err != nil {
+			return err
+		}
+	}
+	return s.settled("OK", text, true)
+}
+
+// settled tells the client what has changed, where its numbers may change, and
+// answers.
+func (s *clientSide) settled(status, text string, expunge bool) error {
+	s.r.say("%s", s.r.view.mail.tell(nil, expunge))
+	return s.answer(status, text)
+}
+
+func (m *mailMap) isOpen() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open
+}
+
+func (m *mailMap) hasArrived() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.arrived
+}
+
+// askCommand sends the client's command as Postern's own.
+func (s *clientSide) askCommand(cmd *imapwire.Command, c *change) (*ownAnswer, error) {
+	if err := s.barrier(); err != nil {
+		return nil, err
+	}
+	a, tag := s.expectAnswer()
+	defer s.r.view.answer.Store(nil)
+	s.out.Head([]byte(tag), cmd.Name())
+	s.out.Args(cmd, 0)
+	flight := inFlight{tag: tag, own: true, change: c}
+	if len(s.out.Breaks()) > 0 {
+		if err := s.forwardInPieces(0, flight); err != nil {
+			return nil, err
+		}
+	} else {
+		s.r.push(flight, expectNothing)
+	}
+	return a, s.barrier()
+}
+
+// askFlight sends a line as Postern's own command, for what it means.
+func (s *clientSide) askFlight(line []byte, flight inFlight) (*ownAnswer, error) {
+	if err := s.barrier(); err != nil {
+		return nil, err
+	}
+	a, tag := s.expectAnswer()
+	defer s.r.view.answer.Store(nil)
+	flight.tag, flight.own = tag, true
+	s.out.Raw(tag + " " + string(bytes.TrimSpace(line)) + "\r\n")
+	s.r.push(flight, expectNothing)
+	return a, s.barrier()
+}
+
+// expectAnswer makes ready for the answer to an own command, and its tag.
+func (s *clientSide) expectAnswer() (*ownAnswer, string) {
+	a := &ownAnswer{status: "NO"}
+	s.r.view.answer.Store(a)
+	return a, s.nextTag()
+}
