@@ -17,7 +17,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	if s.live == nil { // go-smtp asks nobody for AUTH
 		return replyAuthFirst.smtpError()
 	}
-	s.settle()
+	s.bound()
 	mail := s.handling.mail
 	if refused := s.mayMail(&mail); refused != nil {
 		return asSMTP(s.refuse(refused, mail.from.String()))
@@ -187,7 +187,7 @@ func (s *session) refuse(r *reply, address string) *reply {
 	return r
 }
 
-// queue records an event that nothing waits for yet: settle does.
+// queue records an event that nothing waits for yet: bound and settle do.
 func (s *session) queue(t broker.EventType, data any) {
 	s.receipts = append(s.receipts, s.live.Submit(t, data))
 }

@@ -48,6 +48,9 @@ const (
 	// linger is how long what a client still sends is read and thrown away
 	// after the last words, since a reset would take them from it.
 	linger = 200 * time.Millisecond
+	// earlyReply is how long an answer may take to be read whose first octets
+	// came before it was due.
+	earlyReply = 50 * time.Millisecond
 	// quitTimeout is for QUIT upstream, which nobody needs to succeed.
 	quitTimeout = 2 * time.Second
 

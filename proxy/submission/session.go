@@ -381,6 +381,18 @@ func (s *session) finish() {
 	s.leave(&s.wire.reason)
 }
 
+// maxQueued is how many events of one session may be queued and not durable.
+const maxQueued = 8
+
+// bound lets no session run far ahead of its record. It does not wait for the
+// last message's send.result: the log keeps its order, so that is durable
+// before the next send.intent, which is waited for.
+func (s *session) bound() {
+	if len(s.receipts) > maxQueued {
+		s.settle()
+	}
+}
+
 // settle waits until the events that were only queued are durable.
 func (s *session) settle() {
 	if len(s.receipts) == 0 {

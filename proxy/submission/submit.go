@@ -87,7 +87,7 @@ func (m *message) abandon() {
 	if m.inspector != nil {
 		m.inspector.abandon()
 	}
-	if m.up != nil && m.up.final != nil {
+	if m.up != nil && m.up.inData {
 		m.up.close()
 	}
 }

@@ -36,7 +36,9 @@ type upstream struct {
 	broken   bool   // out of step, or closed
 	commands []byte // exec's buffer
 
-	// final is the answer to the message under way.
+	// inData says that the server awaits a message's octets.
+	inData bool
+	// final is the answer to the message under way, while one is listened for.
 	final chan finalReply
 	out   []byte  // what is to be written of the message
 	lent  *[]byte // out's buffer
@@ -238,9 +240,7 @@ func parseReplyLine(line []byte) (code int, text string, last bool, err error) {
 	return 0, "", false, errReply
 }
 
-// data says DATA. After a 354 the message is written with append, and the
-// server's answer is awaited beside it, so that one that comes before the
-// final dot is known to.
+// data says DATA. After a 354 the message is written with append.
 func (u *upstream) data() (*upstreamReply, error) {
 	replies, err := u.exec("DATA")
 	if err != nil || replies[0].code != 354 {
@@ -248,6 +248,16 @@ func (u *upstream) data() (*upstreamReply, error) {
 	}
 	u.lent = u.pool.Get().(*[]byte)
 	u.out = (*u.lent)[:0]
+	u.inData = true
+	return replies[0], nil
+}
+
+// listen awaits the answer beside the writing, so that one that comes before
+// the final dot is known to.
+func (u *upstream) listen() {
+	if u.final != nil {
+		return
+	}
 	u.setReadDeadline(time.Now().Add(u.limits.MessageTimeout + u.limits.FinalReplyTimeout))
 	u.final = make(chan finalReply, 1)
 	go func() {
@@ -258,7 +268,6 @@ func (u *upstream) data() (*upstreamReply, error) {
 		}()
 		f.reply, f.err = u.readReply()
 	}()
-	return replies[0], nil
 }
 
 func first(replies []*upstreamReply) *upstreamReply {
@@ -299,12 +308,30 @@ func (u *upstream) flush() error {
 	if len(b) == 0 {
 		return nil
 	}
+	u.listen()
 	_, err := u.write(b)
 	return err
 }
 
-// early returns the answer that came before it was due, if there is one.
+// early returns the answer that came before it was due, if there is one: the
+// end of the connection is one too. A message of which nothing has gone out
+// is not listened for; there the socket is asked.
 func (u *upstream) early() *finalReply {
+	if u.final == nil {
+		if !u.inData || u.reader.Buffered() == 0 && !readable(u.conn) {
+			return nil
+		}
+		u.listen()
+		timer := time.NewTimer(earlyReply)
+		defer timer.Stop()
+		select {
+		case f := <-u.final:
+			u.final <- f
+			return &f
+		case <-timer.C: // what came was TLS's own
+			return nil
+		}
+	}
 	select {
 	case f := <-u.final:
 		u.final <- f
@@ -329,8 +356,13 @@ func (u *upstream) finish() (*upstreamReply, error) {
 		u.sent.Store(false)
 		return nil, errors.Join(errNotWhole, werr)
 	}
-	f := <-u.final
-	u.final = nil
+	var f finalReply
+	if u.final != nil {
+		f = <-u.final
+	} else {
+		f.reply, f.err = u.readReply()
+	}
+	u.final, u.inData = nil, false
 	u.release()
 	u.sent.Store(false)
 	if f.err != nil || f.reply.code == 421 {
@@ -349,7 +381,7 @@ func (u *upstream) finish() (*upstreamReply, error) {
 
 // quit says goodbye and closes; nobody waits long for it.
 func (u *upstream) quit() {
-	if !u.broken && u.final == nil && u.aborted.Load() == 0 {
+	if !u.broken && !u.inData && u.aborted.Load() == 0 {
 		_ = u.conn.SetDeadline(time.Now().Add(quitTimeout))
 		if _, err := u.conn.Write([]byte("QUIT\r\n")); err == nil {
 			_, _ = u.readReply()
@@ -365,8 +397,8 @@ func (u *upstream) close() {
 	u.kill()
 	if u.final != nil {
 		<-u.final
-		u.final = nil
 	}
+	u.final, u.inData = nil, false
 	u.release()
 }
 
@@ -385,16 +417,17 @@ func (u *upstream) abort(at time.Time) {
 
 // kill closes the socket under whatever is on it: closing TLS would wait for
 // the lock that a write to a slow server holds.
-func (u *upstream) kill() {
-	c := u.conn
+func (u *upstream) kill() { _ = socket(u.conn).Close() }
+
+// socket returns what is under a connection's wrappers.
+func socket(c net.Conn) net.Conn {
 	for {
 		inner, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {
-			break
+			return c
 		}
 		c = inner.NetConn()
 	}
-	_ = c.Close()
 }
 
 func (u *upstream) setReadDeadline(t time.Time) {

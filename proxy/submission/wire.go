@@ -37,6 +37,7 @@ type wire struct {
 	r, w int
 	pool *sync.Pool // of *[]byte, bufferInData long
 	lent *[]byte    // buf's, when it is from the pool
+	rest []byte     // the small buffer, meanwhile
 	used int        // how much of lent ever held something
 
 	feed     []byte // what go-smtp is to read next
@@ -267,6 +268,9 @@ func (w *wire) makeRoom(size int) {
 		w.lent = w.pool.Get().(*[]byte)
 		copy(*w.lent, rest)
 		clear(rest)
+		if len(w.buf) <= bufferAtRest {
+			w.rest = w.buf
+		}
 		w.buf = *w.lent
 	default:
 		larger := make([]byte, size)
@@ -281,7 +285,7 @@ func (w *wire) returnBuffer() {
 	if w.lent != nil {
 		clear((*w.lent)[:w.used])
 		w.pool.Put(w.lent)
-		w.lent, w.buf, w.r, w.w, w.used = nil, nil, 0, 0, 0
+		w.lent, w.buf, w.rest, w.r, w.w, w.used = nil, w.rest, nil, 0, 0, 0
 	}
 }
 
