@@ -4,6 +4,7 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync"
 	"time"
@@ -19,8 +20,10 @@ const (
 	// 15 ms, which is what an event waits at most while the store is well.
 	defaultQueue = 32768
 	defaultBatch = 500
-	// maxKept is how many octets an idle encoder may hold on to.
-	maxKept = 64 << 10
+	// maxKept is how many octets an idle encoder may hold on to, maxKeptBatch
+	// an empty batch.
+	maxKept      = 64 << 10
+	maxKeptBatch = 256 << 10
 	// busyFor is how long after a commit the log counts as busy.
 	busyFor = 50 * time.Millisecond
 	// stalledAfter is how long a commit may take before the log is unhealthy.
@@ -67,6 +70,7 @@ type Log struct {
 
 	mu      sync.Mutex
 	queue   []*batch
+	free    *batch        // one that is done with; nil: none
 	queued  int           // events in queue
 	room    chan struct{} // closed and replaced when a batch leaves the queue
 	muted   bool          // a refusal was logged since a batch last left the queue
@@ -93,6 +97,39 @@ type batch struct {
 	data   []byte
 	ends   []int
 	filled chan struct{} // closed when it has as many events as it may
+	// raw and refs are commit's.
+	raw  []json.RawMessage
+	refs []*broker.Event
+}
+
+// newBatch returns an empty batch, with the memory of an earlier one if there
+// is one. l.mu is held.
+func (l *Log) newBatch() *batch {
+	b := l.free
+	if l.free = nil; b == nil {
+		b = new(batch)
+	}
+	b.receipt, b.settle = broker.NewReceipt()
+	b.filled = make(chan struct{})
+	return b
+}
+
+// keep lets a batch that was settled be used again, unless it has grown large.
+// The store keeps nothing of it.
+func (l *Log) keep(b *batch) {
+	if cap(b.data) > maxKeptBatch {
+		return
+	}
+	clear(b.events)
+	clear(b.owners)
+	clear(b.raw)
+	clear(b.refs)
+	*b = batch{
+		events: b.events[:0], owners: b.owners[:0], data: b.data[:0], ends: b.ends[:0], raw: b.raw[:0], refs: b.refs[:0],
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = b
 }
 
 // New makes a Log. It does nothing until Run is called: events queue up.
@@ -252,8 +289,7 @@ func (l *Log) add(e *broker.Event, data []byte) *batch {
 	if n := len(l.queue); n > 0 && len(l.queue[n-1].events) < l.cfg.BatchSize {
 		b = l.queue[n-1]
 	} else {
-		b = &batch{filled: make(chan struct{})}
-		b.receipt, b.settle = broker.NewReceipt()
+		b = l.newBatch()
 		l.queue = append(l.queue, b)
 	}
 	if e.Time.IsZero() {

@@ -4,9 +4,11 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -45,7 +47,10 @@ func (f *fakeStore) AppendEvents(_ context.Context, events []*broker.Event) erro
 	for _, e := range events {
 		e.Seq = f.next
 		f.next++
-		batch = append(batch, *e)
+		kept := *e
+		raw := slices.Clone(*e.Data.(*json.RawMessage)) // nothing of e is the store's
+		kept.Data = &raw
+		batch = append(batch, kept)
 	}
 	f.batches = append(f.batches, batch)
 	return nil

@@ -4,7 +4,6 @@ package audit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -98,15 +97,17 @@ func (l *Log) gather() {
 
 // commit makes a batch durable and settles its receipt.
 func (l *Log) commit(b *batch) {
-	raw := make([]json.RawMessage, len(b.events))
-	events := make([]*broker.Event, len(b.events))
 	start := 0
-	for i := range b.events {
-		raw[i] = b.data[start:b.ends[i]:b.ends[i]]
-		start = b.ends[i]
-		b.events[i].Data = &raw[i]
-		events[i] = &b.events[i]
+	for _, end := range b.ends {
+		b.raw = append(b.raw, b.data[start:end:end])
+		start = end
 	}
+	for i := range b.events {
+		b.events[i].Data = &b.raw[i]
+		b.refs = append(b.refs, &b.events[i])
+	}
+	events := b.refs
+	defer l.keep(b)
 	began := time.Now()
 	// Not Run's context: what was queued before the end is still committed.
 	// The store bounds its own time.

@@ -15,11 +15,47 @@ type header struct {
 	lookable bool
 }
 
+// field is one that is looked at; the zero value is any other.
+type field uint16
+
+const (
+	fieldFrom field = 1 << iota
+	fieldSender
+	fieldResent // From or Sender
+	fieldMessageID
+	fieldDate
+	fieldReplyTo
+	fieldTo
+	fieldCc
+	fieldBcc
+	fieldInReplyTo
+	fieldReferences
+	fieldSubject
+)
+
 // once are the fields that RFC 5322 §3.6 allows at most once. Who repeats one
 // lets the reader choose.
-var once = map[string]bool{
-	"date": true, "from": true, "sender": true, "reply-to": true, "to": true, "cc": true, "bcc": true,
-	"message-id": true, "in-reply-to": true, "references": true, "subject": true,
+const once = ^fieldResent
+
+var fields = map[string]field{
+	"from": fieldFrom, "sender": fieldSender, "resent-from": fieldResent, "resent-sender": fieldResent,
+	"message-id": fieldMessageID, "date": fieldDate, "reply-to": fieldReplyTo, "to": fieldTo, "cc": fieldCc,
+	"bcc": fieldBcc, "in-reply-to": fieldInReplyTo, "references": fieldReferences, "subject": fieldSubject,
+}
+
+// fieldOf knows a field by its name, in any case.
+func fieldOf(name []byte) field {
+	var lower [16]byte // longer than the longest that is looked at
+	if len(name) > len(lower) {
+		return 0
+	}
+	for i, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		lower[i] = c
+	}
+	return fields[string(lower[:len(name)])]
 }
 
 // judgeHeader reads a whole header, without the empty line that ends it, and
@@ -28,38 +64,39 @@ var once = map[string]bool{
 // than guessed.
 func judgeHeader(raw []byte, own func(Address) bool, international bool) (*header, *reply) {
 	h := &header{}
-	seen := make(map[string]bool, 16)
+	var seen field
 	for len(raw) > 0 {
 		name, value, rest, refused := nextField(raw)
 		if refused != nil {
 			return nil, refused
 		}
 		raw = rest
-		if once[name] && seen[name] {
-			return nil, malformedHeader("the field %s stands there twice", name)
+		f := fieldOf(name)
+		if seen&f&once != 0 {
+			return nil, malformedHeader("the field %s stands there twice", asciiLower(string(name)))
 		}
-		seen[name] = true
-		if refused := h.judge(name, value, own, international); refused != nil {
+		seen |= f
+		if refused := h.judge(f, name, value, own, international); refused != nil {
 			return nil, refused
 		}
 	}
-	if !seen["from"] {
+	if seen&fieldFrom == 0 {
 		return nil, refusal(550, "5.7.1", ruleHeaderFrom, "the message has no From field")
 	}
 	return h, nil
 }
 
 // judge looks at one field; what carries no sender's address passes.
-func (h *header) judge(name string, value []byte, own func(Address) bool, international bool) *reply {
+func (h *header) judge(f field, name, value []byte, own func(Address) bool, international bool) *reply {
 	rule := ""
-	switch name {
-	case "from":
+	switch f {
+	case fieldFrom:
 		rule = ruleHeaderFrom
-	case "sender":
+	case fieldSender:
 		rule = ruleHeaderSender
-	case "resent-from", "resent-sender":
+	case fieldResent:
 		rule = ruleHeaderResent
-	case "message-id":
+	case fieldMessageID:
 		h.messageID, h.lookable = readMessageID(value)
 		return nil
 	default:
@@ -67,18 +104,18 @@ func (h *header) judge(name string, value []byte, own func(Address) bool, intern
 	}
 	a, err := parseSender(string(unfold(value)), own, international)
 	if err != nil {
-		r := refusal(550, "5.7.1", rule, fmt.Sprintf("the field %s is refused: %v", name, err))
+		r := refusal(550, "5.7.1", rule, fmt.Sprintf("the field %s is refused: %v", asciiLower(string(name)), err))
 		r.address = a.String()
 		return r
 	}
-	if name == "from" {
+	if f == fieldFrom {
 		h.from = a
 	}
 	return nil
 }
 
 // nextField cuts one field with its folded lines off a header.
-func nextField(raw []byte) (name string, value, rest []byte, refused *reply) {
+func nextField(raw []byte) (name, value, rest []byte, refused *reply) {
 	colon := -1
 	for i, c := range raw {
 		if c == ':' {
@@ -94,30 +131,29 @@ func nextField(raw []byte) (name string, value, rest []byte, refused *reply) {
 	// A name may begin with a dot, by the letter; nobody's does, and it would be
 	// one more line to stuff.
 	if colon < 1 || raw[0] == '.' {
-		return "", nil, nil, malformedHeader("a line of the header is no field")
+		return nil, nil, nil, malformedHeader("a line of the header is no field")
 	}
-	name = asciiLower(string(raw[:colon]))
 	end := 0
 	for {
 		n := bytes.Index(raw[end:], crlf)
 		if n < 0 {
-			return "", nil, nil, malformedHeader("its last line does not end")
+			return nil, nil, nil, malformedHeader("its last line does not end")
 		}
 		line := raw[end : end+n]
 		if n > maxHeaderLine {
-			return "", nil, nil, malformedHeader("a line is longer than %d octets", maxHeaderLine)
+			return nil, nil, nil, malformedHeader("a line is longer than %d octets", maxHeaderLine)
 		}
 		// A line of blanks ends the header for some readers and folds it for
 		// others (RFC 5322 §4.2 obs-FWS).
 		if end > 0 && len(bytes.Trim(line, " \t")) == 0 {
-			return "", nil, nil, malformedHeader("a line of it is blank")
+			return nil, nil, nil, malformedHeader("a line of it is blank")
 		}
 		if i := bytes.IndexFunc(line, isControl); i >= 0 {
-			return "", nil, nil, malformedHeader("it holds a control character")
+			return nil, nil, nil, malformedHeader("it holds a control character")
 		}
 		end += n + len(crlf)
 		if end == len(raw) || raw[end] != ' ' && raw[end] != '\t' {
-			return name, raw[colon+1 : end-len(crlf)], raw[end:], nil
+			return raw[:colon], raw[colon+1 : end-len(crlf)], raw[end:], nil
 		}
 	}
 }
