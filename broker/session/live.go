@@ -155,6 +155,9 @@ func (s *live) check(ctx context.Context, revision int64) error {
 }
 
 func (m *Manager) checkNow(ctx context.Context, s *live, revision int64) (*broker.End, error) {
+	if revision != 0 && revision == s.decidedAt.Load() {
+		return nil, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	if revision == 0 {

@@ -18,8 +18,12 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// saltSize is the salt of a leaf hash, in octets.
-const saltSize = 16
+const (
+	// saltSize is the salt of a leaf hash, in octets.
+	saltSize = 16
+	// recordOctets is what most records are shorter than.
+	recordOctets = 1 << 10
+)
 
 // eventKind is what the store must know of a type of event.
 type eventKind struct {
@@ -67,6 +71,7 @@ type pending struct {
 	opened                  *broker.Session
 	ended                   *broker.SessionEnd
 	seq                     int64
+	leaf                    tlog.Hash
 }
 
 // logHead is a log's state within one transaction.
@@ -96,10 +101,8 @@ func (s *Store) AppendEvents(ctx context.Context, events []*broker.Event) error 
 				return err
 			}
 		}
-		for i := range batch {
-			if err := t.appendPending(&batch[i]); err != nil {
-				return err
-			}
+		if err := t.appendPending(batch); err != nil {
+			return err
 		}
 		rows, err := t.query(selectRevision)
 		if err != nil {
@@ -138,6 +141,7 @@ func (s *Store) prepare(events []*broker.Event) ([]pending, error) {
 		return nil, broker.Errorf(broker.Internal, "internal error").WithCause(err)
 	}
 	var arena bytes.Buffer
+	arena.Grow(len(events) * recordOctets)
 	enc := json.NewEncoder(&arena)
 	enc.SetEscapeHTML(false) // Message-IDs stay readable
 	// The arena moves as it grows: offsets first, slices at the end.
@@ -273,26 +277,86 @@ func (t *tx) appendEvent(e *broker.Event) error {
 	if err != nil {
 		return err
 	}
-	return t.appendPending(&batch[0])
+	return t.appendPending(batch)
 }
 
-func (t *tx) appendPending(p *pending) error {
-	head, err := t.head(p.log)
-	if err != nil {
-		return err
+// appendPending writes events, and what they say of sessions.
+func (t *tx) appendPending(batch []pending) error {
+	for len(batch) > 0 {
+		n := 1
+		if len(batch) >= rowsPerInsert {
+			n = rowsPerInsert
+		}
+		if err := t.insertEvents(batch[:n]); err != nil {
+			return err
+		}
+		for i := range batch[:n] {
+			if err := t.keepSession(&batch[i]); err != nil {
+				return err
+			}
+		}
+		batch = batch[n:]
 	}
-	p.seq = head.next
-	t.record = append(append(t.record[:0], p.salt...), p.prefix...)
-	t.record = strconv.AppendInt(t.record, p.seq, 10)
-	t.record = append(t.record, p.suffix...)
-	leaf := tlog.RecordHash(t.record)
-	if _, err := t.exec(`INSERT INTO events (log, seq, type, session_id, mailbox_id, agent_id, time, record, salt, leaf_hash)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-		head.number, p.seq, string(p.typ), optional(p.session), optional(p.mailbox), optional(p.agent),
-		p.time.UnixMicro(), t.record[saltSize:], p.salt, leaf[:]); err != nil {
-		return err
+	return nil
+}
+
+const (
+	// rowsPerInsert is how many events one statement writes when there are as
+	// many.
+	rowsPerInsert = 8
+	insertInto    = `INSERT INTO events (log, seq, type, session_id, mailbox_id, agent_id, time, record, salt, leaf_hash) VALUES `
+	eventColumns  = 10
+)
+
+// insertQuery returns the statement that writes n events.
+func insertQuery(n int) string {
+	query := []byte(insertInto)
+	for i := range n * eventColumns {
+		switch {
+		case i == 0:
+			query = append(query, '(')
+		case i%eventColumns == 0:
+			query = append(query, "), ("...)
+		default:
+			query = append(query, ", "...)
+		}
+		query = strconv.AppendInt(append(query, '$'), int64(i+1), 10)
 	}
-	head.next++
+	return string(append(query, ')'))
+}
+
+// insertEvents writes one event, or rowsPerInsert.
+func (t *tx) insertEvents(rows []pending) error {
+	query := t.store.insertOne
+	if len(rows) > 1 {
+		query = t.store.insertMany
+	}
+	t.args, t.record = t.args[:0], t.record[:0]
+	for i := range rows {
+		p := &rows[i]
+		head, err := t.head(p.log)
+		if err != nil {
+			return err
+		}
+		p.seq = head.next
+		head.next++
+		start := len(t.record)
+		t.record = append(append(t.record, p.salt...), p.prefix...)
+		t.record = strconv.AppendInt(t.record, p.seq, 10)
+		t.record = append(t.record, p.suffix...)
+		salted := t.record[start:]
+		p.leaf = tlog.RecordHash(salted)
+		t.args = append(
+			t.args, head.number, p.seq, string(p.typ), optional(p.session), optional(p.mailbox), optional(p.agent),
+			p.time.UnixMicro(), salted[saltSize:], p.salt, p.leaf[:],
+		)
+	}
+	_, err := t.exec(query, t.args...)
+	return err
+}
+
+// keepSession writes what an event says of its session.
+func (t *tx) keepSession(p *pending) error {
 	switch {
 	case p.opened != nil:
 		return t.openSession(p.opened)

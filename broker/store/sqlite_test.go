@@ -276,7 +276,7 @@ func TestBrokenTransactions(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := x.appendPending(&p[0]); err != nil {
+			if err := x.appendPending(p); err != nil {
 				return err
 			}
 			return broken(x)

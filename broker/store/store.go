@@ -64,6 +64,8 @@ type Store struct {
 	versions map[broker.EventType]eventKind
 	// keyQueries are what keyEvents runs.
 	keyQueries [2]string
+	// insertOne and insertMany are what insertEvents runs.
+	insertOne, insertMany string
 
 	dialect dialect
 	readers *sql.DB
@@ -101,6 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg:      cfg,
 		log:      cfg.Logger,
 		versions: eventKinds(), keyQueries: keyQueries(),
+		insertOne: insertQuery(1), insertMany: insertQuery(rowsPerInsert),
 		jobs:     make(chan *job),
 		quit:     make(chan struct{}),
 		stopped:  make(chan struct{}),

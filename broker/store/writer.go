@@ -53,7 +53,9 @@ type tx struct {
 	now     time.Time
 	heads   map[broker.ID]*logHead
 	changes []broker.Change
-	record  []byte // scratch for appendRecord
+	// record and args are insertEvents' scratch.
+	record []byte
+	args   []any
 }
 
 // write has do executed in a transaction of its own, and returns nil when it is
