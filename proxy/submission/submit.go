@@ -158,7 +158,7 @@ func (m *message) stream(front []byte) (*reply, error) {
 		if err := m.up.append(run, startsLine); err != nil {
 			return m.early(err), nil
 		}
-		if m.up.early() != nil {
+		if m.up.final != nil && m.up.early() != nil {
 			return m.early(nil), nil
 		}
 		var err error
