@@ -291,16 +291,16 @@ func (p *part) named() bool { return p.kind.has("name") || p.disposition.has("fi
 func (i *inspector) readHeader() (*part, error) {
 	p, seen := &part{}, make(map[string]bool)
 	for raw := i.head; len(raw) > 0; {
-		name, value, rest, refused := nextField(raw)
+		written, value, rest, refused := nextField(raw)
 		if refused != nil {
 			return nil, errors.New(refused.text)
 		}
+		name := asciiLower(string(written))
 		text := string(unfold(value))
 		decoded, err := decodeWordsStrictly(text)
 		if err != nil {
 			return nil, fmt.Errorf("the field %s cannot be decoded", name)
 		}
-		field := string(raw[:len(name)]) // as it is written
 		raw = rest
 		if strings.HasPrefix(name, "content-") || name == "mime-version" {
 			if seen[name] {
@@ -309,7 +309,7 @@ func (i *inspector) readHeader() (*part, error) {
 			seen[name] = true
 		}
 		for _, reading := range []string{text, decoded} {
-			if err := i.found.matchShort(field+":"+reading, "the header field "+name); err != nil {
+			if err := i.found.matchShort(string(written)+":"+reading, "the header field "+name); err != nil {
 				return nil, err
 			}
 			if decoded == text {
