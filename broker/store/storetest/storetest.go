@@ -16,6 +16,7 @@ type Store interface {
 	broker.EventStore
 	broker.Leases
 	broker.SendingCounts
+	broker.OpeningCounts
 	broker.People
 	broker.FirmState
 	broker.Enrolments
@@ -54,6 +55,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},
+		{"Opening", testOpening},
 		{"EveryChangeHasItsEvent", testEveryChangeHasItsEvent},
 		{"FailedChangeLeavesNothing", testFailedChangeLeavesNothing},
 		{"LogsOfFirmsAreApart", testLogsApart},
