@@ -23,6 +23,7 @@ const (
 	EventDrift           EventType = "credential.drift"
 	EventCredentialSet   EventType = "credential.set"
 	EventCommandRefused  EventType = "command.refused"
+	EventQuotaReached    EventType = "quota.reached"
 	EventMessageOpen     EventType = "message.open"
 	EventMessageIdentify EventType = "message.identify"
 	EventMessageFlag     EventType = "message.flag"
@@ -60,6 +61,7 @@ func Catalogue() []EventSpec {
 		{EventDrift, 1, Drift{}, "the upstream refused a credential that worked before", ""},
 		{EventCredentialSet, 1, CredentialSetData{}, "a mailbox's credential was stored", ""},
 		{EventCommandRefused, 1, CommandRefused{}, "an IMAP command was not allowed by the decision; the first of its kind in a session", ""},
+		{EventQuotaReached, 1, QuotaReached{}, "a quota on what is opened refused a FETCH; the first of its kind in a session", "folder"},
 		{EventMessageOpen, 1, MessageOpen{}, "body octets of a message were relayed to the agent", "message_id, folder"},
 		{EventMessageIdentify, 1, MessageIdentify{}, "the Message-ID of a message that was opened without its header", "message_id, folder"},
 		{EventMessageFlag, 1, MessageChange{}, "flags were changed (STORE)", "folder"},
@@ -170,6 +172,12 @@ type CommandRefused struct {
 	Command string         `json:"command"`
 	Needs   policy.Actions `json:"needs"`
 	Folder  string         `json:"folder,omitempty"`
+}
+
+// QuotaReached is the data of quota.reached: which quota, as "octets.day".
+type QuotaReached struct {
+	Quota  string `json:"quota"`
+	Folder string `json:"folder"`
 }
 
 // MessageOpen is the data of message.open: the messages of one folder whose

@@ -17,9 +17,6 @@ import (
 // opened, bind IMAP alone; the rules for sending, submission alone.
 func notEnforced(d *policy.Decision, protocol broker.Protocol) string {
 	if protocol == broker.ProtocolIMAP {
-		if !d.Quotas.IsZero() {
-			return "count what is opened"
-		}
 		return ""
 	}
 	rest := d.Sending

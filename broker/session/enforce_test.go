@@ -22,9 +22,6 @@ func TestNever2NoSessionUnderTermsThatAreNotEnforced(t *testing.T) {
 		protocol broker.Protocol
 		text     string
 	}{
-		{"messages", func(x *policy.Terms) { x.Quotas.Messages.Hour = 5 }, broker.ProtocolIMAP, "count"},
-		{"octets", func(x *policy.Terms) { x.Quotas.Octets.Day = 5 }, broker.ProtocolIMAP, "count"},
-		{"headers", func(x *policy.Terms) { x.Quotas.Headers.Day = 5 }, broker.ProtocolIMAP, "count"},
 		{"reply_only", func(x *policy.Terms) { x.Sending.ReplyOnly = true }, broker.ProtocolSubmission, "apply a rule"},
 	}
 	for _, test := range tests {

@@ -183,6 +183,7 @@ func (s *server) openProxies(context.Context) error {
 	}
 	imap, err := imapfilter.New(imapfilter.Config{
 		Gate:       s.manager,
+		Counts:     s.store,
 		Hostname:   s.config.Hostname,
 		StartTLS:   true,
 		MaxSwallow: int64(limits.MessageSize),

@@ -20,6 +20,9 @@ import (
 type Config struct {
 	// Gate lets clients in.
 	Gate broker.Gate
+	// Counts keeps what was opened, where there are quotas; nil: nobody is let
+	// in who has one.
+	Counts broker.OpeningCounts
 	// Hostname is named in the greeting.
 	Hostname string
 	// StartTLS offers STARTTLS on connections that are not encrypted.
@@ -35,6 +38,7 @@ type Config struct {
 // Filter speaks IMAP to clients and lets through what their decisions allow.
 type Filter struct {
 	gate       broker.Gate
+	counts     broker.OpeningCounts
 	hostname   string
 	startTLS   bool
 	maxSwallow int64
@@ -65,7 +69,7 @@ func New(c Config) (*Filter, error) {
 		c.MaxSwallow = 50 << 20
 	}
 	return &Filter{
-		gate: c.Gate, hostname: c.Hostname, startTLS: c.StartTLS, maxSwallow: c.MaxSwallow,
+		gate: c.Gate, counts: c.Counts, hostname: c.Hostname, startTLS: c.StartTLS, maxSwallow: c.MaxSwallow,
 		log: c.Logger, table: table, metrics: m,
 		silence: silence, listenAfter: listenAfter,
 		reIdle: reIdle, reIdleJitter: reIdleJitter, stillHere: stillHere,

@@ -398,6 +398,9 @@ func (l *login) connect(ctx context.Context, session broker.LiveSession) (*admit
 		return nil, failed(err)
 	}
 	v, err := newView(session.Decision(), up.Capabilities)
+	if err == nil && v.counted() && l.f.counts == nil {
+		err = errors.New("nothing counts what is opened")
+	}
 	if err != nil {
 		closeNow(up.Conn)
 		return nil, broker.Errorf(broker.Internal, "what may be seen here cannot be read").WithCause(err)

@@ -398,13 +398,13 @@ func (u *upstreamSide) fetchItems() error {
 	case imapwire.FetchLiteral:
 		u.literal = literal{left: u.fetch.Size, content: u.fetch.Content, back: inFetch}
 		u.state = inLiteral
-		if u.fate == dropped { // nothing of it is opened
+		if u.fate == dropped || u.fate == kept { // nothing of it is opened
 			u.literal.content = imapwire.ContentNone
 			return nil
 		}
 		u.beginContent()
 	case imapwire.FetchString:
-		if u.fate == dropped {
+		if u.fate == dropped || u.fate == kept {
 			return nil
 		}
 		u.beginContent()
@@ -414,8 +414,8 @@ func (u *upstreamSide) fetchItems() error {
 	case imapwire.FetchEnd:
 		u.state = atLine
 		if u.r.view.sliced() {
-			if u.endSlicedFetch() {
-				return nil
+			if hidden, err := u.endSlicedFetch(); hidden || err != nil {
+				return err
 			}
 		}
 		u.record.endMessage(u)

@@ -9,7 +9,8 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// view is what a session is shown whose decision hides folders. What is not
+// view is what a session is shown whose decision hides folders or messages, or
+// counts what is opened. What is not
 // visible does not exist: names are looked up among those that the upstream
 // lists, and answers about folders are made of the visible ones alone, so that
 // they cannot depend on a hidden one. A name that is hidden and one that nobody
@@ -36,21 +37,29 @@ type view struct {
 	day      time.Time
 	// touched says that flags have changed since the slices were asked for.
 	touched atomic.Bool
-	mail    mailMap
+	// opened and headed are the messages of the selected folder that were
+	// counted: their bodies, or their headers.
+	opened, headed map[uint32]struct{}
+	mail           mailMap
 	// examined says that the selected folder is, uidPlus that the upstream can
 	// expunge by UID.
 	examined, uidPlus bool
+	folder            string
 	// shown are the names of visible folders, as the upstream writes them.
 	shown atomic.Pointer[map[string]*listed]
 }
 
-// sliced reports whether messages are hidden.
-func (v *view) sliced() bool { return v != nil && len(v.programs) > 0 }
+// sliced reports whether messages are hidden, or counted, so that all commands
+// about them are the view's.
+func (v *view) sliced() bool { return v != nil && (len(v.programs) > 0 || v.counted()) }
+
+// counted reports whether there are quotas on what is opened.
+func (v *view) counted() bool { return v != nil && !v.decision.Quotas.IsZero() }
 
 // newView returns the view that a decision calls for; nil: it hides nothing. It
 // fails where a slice cannot be read.
 func newView(d *policy.Decision, capabilities []string) (*view, error) {
-	if !d.Restricted() {
+	if !d.Restricted() && d.Quotas.IsZero() {
 		return nil, nil
 	}
 	v := &view{decision: d, uidPlus: onListOf(capabilities, "UIDPLUS"), lists: [2]string{`LIST "" "*"`, `LSUB "" "*"`}}
@@ -137,8 +146,10 @@ type ownAnswer struct {
 	lines [][]byte
 	// numbers are what a search found; broken says that they were none.
 	numbers []uint32
-	broken  bool
-	good    bool
+	// sizes, where it is not nil, takes the sizes that a FETCH tells.
+	sizes  map[uint32]int64
+	broken bool
+	good   bool
 	// status, code, args and text are those of the tagged answer.
 	status, code, args, text string
 }

@@ -79,6 +79,7 @@ func (s *clientSide) slicedSet(name string, skip int) error {
 	if !ok {
 		return s.answer("BAD", errNumbers)
 	}
+	var err error
 	uids := m.chosen(spans)
 	if name == "COPY" || name == "MOVE" {
 		f, err := s.find(j.target, true)
@@ -93,17 +94,29 @@ func (s *clientSide) slicedSet(name string, skip int) error {
 	rest := slices.Clone(cmd.Args()[skip+1:])
 	cmd.SetName("UID")
 	var copied []string
-	for _, set := range m.sets(uids) {
-		cmd.SetArgs(append([]imapwire.Token{cmd.NewAtom(name, true), cmd.NewAtom(set, true)}, rest...))
-		answer, err := s.askCommand(cmd, s.changeOf(name, set))
-		if err != nil {
-			return err
+	for refusal := ""; len(uids) > 0; {
+		part := uids
+		uids = nil
+		if name == "FETCH" && s.counts() {
+			if part, uids, refusal, err = s.reserve(part); err != nil {
+				return err
+			}
 		}
-		if !answer.good {
-			return s.answerAs(answer)
+		for _, set := range m.sets(part) {
+			cmd.SetArgs(append([]imapwire.Token{cmd.NewAtom(name, true), cmd.NewAtom(set, true)}, rest...))
+			answer, err := s.askCommand(cmd, s.changeOf(name, set))
+			if err != nil {
+				return err
+			}
+			if !answer.good {
+				return s.answerAs(answer)
+			}
+			if strings.EqualFold(answer.code, "COPYUID") {
+				copied = append(copied, answer.args)
+			}
 		}
-		if strings.EqualFold(answer.code, "COPYUID") {
-			copied = append(copied, answer.args)
+		if refusal != "" {
+			return s.settled("NO", refusal, skip > 0)
 		}
 	}
 	return s.settled("OK", mergeCopied(copied)+"done", skip > 0 || name == "COPY" || name == "MOVE")
@@ -231,6 +244,7 @@ func (s *clientSide) slicedSelect(name string) error {
 		return err
 	}
 	v.mail.reset()
+	v.opened, v.headed = nil, nil
 	if f == nil || !f.selectable() {
 		if err := s.unselect(); err != nil {
 			return err
@@ -244,7 +258,7 @@ func (s *clientSide) slicedSelect(name string) error {
 	if !answer.good {
 		return s.answerAs(answer)
 	}
-	v.examined = name == "EXAMINE"
+	v.examined, v.folder = name == "EXAMINE", f.name
 	text := "done"
 	if strings.EqualFold(answer.code, "READ-ONLY") || strings.EqualFold(answer.code, "READ-WRITE") {
 		text = "[" + strings.ToUpper(answer.code) + "] done"
@@ -292,6 +306,9 @@ func (s *clientSide) askVisible(all, within string) (refusal string, err error) 
 
 // keys are the slices' search keys on a day.
 func (v *view) keys(day time.Time) string {
+	if len(v.programs) == 0 {
+		return "ALL"
+	}
 	all := make([]string, len(v.programs))
 	for i, p := range v.programs {
 		all[i] = "(" + p.Keys(day) + ")"

@@ -199,7 +199,7 @@ func TestNever2ViewSliceLongSets(t *testing.T) {
 		t.Skip("thousands of messages")
 	}
 	onEachServer(t, func(t *testing.T, server realServer) {
-		const n = 3000
+		const n = 2000
 		v := newViewed(t, server, slice(notPrivileged), "CREATE Other")
 		for i := 0; i < n; i += 500 {
 			var b strings.Builder

@@ -89,6 +89,13 @@ func (u *upstreamSide) slicedFetch(resp *imapwire.Response) error {
 		u.advance(resp.Len)
 		return err
 	}
+	if a := u.r.view.answer.Load(); a != nil && a.sizes != nil {
+		err := u.setAside(kept)
+		u.start += resp.Len
+		u.pass = u.start
+		u.collected = fmt.Appendf(u.collected[:0], "* %d FETCH", seq)
+		return err
+	}
 	u.message.seq = seq
 	u.beginCollecting()
 	u.scratch = fmt.Appendf(u.scratch[:0], "* %d FETCH", seq)
@@ -115,18 +122,29 @@ func (u *upstreamSide) replaceHead(n int, instead []byte) error {
 }
 
 // endSlicedFetch ends a FETCH response. true: it did not pass.
-func (u *upstreamSide) endSlicedFetch() (hidden bool) {
+func (u *upstreamSide) endSlicedFetch() (hidden bool, err error) {
 	if u.fetch.Flags {
 		u.r.view.touched.Store(true)
 		if len(u.r.view.flags) > 0 {
 			u.r.tellNews()
 		}
 	}
-	if u.fate == dropped {
-		u.fate, u.collected = passes, nil
-		return true
+	line, f := u.collected, u.fate
+	if f != dropped && f != kept {
+		return false, nil
 	}
-	return false
+	u.fate, u.collected = passes, nil
+	if f == dropped {
+		return true, nil
+	}
+	a := u.r.view.answer.Load()
+	switch {
+	case len(line) > maxKept:
+		return true, errUpstreamBroken
+	case a != nil && u.endSize(a, line):
+		return true, nil
+	}
+	return true, u.write(line) // it tells of flags
 }
 
 // endAside is called where data ends that does not pass.
