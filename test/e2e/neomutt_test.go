@@ -20,13 +20,18 @@ const screenTimeout = 30 * time.Second
 // does.
 func testNeomutt(t *testing.T, w *World, mailbox string) {
 	s, h := w.Seat(mailbox), newHome(t)
-	both := append(readFile(t, s.CertFile), readFile(t, s.KeyFile)...)
-	worksInNeomutt(t, w, s, h, fmt.Sprintf(`set ssl_ca_certificates_file="%s" ssl_starttls=yes ssl_force_tls=yes
+	worksInNeomutt(t, w, s, h, straightWay(w, s, h))
+}
+
+// straightWay is neomutt's way to Postern, with the workstation's key in files.
+func straightWay(w *World, s *Seat, h *home) string {
+	both := append(readFile(h.t, s.CertFile), readFile(h.t, s.KeyFile)...)
+	return fmt.Sprintf(`set ssl_ca_certificates_file="%s" ssl_starttls=yes ssl_force_tls=yes
 set certificate_file="%s" ssl_client_cert="%s"
 set folder="imaps://localhost:%d/"
 set smtp_url="smtps://%s@localhost:%d/"
 `, w.Postern.CAFile, h.path("certificates"), h.write("workstation.pem", string(both)),
-		w.Postern.IMAPSPort, strings.ReplaceAll(mailbox, "@", "%40"), w.Postern.SubmissionsPort))
+		w.Postern.IMAPSPort, strings.ReplaceAll(s.Mailbox, "@", "%40"), w.Postern.SubmissionsPort)
 }
 
 // worksInNeomutt does a person's work, over the connections that way sets up.
@@ -34,19 +39,7 @@ func worksInNeomutt(t *testing.T, w *World, s *Seat, h *home, way string) {
 	mailbox := s.Mailbox
 	w.Dovecot.Deliver(mailbox, "", []byte(message(buyer, mailbox, "neomutt-order", "We need twelve pumps.")))
 	w.Dovecot.Deliver(mailbox, "", []byte(message(buyer, mailbox, "neomutt-junk", "Win a prize.")))
-	editor := h.write("editor", "#!/bin/sh\necho 'They leave tomorrow.' >> \"$1\"\n")
-	if err := os.Chmod(editor, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	rc := h.write("neomuttrc", way+fmt.Sprintf(`set spoolfile="+INBOX" record="+Sent" postponed="+Drafts"
-set imap_user="%[1]s" imap_pass="%[2]s" imap_idle=yes smtp_pass="%[2]s"
-set from="%[1]s" use_from=yes use_envelope_from=yes realname="Sales"
-set editor="%[3]s" fast_reply=yes include=no abort_unmodified=no recall=no
-set delete=yes quit=yes confirmappend=no confirmcreate=no mark_old=no sleep_time=0 wait_key=no copy=yes
-set sort=date mail_check=60
-`, mailbox, s.Token, editor))
-
-	term := startTerminal(t, h, "neomutt", "-n", "-F", rc)
+	term := startNeomutt(t, s, h, way)
 	term.await("neomutt-junk")
 	term.await("neomutt-order")
 	term.keys("1", "Enter", "Enter") // the first message, open
@@ -77,6 +70,24 @@ set sort=date mail_check=60
 	if got := s.AwaitEvents(1, broker.EventSendResult); Decode[broker.SendResult](t, got[0]).Outcome != "accepted" {
 		t.Errorf("on record as sent: %s", got[0].Data)
 	}
+}
+
+// startNeomutt starts neomutt in a terminal, at INBOX, over the connections that
+// way sets up.
+func startNeomutt(t *testing.T, s *Seat, h *home, way string) *terminal {
+	t.Helper()
+	editor := h.write("editor", "#!/bin/sh\necho 'They leave tomorrow.' >> \"$1\"\n")
+	if err := os.Chmod(editor, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rc := h.write("neomuttrc", way+fmt.Sprintf(`set spoolfile="+INBOX" record="+Sent" postponed="+Drafts"
+set imap_user="%[1]s" imap_pass="%[2]s" imap_idle=yes smtp_pass="%[2]s"
+set from="%[1]s" use_from=yes use_envelope_from=yes realname="Sales"
+set editor="%[3]s" fast_reply=yes include=no abort_unmodified=no recall=no
+set delete=yes quit=yes confirmappend=no confirmcreate=no mark_old=no sleep_time=0 wait_key=no copy=yes
+set sort=date mail_check=60
+`, s.Mailbox, s.Token, editor))
+	return startTerminal(t, h, "neomutt", "-n", "-F", rc)
 }
 
 // terminal is a program in a terminal of its own.
