@@ -113,6 +113,10 @@ func rules() map[string]rule {
 		"renew-workstation":  {"workstations", admin},
 		"delete-workstation": {"workstations", admin},
 
+		"create-enrolment-code": {"workstations", admin},
+		"enrol":                 {"workstations", anyone},
+		"renew-certificate":     {"workstations", anyone},
+
 		"list-sites":  {"sites", everyone},
 		"create-site": {"sites", admin},
 		"get-site":    {"sites", everyone},

@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,6 +78,8 @@ type WorkstationCA interface {
 	Issue(csrPEM []byte, w *broker.Workstation) (certPEM []byte, err error)
 	// CertificatePEM returns the CA's own certificate.
 	CertificatePEM() []byte
+	// Verify checks that it issued a client certificate, which is valid now.
+	Verify(*x509.Certificate) error
 }
 
 // TokenMaker makes tokens that are shown once: broker/people.
@@ -93,14 +96,15 @@ type Config struct {
 	FirmState   broker.FirmState
 	People      broker.People
 	Events      broker.EventStore
+	Enrolments  broker.Enrolments
 	Credentials broker.Credentials
 	Upstream    broker.Upstream
 	Sessions    Sessions
 	Tokens      Tokens
 	// APITokens and Claims make what people show; Authenticator knows them
 	// again.
-	APITokens, Claims TokenMaker
-	Authenticator     Authenticator
+	APITokens, Claims, EnrolmentCodes TokenMaker
+	Authenticator                     Authenticator
 	// WorkstationCA may be nil: then workstations have certificates of
 	// another CA, and a CSR is refused.
 	WorkstationCA WorkstationCA
@@ -145,6 +149,7 @@ func New(c Config) (http.Handler, error) {
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Events": c.Events,
+		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
@@ -168,6 +173,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerCredential()
 	a.registerAgents()
 	a.registerWorkstations()
+	a.registerEnrolment()
 	a.registerSites()
 	a.registerDelegations()
 	a.registerAssignments()

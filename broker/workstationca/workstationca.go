@@ -155,6 +155,17 @@ func Load(dir string, config Config) (*Authority, error) {
 // CertificatePEM returns the authority's own certificate.
 func (a *Authority) CertificatePEM() []byte { return encodeCertificate(a.certificate.Raw) }
 
+// Verify checks that the authority issued a client certificate, which is valid
+// now.
+func (a *Authority) Verify(c *x509.Certificate) error {
+	roots := x509.NewCertPool()
+	roots.AddCert(a.certificate)
+	_, err := c.Verify(x509.VerifyOptions{
+		Roots: roots, CurrentTime: a.config.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err
+}
+
 // Issue signs a client certificate for w from a certificate request (PKCS
 // #10, PEM), whose key must be w's own: Issue does not pin it. The error is
 // Invalid, with the field "csr", when the request is not good, and Internal

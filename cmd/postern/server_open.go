@@ -109,6 +109,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		FirmState:   s.store,
 		People:      s.store,
 		Events:      s.store,
+		Enrolments:  s.store,
 		Credentials: s.credentials,
 		Upstream:    s.upstream,
 		Sessions:    s.manager,
@@ -155,6 +156,9 @@ func (s *server) openPeople(ctx context.Context, config *httpapi.Config) error {
 		return err
 	}
 	if config.Claims, err = people.NewClaims(key); err != nil {
+		return err
+	}
+	if config.EnrolmentCodes, err = people.NewEnrolmentCodes(key); err != nil {
 		return err
 	}
 	config.APITokens = tokens

@@ -20,7 +20,7 @@ func newWorkstationCommand(a *app) *cobra.Command {
 	return newGroup("workstation", "Workstations, from which agents may come",
 		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a),
 		newWorkstationUpdateCommand(a), newWorkstationRenewCommand(a), newWorkstationRemoveCommand(a),
-		newWorkstationConnectCommand(a))
+		newWorkstationCodeCommand(a), newWorkstationEnrolCommand(a), newWorkstationRefreshCommand(a), newWorkstationConnectCommand(a))
 }
 
 // workstationFlags are those of workstation add.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -139,15 +140,20 @@ func (f *connectFlags) run(cmd *cobra.Command, a *app) error {
 	if len(forwarders) == 0 {
 		return usagef("nothing to carry: give --listen-imap or --listen-submission")
 	}
-	return runAll(cmd.Context(), forwarders)
+	renew := func(context.Context) error { return nil }
+	if f.certificate == "" {
+		renew = func(ctx context.Context) error { return w.keepRenewed(ctx, a, logger.Named("certificate")) }
+	}
+	return runAll(cmd.Context(), forwarders, renew)
 }
 
-// runAll runs forwarders until one fails or ctx ends.
-func runAll(ctx context.Context, forwarders []*connect.Forwarder) error {
+// runAll runs forwarders until one fails or ctx ends, and renew beside them.
+func runAll(ctx context.Context, forwarders []*connect.Forwarder, renew func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	failed := make([]error, len(forwarders))
+	failed := make([]error, len(forwarders)+1)
 	var running sync.WaitGroup
+	running.Go(func() { failed[len(forwarders)] = renew(ctx) })
 	for i, f := range forwarders {
 		running.Go(func() {
 			defer cancel()
@@ -199,4 +205,42 @@ func readRoots(file string) (*x509.CertPool, error) {
 		return nil, usagef("--ca: %s holds no certificate in PEM form", file)
 	}
 	return roots, nil
+}
+
+// renewEvery is how often workstation connect looks whether its certificate is
+// to be renewed: when a third of its time is left.
+const renewEvery = 10 * time.Minute
+
+// keepRenewed renews the certificate in time until ctx ends. What fails is
+// tried again.
+func (w *localWorkstation) keepRenewed(ctx context.Context, a *app, logger *zap.Logger) error {
+	ticks := time.NewTicker(renewEvery)
+	defer ticks.Stop()
+	for {
+		if due, err := w.renewalDue(time.Now()); err != nil {
+			logger.Error("this machine's certificate cannot be used", zap.Error(err))
+		} else if due {
+			if err := w.renewed(ctx, a); err != nil {
+				logger.Error("this machine's certificate was not renewed", zap.Error(err))
+			} else {
+				logger.Info("this machine's certificate was renewed")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticks.C:
+		}
+	}
+}
+
+// renewalDue reports whether less than a third of the certificate's time is
+// left.
+func (w *localWorkstation) renewalDue(now time.Time) (bool, error) {
+	c, err := w.identity()
+	if err != nil {
+		return false, err
+	}
+	third := c.Leaf.NotAfter.Sub(c.Leaf.NotBefore) / 3
+	return now.After(c.Leaf.NotAfter.Add(-third)), nil
 }

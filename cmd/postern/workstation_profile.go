@@ -3,9 +3,11 @@
 package main
 
 import (
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/proxy/connect/tpmkey"
 )
 
 // Files of the directory that workstation enrol makes.
@@ -33,8 +36,15 @@ type localWorkstation struct {
 	APIServer  string `json:"api_server,omitempty"`
 	MailServer string `json:"mail_server,omitempty"`
 
+	// TPMDevice is where the TPM is that has the key; empty: the key is in a
+	// file.
+	TPMDevice string `json:"tpm_device,omitempty"`
+
 	certificateFile, keyFile string
-	roots                    *x509.CertPool
+	// caFile holds what verifies Postern's certificates, and roots are it;
+	// without them, the system's do.
+	caFile string
+	roots  *x509.CertPool
 }
 
 // defaultProfileDir is in the user's own configuration; empty when he has none.
@@ -59,16 +69,18 @@ func loadProfile(dir string) (*localWorkstation, error) {
 	if err := json.Unmarshal(b, w); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, profileFile), err)
 	}
+	w.caFile = filepath.Join(dir, profileCAFile)
 	w.certificateFile, w.keyFile = filepath.Join(dir, profileCertificateFile), filepath.Join(dir, profileKeyFile)
-	ca, err := os.ReadFile(filepath.Join(dir, profileCAFile))
+	ca, err := os.ReadFile(w.caFile)
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // the system's
+	case errors.Is(err, fs.ErrNotExist):
+		w.caFile = ""
 	case err != nil:
 		return nil, err
 	default:
 		w.roots = x509.NewCertPool()
 		if !w.roots.AppendCertsFromPEM(ca) {
-			return nil, fmt.Errorf("%s holds no certificate", filepath.Join(dir, profileCAFile))
+			return nil, fmt.Errorf("%s holds no certificate", w.caFile)
 		}
 	}
 	return w, nil
@@ -83,12 +95,51 @@ func (w *localWorkstation) identity() (*tls.Certificate, error) {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("%s has mode %04o: others could read the key; chmod 0600 it", w.keyFile, mode)
 	}
-	c, err := tls.LoadX509KeyPair(w.certificateFile, w.keyFile)
+	c, err := w.pair()
 	if err != nil {
 		return nil, err
 	}
 	if end := c.Leaf.NotAfter; !time.Now().Before(end) {
 		return nil, fmt.Errorf("the certificate in %s expired on %s: enrol this machine again", w.certificateFile, stamp(end))
 	}
-	return &c, nil
+	return c, nil
+}
+
+func (w *localWorkstation) pair() (*tls.Certificate, error) {
+	kept, err := os.ReadFile(w.keyFile)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(kept)
+	certificate, err := os.ReadFile(w.certificateFile)
+	if err != nil {
+		return nil, err
+	}
+	if !tpmkey.Is(kept) {
+		c, err := tls.X509KeyPair(certificate, kept)
+		return &c, err
+	}
+	device := w.TPMDevice
+	if device == "" {
+		device = tpmkey.DefaultDevice
+	}
+	key, err := tpmkey.Load(tpmkey.At(device), kept)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(certificate)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no certificate", w.certificateFile)
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", w.certificateFile, err)
+	}
+	if public, ok := leaf.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(key.Public()) {
+		return nil, fmt.Errorf("%s is not the certificate of the key beside it", w.certificateFile)
+	}
+	return &tls.Certificate{
+		Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf,
+		SupportedSignatureAlgorithms: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256},
+	}, nil
 }

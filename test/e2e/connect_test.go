@@ -3,17 +3,23 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/test/servers"
 )
 
@@ -21,8 +27,8 @@ import (
 // `postern workstation connect`.
 func TestWorkstationConnect(t *testing.T) {
 	servers.NeedPrograms(t, map[string]string{"mbsync": "isync", "curl": "curl", "neomutt": "neomutt", "tmux": "tmux"})
-	const mbsync, neomutt = "mbsync@client.example", "neomutt@client.example"
-	w := NewWorld(t, WorldOptions{Mailboxes: []string{buyer, mbsync, neomutt}, Sealed: true})
+	const mbsync, neomutt, tpm, tpmToo = "mbsync@client.example", "neomutt@client.example", "tpm@client.example", "tpm2@client.example"
+	w := NewWorld(t, WorldOptions{Mailboxes: []string{buyer, mbsync, neomutt, tpm, tpmToo}, Sealed: true})
 	t.Run("mbsync", func(t *testing.T) {
 		w := w.For(t)
 		s := w.Seat(mbsync)
@@ -32,6 +38,29 @@ func TestWorkstationConnect(t *testing.T) {
 		w := w.For(t)
 		s := w.Seat(neomutt)
 		neomuttThrough(t, w, s, connectWith(t, w, "--certificate", s.CertFile, "--key", s.KeyFile, "--ca", w.Postern.CAFile))
+	})
+	t.Run("enrolled with a TPM", func(t *testing.T) {
+		w := w.For(t)
+		s := w.Seat(tpm, "all")
+		f := enrolledInTPM(t, w, s, "tpm-1")
+		mbsyncThrough(t, w, s, f)
+		// Another agent at the same workstation.
+		other := w.Seat(tpmToo)
+		other.WorkstationID = s.WorkstationID
+		neomuttThrough(t, w, other, f)
+		// Removing it ends what is open, through the forwarder.
+		c := dialPlain(t, f.imapPort)
+		c.say("a LOGIN "+s.Mailbox+" "+s.Token, "a OK")
+		c.say("b SELECT INBOX", "b OK")
+		began := time.Now()
+		w.Postern.CLI("workstation", "remove", "tpm-1")
+		rest, err := io.ReadAll(c.in)
+		if err != nil || !strings.Contains(string(rest), "* BYE") {
+			t.Errorf("the session ended with %q, %v", rest, err)
+		}
+		t.Logf("from the command's start to the closed connection: %s", time.Since(began))
+		d := dialPlain(t, f.imapPort)
+		d.say("a LOGIN "+s.Mailbox+" "+s.Token, "a NO")
 	})
 	t.Run("another user", func(t *testing.T) {
 		w := w.For(t)
@@ -180,6 +209,76 @@ func (f *forwarder) checkKnowsNothing(s *Seat) {
 	for _, e := range s.Events(broker.EventSessionOpen) {
 		if e.WorkstationID != s.WorkstationID {
 			f.t.Errorf("a session of workstation %s is on record, want %s", e.WorkstationID, s.WorkstationID)
+		}
+	}
+}
+
+// enrolledInTPM enrols a machine with a TPM of its own, over the network, and
+// runs `postern workstation connect` on it. The seat's workstation is then it.
+func enrolledInTPM(t *testing.T, w *World, s *Seat, name string) *forwarder {
+	t.Helper()
+	code := decodeCLI[httpapi.EnrolmentCodeCreated](w.Postern, "workstation", "code", name, "--class", "hardware").Code
+	h := newHome(t)
+	dir, device := h.path("enrolled"), servers.StartTPM(t)
+	h.run(code+"\n", w.Postern.Bin, "workstation", "enrol", "--dir", dir, "--tpm", "--tpm-device", device,
+		"--server", fmt.Sprintf("localhost:%d", w.Postern.APIPort), "--ca", w.Postern.CAFile)
+	if _, problems, err := h.try(code+"\n", w.Postern.Bin, "workstation", "enrol", "--dir", h.path("again"), "--tpm", "--tpm-device", device,
+		"--server", fmt.Sprintf("localhost:%d", w.Postern.APIPort), "--ca", w.Postern.CAFile); err == nil || !strings.Contains(problems, "used already") {
+		t.Errorf("the code was used twice: %v, %s", err, problems)
+	}
+	if left, err := filepath.Glob(h.path(".enrolling-*")); err != nil || len(left) > 0 {
+		t.Errorf("what failed left %v, %v", left, err)
+	}
+	key := readFile(t, filepath.Join(dir, "key.pem"))
+	if bytes.Contains(key, []byte("PRIVATE KEY")) || !bytes.Contains(key, []byte("TPM WRAPPED KEY")) {
+		t.Errorf("the key's file holds %s", key)
+	}
+	s.WorkstationID = decodeCLI[httpapi.Workstation](w.Postern, "workstation", "show", name).ID
+	before := readFile(t, filepath.Join(dir, "certificate.pem"))
+	h.run("", w.Postern.Bin, "workstation", "refresh", "--dir", dir)
+	if bytes.Equal(before, readFile(t, filepath.Join(dir, "certificate.pem"))) {
+		t.Error("the certificate was not renewed")
+	}
+	return connectWith(t, w, "--dir", dir)
+}
+
+// plain is a client without TLS.
+type plain struct {
+	t   *testing.T
+	out net.Conn
+	in  *bufio.Reader
+}
+
+func dialPlain(t *testing.T, port int) *plain {
+	t.Helper()
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
+		t.Fatal(err)
+	}
+	return &plain{t, c, bufio.NewReader(c)}
+}
+
+// say sends a command and reads until its answer, which must begin so.
+func (p *plain) say(command, answer string) {
+	p.t.Helper()
+	if _, err := io.WriteString(p.out, command+"\r\n"); err != nil {
+		p.t.Fatal(err)
+	}
+	tag, _, _ := strings.Cut(command, " ")
+	for {
+		line, err := p.in.ReadString('\n')
+		if err != nil {
+			p.t.Fatalf("%s: %v", tag, err)
+		}
+		if strings.HasPrefix(line, tag+" ") {
+			if !strings.HasPrefix(line, answer) {
+				p.t.Fatalf("%s, want %s", line, answer)
+			}
+			return
 		}
 	}
 }

@@ -79,6 +79,10 @@ func (w *World) serve(logger *zap.Logger) error {
 	if err != nil {
 		return err
 	}
+	codes, err := people.NewEnrolmentCodes(key)
+	if err != nil {
+		return err
+	}
 	claims, err := people.NewClaims(key)
 	if err != nil {
 		return err
@@ -90,7 +94,7 @@ func (w *World) serve(logger *zap.Logger) error {
 	w.Handler, err = httpapi.New(httpapi.Config{
 		State: w.Store, FirmState: w.Store, People: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
-		WorkstationCA: w.CA, Logger: logger,
+		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Logger: logger,
 	})
 	if err != nil {
 		return err
