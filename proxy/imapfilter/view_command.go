@@ -131,7 +131,7 @@ func (s *clientSide) viewList(cmd *imapwire.Command, lsub bool) error {
 // UNSUBSCRIBE. The upstream's own words could tell of what is hidden: below a
 // folder, or in its place.
 func (s *clientSide) viewFolderChange(name string) error {
-	if name == "DELETE" && s.r.view.sliced() {
+	if name == "DELETE" && len(s.r.view.programs) > 0 {
 		return s.answer("NO", noDelete)
 	}
 	list, err := s.folders(true)

@@ -238,3 +238,35 @@ func TestNever2ViewSliceLongSets(t *testing.T) {
 		}
 	})
 }
+
+// TestNever2ViewSlicePipelining: what is sent at once is done one by one, each
+// by the numbers as they are then, and nothing gets between Postern's own
+// commands.
+func TestNever2ViewSlicePipelining(t *testing.T) {
+	onEachServer(t, func(t *testing.T, server realServer) {
+		v := newViewed(t, server, slice(notPrivileged), secretMail()...)
+		var all strings.Builder
+		for i := range 10 {
+			fmt.Fprintf(&all, "a%d SELECT INBOX\r\nb%d FETCH 1:* (FLAGS BODY.PEEK[])\r\nc%d UID FETCH 1:* ENVELOPE\r\nd%d UID SEARCH CHARSET UTF-8 TEXT {4+}\r\nbody\r\n", i, i, i, i)
+			fmt.Fprintf(&all, "e%d UID COPY 2,4 Other\r\nf%d UID STORE 2 +FLAGS (x)\r\ng%d IDLE\r\nDONE\r\nh%d STATUS Other (MESSAGES)\r\ni%d UNSELECT\r\nj%d FETCH 1 BODY[]\r\n", i, i, i, i, i, i)
+		}
+		v.agent.raw(all.String() + "z NOOP\r\n")
+		n := 0
+		for _, line := range v.agent.until("z ") {
+			v.silent("a pipeline", []string{line}, secrets[:len(secrets)-1]...) // FLAGS names all keywords
+			if len(line) < 2 || line[0] < 'a' || line[0] > 'j' || line[1] < '0' || line[1] > '9' {
+				continue
+			}
+			n++
+			if bad := line[0] == 'j'; bad != strings.Contains(line, " BAD ") || !bad && !strings.Contains(line, " OK ") {
+				t.Errorf("%q", line)
+			}
+		}
+		if n != 100 {
+			t.Errorf("%d answers", n)
+		}
+		if heard := v.own("STATUS Other (MESSAGES)"); !strings.Contains(heard[0], "MESSAGES 0)") {
+			t.Errorf("%q", heard)
+		}
+	})
+}
