@@ -31,6 +31,7 @@ const (
 	EventMessageMove     EventType = "message.move"
 	EventMessageExpunge  EventType = "message.expunge"
 	EventMessageAppend   EventType = "message.append"
+	EventMessageFiling   EventType = "message.filing"
 	EventFolderChange    EventType = "folder.change"
 	EventSendIntent      EventType = "send.intent"
 	EventSendFlagged     EventType = "send.flagged"
@@ -69,6 +70,7 @@ func Catalogue() []EventSpec {
 		{EventMessageMove, 1, MessageChange{}, "messages were moved", "folder, target"},
 		{EventMessageExpunge, 1, MessageChange{}, "messages were expunged on the agent's command", "folder"},
 		{EventMessageAppend, 1, MessageAppend{}, "a message was appended to a folder", "folder, message_id"},
+		{EventMessageFiling, 1, MessageFiling{}, "a session whose terms are reply_only is about to append a message; durable before the upstream has it as a whole", "folder, message_id"},
 		{EventFolderChange, 1, FolderChange{}, "a folder was created, renamed, deleted or (un)subscribed", "folder, target"},
 		{EventSendIntent, 1, SendIntent{}, "a message is about to be submitted; durable before the final dot goes upstream", "mail_from, header_from, recipients, message_id"},
 		{EventSendFlagged, 1, SendFlagged{}, "a content rule that flags matched a message that is about to be submitted; durable before the final dot goes upstream", "message_id"},
@@ -233,6 +235,12 @@ type MessageAppend struct {
 	SHA256    string `json:"sha256"`
 	MessageID string `json:"message_id,omitempty"`
 	AppendUID string `json:"append_uid,omitempty"`
+}
+
+// MessageFiling is the data of message.filing.
+type MessageFiling struct {
+	Folder    string `json:"folder"`
+	MessageID string `json:"message_id"`
 }
 
 // FolderChange is the data of folder.change.

@@ -20,9 +20,9 @@ func notEnforced(d *policy.Decision, protocol broker.Protocol) string {
 		return ""
 	}
 	rest := d.Sending
-	// The gateway keeps these, and recipients' patterns.
+	// The gateway keeps these, and recipients' patterns: every rule that there is.
 	rest.MaxRecipients, rest.MaxOctets, rest.MessagesPerHour, rest.RecipientsPerHour = 0, 0, 0, 0
-	rest.NoAttachments, rest.Content = false, nil
+	rest.NoAttachments, rest.Content, rest.ReplyOnly = false, nil, false
 	if !rest.IsZero() {
 		return "apply a rule to what is sent"
 	}

@@ -3,64 +3,31 @@
 package session
 
 import (
-	"context"
-	"errors"
-	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
 )
 
-// TestNever2NoSessionUnderTermsThatAreNotEnforced: terms that a proxy cannot
-// keep open no session with it, whichever side wrote them, and end one that is
-// open when they come.
+// TestNever2NoSessionUnderTermsThatAreNotEnforced: with every rule for sending
+// that there is, a submission is opened; with one where the gateway does not
+// look for it, none is.
 func TestNever2NoSessionUnderTermsThatAreNotEnforced(t *testing.T) {
-	tests := []struct {
-		name     string
-		change   func(*policy.Terms)
-		protocol broker.Protocol
-		text     string
-	}{
-		{"reply_only", func(x *policy.Terms) { x.Sending.ReplyOnly = true }, broker.ProtocolSubmission, "apply a rule"},
+	d := &policy.Decision{
+		Actions: policy.All, Recipients: []policy.RecipientPatterns{{Allow: []string{"*@x.example"}}},
+		Sending: policy.Sending{
+			ReplyOnly: true, MaxRecipients: 1, MessagesPerHour: 1, RecipientsPerHour: 1, MaxOctets: 1, NoAttachments: true,
+			Content: []policy.ContentRule{{Name: "a", Pattern: "a"}},
+		},
 	}
-	for _, test := range tests {
-		for _, side := range []string{"delegation", "assignment"} {
-			t.Run(test.name+" of the "+side, func(t *testing.T) {
-				w := newWorld(t)
-				w.run(t)
-				login := w.login()
-				login.Protocol = test.protocol
-				s, err := w.manager.Open(context.Background(), login)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer s.End(&broker.End{Reason: broker.EndLogout}, nil)
-				if side == "delegation" {
-					w.set(broker.Change{Kind: "delegation", ID: w.delegation.ID}, func() { test.change(&w.delegation.Terms) })
-				} else {
-					w.set(broker.Change{Kind: "assignment", ID: w.assignment.ID}, func() { test.change(&w.assignment.Terms) })
-				}
-				<-s.Context().Done()
-				if end := ended(t, s); end.Reason != broker.EndRevoked {
-					t.Errorf("end %+v", end)
-				}
-				_, err = w.manager.Open(context.Background(), login)
-				if refused := (*broker.Error)(nil); !errors.As(err, &refused) || refused.Code != broker.Refused ||
-					refused.Reason != policy.ReasonNotEnforced || !strings.Contains(refused.Public, test.text) || !strings.Contains(refused.Public, "Ask Priya") {
-					t.Errorf("Open: %v", err)
-				}
-				if w.upstream.conn != nil {
-					t.Error("the upstream was dialled")
-				}
-				// The other protocol is not bound by it.
-				login.Protocol = map[broker.Protocol]broker.Protocol{broker.ProtocolIMAP: broker.ProtocolSubmission, broker.ProtocolSubmission: broker.ProtocolIMAP}[test.protocol]
-				other, err := w.manager.Open(context.Background(), login)
-				if err != nil {
-					t.Fatalf("the other protocol: %v", err)
-				}
-				other.End(&broker.End{Reason: broker.EndLogout}, nil)
-			})
-		}
+	if refused := enforceable(d, broker.ProtocolSubmission); refused != nil {
+		t.Errorf("%v", refused)
+	}
+	d.Sending.Recipients.Deny = []string{"*@y.example"} // Decide never leaves any there
+	if refused := enforceable(d, broker.ProtocolSubmission); refused == nil || refused.Reason != policy.ReasonNotEnforced {
+		t.Errorf("%v", refused)
+	}
+	if refused := enforceable(d, broker.ProtocolIMAP); refused != nil {
+		t.Errorf("the rules for sending do not bind IMAP: %v", refused)
 	}
 }

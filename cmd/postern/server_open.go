@@ -198,13 +198,14 @@ func (s *server) openProxies(context.Context) error {
 		return err
 	}
 	smtp, err := submission.New(submission.Config{
-		Gate:       s.manager,
-		Counts:     s.store,
-		Hostname:   s.config.Hostname,
-		Limits:     submission.Limits{MessageOctets: int64(limits.MessageSize), Recipients: limits.MessageRecipients},
-		Sent:       submission.IMAPSent{},
-		Logger:     s.logger.Named("submission"),
-		Registerer: s.registry,
+		Gate:           s.manager,
+		Counts:         s.store,
+		Hostname:       s.config.Hostname,
+		Limits:         submission.Limits{MessageOctets: int64(limits.MessageSize), Recipients: limits.MessageRecipients},
+		Sent:           submission.IMAPSent{},
+		Correspondents: submission.NewIMAPCorrespondents(s.store),
+		Logger:         s.logger.Named("submission"),
+		Registerer:     s.registry,
 	})
 	if err != nil {
 		return err

@@ -113,6 +113,10 @@ func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPCo
 	u.end = copy(u.buf, up.Buffered)
 	up.Buffered = nil
 	u.offers = offersOf(up.Capabilities)
+	if s.Decision().Sending.ReplyOnly {
+		// What is catenated out of other messages cannot be known again: filing.
+		u.offers &^= offersCatenate
+	}
 	return r
 }
 

@@ -131,7 +131,7 @@ func (s *clientSide) announceAndStream(t imapwire.Token, c *change) (bool, error
 		return false, err
 	}
 	message := appendedMessage{octets: t.Size(), hash: sha256.New(), sniff: headerSniffer{active: true}}
-	if err := s.stream(t.Size(), &message); err != nil {
+	if err := s.stream(t.Size(), &message, c); err != nil {
 		return false, err
 	}
 	s.r.mu.Lock()
@@ -177,7 +177,8 @@ func (s *clientSide) flushInPieces() (bool, error) {
 }
 
 // stream lets size octets of a literal pass upstream.
-func (s *clientSide) stream(size int64, message *appendedMessage) error {
+func (s *clientSide) stream(size int64, message *appendedMessage, c *change) error {
+	filing := s.filing()
 	big := s.f().buffers.get()
 	defer s.f().buffers.put(big)
 	for size > 0 {
@@ -188,6 +189,11 @@ func (s *clientSide) stream(size int64, message *appendedMessage) error {
 		n, err := s.lines.readSome((*big)[:min(size, int64(len(*big)))])
 		if n > 0 {
 			message.write((*big)[:n])
+			if filing != nil {
+				if err := filing.write(s, c, (*big)[:n], int64(n) == size); err != nil {
+					return err
+				}
+			}
 			if err := s.write((*big)[:n]); err != nil {
 				return err
 			}

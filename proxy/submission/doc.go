@@ -82,6 +82,17 @@
 // seen: without what is invisible, and HTML without its tags, which a goroutine
 // reads that ends with the part. Terms without such rules cost nothing.
 //
+// # Correspondents
+//
+// Under reply_only the mailbox's IMAP server is asked for each recipient, on a
+// connection of its own, before the upstream hears of him. SEARCH matches
+// substrings, so the parsed ENVELOPE decides; and a message counts only if it
+// did not pass Postern, which its Message-ID and Postern's own record tell
+// (message.filing, message.append, send.intent). The record is read after the
+// messages: whatever was there by then had been recorded before. Folders that
+// agents may write to are no answer: they may write to all, and move messages
+// between them.
+//
 // # Unknown outcomes
 //
 // A connection that is lost after the final dot leaves an unknown outcome. It

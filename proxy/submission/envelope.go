@@ -129,6 +129,9 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	case rcpt.dsn() && !up.dsn:
 		return asSMTP(s.refuse(replyNoDSN, rcpt.to.String()))
 	}
+	if refused := s.mayReplyTo(rcpt.to); refused != nil {
+		return asSMTP(s.refuse(refused, rcpt.to.String()))
+	}
 	r, err := s.sayRcpt(up, &rcpt)
 	if err != nil {
 		return s.unopened(err)

@@ -35,6 +35,9 @@ type Config struct {
 	// this such a client sees neither. Where the server lacks one after all,
 	// its parameter is refused with 555.
 	OfferBeforeLogin []string
+	// Correspondents answers what reply_only asks; nil: nobody can be written to
+	// under it.
+	Correspondents Correspondents
 	// Sent settles unknown outcomes; nil: they stay unknown.
 	Sent SentLookup
 	// Logger may be nil, and so may Registerer.
@@ -47,16 +50,17 @@ type Config struct {
 // Gateway is the submission service: a proxy.Handler. It may serve any
 // number of connections at once.
 type Gateway struct {
-	gate     broker.Gate
-	counts   broker.SendingCounts
-	hostname string
-	limits   Limits
-	offers   map[string]bool
-	sent     SentLookup
-	log      *zap.Logger
-	metrics  *metrics
-	outcomes *outcomes
-	buffers  *sync.Pool // of *[]byte, bufferInData long
+	gate           broker.Gate
+	counts         broker.SendingCounts
+	hostname       string
+	limits         Limits
+	offers         map[string]bool
+	sent           SentLookup
+	correspondents Correspondents
+	log            *zap.Logger
+	metrics        *metrics
+	outcomes       *outcomes
+	buffers        *sync.Pool // of *[]byte, bufferInData long
 }
 
 var _ proxy.Handler = (*Gateway)(nil)
@@ -73,13 +77,14 @@ func New(config Config) (*Gateway, error) {
 		return nil, broker.InvalidField("hostname", "not a host name")
 	}
 	g := &Gateway{
-		gate:     config.Gate,
-		counts:   config.Counts,
-		hostname: config.Hostname,
-		limits:   config.Limits.withDefaults(),
-		offers:   make(map[string]bool),
-		sent:     config.Sent,
-		log:      config.Logger,
+		gate:           config.Gate,
+		counts:         config.Counts,
+		hostname:       config.Hostname,
+		limits:         config.Limits.withDefaults(),
+		offers:         make(map[string]bool),
+		sent:           config.Sent,
+		correspondents: config.Correspondents,
+		log:            config.Logger,
 		buffers: &sync.Pool{New: func() any {
 			b := make([]byte, bufferInData)
 			return &b

@@ -33,6 +33,7 @@ const (
 	ruleSize                = "size"
 	ruleTermsRecipient      = "terms-recipient"
 	ruleTermsRecipients     = "terms-max-recipients"
+	ruleTermsReplyOnly      = "terms-reply-only"
 	ruleTermsAttachments    = "terms-no-attachments"
 	ruleTermsContent        = "terms-content"
 	ruleTermsMessagesHour   = "terms-messages-per-hour"
@@ -172,6 +173,9 @@ var (
 	replyRecipients          = refusal(452, "4.5.3", ruleRecipients, "too many recipients in one message")
 	replyTermsTo             = refusal(550, "5.7.1", ruleTermsRecipient, "the terms of this mailbox do not allow you to write to this recipient (rule terms-recipient)")
 	replyTermsMany           = refusal(550, "5.5.3", ruleTermsRecipients, "the terms of this mailbox do not allow as many recipients in one message (rule terms-max-recipients)")
+	replyTermsReplyOnly      = refusal(550, "5.7.1", ruleTermsReplyOnly, "the terms of this mailbox let you write only to those who stand in a message that it got (rule terms-reply-only)")
+	replyTermsMessageID      = refusal(554, "5.6.0", ruleTermsReplyOnly, "the terms of this mailbox demand one well-formed Message-ID, in a header by the letter (rule terms-reply-only)")
+	replyNotAsked            = newReply(451, "4.4.3", "whether this recipient has written to the mailbox cannot be told now; try again later (rule terms-reply-only)")
 	replyTermsMessagesHour   = refusal(451, "4.7.1", ruleTermsMessagesHour, "the terms of this mailbox do not allow more messages within an hour; try again later (rule terms-messages-per-hour)")
 	replyTermsRecipientsHour = refusal(451, "4.7.1", ruleTermsRecipientsHour, "the terms of this mailbox do not allow more recipients within an hour; try again later (rule terms-recipients-per-hour)")
 	replyNoUTF8              = refusal(553, "5.6.7", ruleAddress, "this recipient needs SMTPUTF8 in the MAIL command")

@@ -35,6 +35,7 @@ type session struct {
 	stopWatching func() bool
 	own          map[string]bool // own addresses, by Address.Key
 	content      *contentRules   // nil: not compiled, or none
+	known        map[string]bool // correspondents, by Address.Key; for reply_only
 	up           atomic.Pointer[upstream]
 	killer       atomic.Pointer[time.Timer]
 
@@ -287,7 +288,7 @@ func (s *session) enter(live broker.LiveSession) {
 		zap.String("session", string(record.ID)), zap.String("agent", string(record.AgentID)),
 		zap.String("workstation", string(record.WorkstationID)), zap.String("mailbox", string(record.MailboxID)),
 	)
-	s.own, s.content = make(map[string]bool), nil
+	s.own, s.content, s.known = make(map[string]bool), nil, nil
 	for _, a := range live.Decision().Addresses {
 		if own, err := ParseAddress(a, true); err == nil {
 			s.own[own.Key()] = true

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/proxy"
 )
 
 // message is one message on its way.
@@ -109,6 +110,11 @@ func (m *message) receive() (*reply, error) {
 		return m.refuse(refused), nil
 	}
 	m.header = h
+	if m.session.live.Decision().Sending.ReplyOnly {
+		if _, err := proxy.PlainMessageID(head); err != nil {
+			return m.refuse(replyTermsMessageID), nil
+		}
+	}
 	if r := m.inspect(); r != nil {
 		return r, nil
 	}
