@@ -101,6 +101,10 @@ func rules() map[string]rule {
 		"update-agent": {"agents", admin},
 		"delete-agent": {"agents", admin},
 
+		"off-board-agent":       {"agents", admin},
+		"off-board-workstation": {"workstations", admin},
+		"list-downloads":        {"events", bpo},
+
 		"list-app-passwords":  {"app-passwords", bpo},
 		"create-app-password": {"app-passwords", admin},
 		"get-app-password":    {"app-passwords", bpo},

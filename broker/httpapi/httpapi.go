@@ -181,6 +181,8 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerSessions()
 	a.registerLocks()
 	a.registerEvents()
+	a.registerOffBoarding()
+	a.registerDownloads()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err
 	}

@@ -14,7 +14,7 @@ import (
 
 func newAgentCommand(a *app) *cobra.Command {
 	return newGroup("agent", "Agents, who read and write the mail",
-		newAgentAddCommand(a), newAgentListCommand(a), newAgentUpdateCommand(a), newAgentRemoveCommand(a))
+		newAgentAddCommand(a), newAgentListCommand(a), newAgentUpdateCommand(a), newAgentRemoveCommand(a), newAgentOffBoardCommand(a))
 }
 
 func newAgentAddCommand(a *app) *cobra.Command {
@@ -89,7 +89,7 @@ func newAgentRemoveCommand(a *app) *cobra.Command {
 	return newEndingCommand(a, endingCommand{
 		use: "remove AGENT", short: "Remove an agent",
 		long:    "Remove an agent. His assignments and app passwords are revoked, and his sessions end within a second.",
-		example: "  postern agent remove asha",
+		example: "  postern agent remove asha", question: "Remove the agent %s for good?",
 		method:  http.MethodDelete, path: func(arg string) string { return path("agents", arg) },
 		done: "agent %s removed",
 	})

@@ -19,7 +19,7 @@ func newAssignmentCommand(a *app) *cobra.Command {
 			long:    "Revoke an assignment, for good. Its sessions end within a second.",
 			example: "  postern assignment revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
 			method:  http.MethodPost, path: func(arg string) string { return path("assignments", arg, "revoke") },
-			done: "assignment %s revoked",
+			done: "assignment %s revoked", question: "Revoke the assignment %s for good?",
 		}))
 }
 

@@ -43,6 +43,8 @@ type app struct {
 	// tokenFile holds the API token; anonymous says that none is to be shown.
 	tokenFile string
 	anonymous bool
+	// yes answers every question.
+	yes bool
 }
 
 func defaultSocket() string {

@@ -21,7 +21,7 @@ second. It is named by its id, or by its mailbox when that has only one.`,
 			example: `  postern delegation revoke sales@acme.example
   postern delegation revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d`,
 			method: http.MethodPost, path: func(arg string) string { return path("delegations", arg, "revoke") },
-			done: "delegation %s revoked",
+			done: "delegation %s revoked", question: "Revoke the delegation %s and its assignments for good?",
 		}))
 }
 

@@ -20,6 +20,8 @@ type endingCommand struct {
 	path                      func(arg string) string
 	// done says what was done, with %s for the thing.
 	done string
+	// question, with %s for the thing, is asked at a terminal; empty: nothing is.
+	question string
 }
 
 func newEndingCommand(a *app, e endingCommand) *cobra.Command {
@@ -28,6 +30,11 @@ func newEndingCommand(a *app, e endingCommand) *cobra.Command {
 		Use: e.use, Short: e.short, Long: e.long, Example: e.example,
 		Args: exactly(argument),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if e.question != "" {
+				if err := a.confirm(cmd, fmt.Sprintf(e.question, args[0])); err != nil {
+					return err
+				}
+			}
 			raw, ended, err := call[httpapi.Ended](cmd, a, e.method, e.path(args[0]), nil)
 			if err != nil {
 				return err

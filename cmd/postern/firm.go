@@ -22,7 +22,7 @@ func newFirmCommand(a *app) *cobra.Command {
 end within a second. Once the firm was claimed, only its own admins can.`,
 			example: `  postern firm revoke "Acme Pumps"`,
 			method:  http.MethodPost, path: func(arg string) string { return path("firms", arg, "revoke-delegations") },
-			done: "all delegations of %s revoked",
+			done: "all delegations of %s revoked", question: "Revoke all delegations of %s for good?",
 		}))
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 func newLogCommand(a *app) *cobra.Command {
-	return newGroup("log", "The audit logs", newLogEventsCommand(a), newLogCatalogueCommand())
+	return newGroup("log", "The audit logs", newLogEventsCommand(a), newLogDownloadsCommand(a), newLogCatalogueCommand())
 }
 
 func newLogEventsCommand(a *app) *cobra.Command {

@@ -177,6 +177,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 	root.PersistentFlags().StringVar(&a.server, "server", os.Getenv("POSTERN_SERVER"), "a remote server's `host:port`, in place of the socket (or POSTERN_SERVER)")
 	root.PersistentFlags().StringVar(&a.ca, "ca", os.Getenv("POSTERN_CA"), "the `file` with the CA of the remote server's certificate (or POSTERN_CA; without it, the system's)")
 	root.PersistentFlags().StringVar(&a.tokenFile, "token-file", os.Getenv("POSTERN_TOKEN_FILE"), "the `file` with your API token (or POSTERN_TOKEN_FILE, or the token itself in POSTERN_TOKEN)")
+	root.PersistentFlags().BoolVarP(&a.yes, "yes", "y", false, "do not ask before what cannot be undone")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the server's answer as JSON")
 	root.AddCommand(
 		newServeCommand(), newInitCommand(), newBackupCommand(), newRestoreCommand(), newDemoCommand(),

@@ -137,6 +137,9 @@ func newPersonRemoveCommand(a *app) *cobra.Command {
 		Example: "  postern person remove ravi",
 		Args:    exactly("PERSON"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.confirm(cmd, "Remove "+args[0]+" for good?"); err != nil {
+				return err
+			}
 			raw, p, err := call[broker.Person](cmd, a, http.MethodDelete, path("people", args[0]), nil)
 			if err != nil {
 				return err

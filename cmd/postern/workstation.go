@@ -20,7 +20,8 @@ func newWorkstationCommand(a *app) *cobra.Command {
 	return newGroup("workstation", "Workstations, from which agents may come",
 		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a),
 		newWorkstationUpdateCommand(a), newWorkstationRenewCommand(a), newWorkstationRemoveCommand(a),
-		newWorkstationCodeCommand(a), newWorkstationEnrolCommand(a), newWorkstationRefreshCommand(a), newWorkstationConnectCommand(a))
+		newWorkstationCodeCommand(a), newWorkstationEnrolCommand(a), newWorkstationRefreshCommand(a), newWorkstationConnectCommand(a),
+		newWorkstationOffBoardCommand(a))
 }
 
 // workstationFlags are those of workstation add.
@@ -222,7 +223,7 @@ bears its old name and stays good. For a new certificate or key, see
 func newWorkstationRemoveCommand(a *app) *cobra.Command {
 	return newEndingCommand(a, endingCommand{
 		use: "remove WORKSTATION", short: "Remove a workstation, ending its sessions",
-		example: "  postern workstation remove pune-07",
+		example: "  postern workstation remove pune-07", question: "Remove the workstation %s?",
 		method:  http.MethodDelete, path: func(arg string) string { return path("workstations", arg) },
 		done: "workstation %s removed",
 	})
