@@ -47,6 +47,8 @@ func whoIs(r broker.Role) who {
 type rule struct {
 	group string
 	who   who
+	// secret says that the answer holds what is shown once.
+	secret bool
 }
 
 // scopeRead is the scope of everything that only reads.
@@ -58,83 +60,83 @@ const scopeRead = "read"
 // act for a firm only until it was claimed, the store's.
 func rules() map[string]rule {
 	return map[string]rule{
-		"whoami": {"people", everyone},
+		"whoami": {group: "people", who: everyone},
 
-		"list-firms":   {"firms", everyone},
-		"create-firm":  {"firms", admin},
-		"get-firm":     {"firms", everyone},
-		"update-firm":  {"firms", admin | firmAdmin},
-		"create-claim": {"firms", admin},
-		"redeem-claim": {"firms", anyone},
+		"list-firms":   {group: "firms", who: everyone},
+		"create-firm":  {group: "firms", who: admin, secret: true},
+		"get-firm":     {group: "firms", who: everyone},
+		"update-firm":  {group: "firms", who: admin | firmAdmin},
+		"create-claim": {group: "firms", who: admin, secret: true},
+		"redeem-claim": {group: "firms", who: anyone, secret: true},
 
-		"list-people":   {"people", everyone},
-		"create-person": {"people", admin | firmAdmin},
-		"delete-person": {"people", admin | firmAdmin},
-		"list-tokens":   {"people", everyone},
-		"create-token":  {"people", everyone},
-		"revoke-token":  {"people", everyone},
+		"list-people":   {group: "people", who: everyone},
+		"create-person": {group: "people", who: admin | firmAdmin, secret: true},
+		"delete-person": {group: "people", who: admin | firmAdmin},
+		"list-tokens":   {group: "people", who: everyone},
+		"create-token":  {group: "people", who: everyone, secret: true},
+		"revoke-token":  {group: "people", who: everyone},
 
-		"list-mailboxes": {"mailboxes", everyone},
-		"create-mailbox": {"mailboxes", admin | firmAdmin},
-		"get-mailbox":    {"mailboxes", everyone},
-		"update-mailbox": {"mailboxes", admin | firmAdmin},
-		"delete-mailbox": {"mailboxes", admin | firmAdmin},
-		"set-credential": {"credentials", admin | firmAdmin},
+		"list-mailboxes": {group: "mailboxes", who: everyone},
+		"create-mailbox": {group: "mailboxes", who: admin | firmAdmin},
+		"get-mailbox":    {group: "mailboxes", who: everyone},
+		"update-mailbox": {group: "mailboxes", who: admin | firmAdmin},
+		"delete-mailbox": {group: "mailboxes", who: admin | firmAdmin},
+		"set-credential": {group: "credentials", who: admin | firmAdmin},
 
-		"list-delegations":   {"delegations", everyone},
-		"create-delegation":  {"delegations", admin | firmAdmin},
-		"get-delegation":     {"delegations", everyone},
-		"update-delegation":  {"delegations", admin | firmAdmin},
-		"revoke-delegation":  {"delegations", admin | firmAdmin},
-		"revoke-delegations": {"delegations", admin | firmAdmin},
+		"list-delegations":   {group: "delegations", who: everyone},
+		"create-delegation":  {group: "delegations", who: admin | firmAdmin},
+		"get-delegation":     {group: "delegations", who: everyone},
+		"update-delegation":  {group: "delegations", who: admin | firmAdmin},
+		"revoke-delegation":  {group: "delegations", who: admin | firmAdmin},
+		"revoke-delegations": {group: "delegations", who: admin | firmAdmin},
 
-		"list-assignments":   {"assignments", everyone},
-		"create-assignment":  {"assignments", admin},
-		"get-assignment":     {"assignments", everyone},
-		"update-assignment":  {"assignments", admin},
-		"approve-assignment": {"assignments", admin | firmAdmin},
-		"revoke-assignment":  {"assignments", admin | firmAdmin},
+		"list-assignments":   {group: "assignments", who: everyone},
+		"create-assignment":  {group: "assignments", who: admin},
+		"get-assignment":     {group: "assignments", who: everyone},
+		"update-assignment":  {group: "assignments", who: admin},
+		"approve-assignment": {group: "assignments", who: admin | firmAdmin},
+		"revoke-assignment":  {group: "assignments", who: admin | firmAdmin},
 
-		"list-agents":  {"agents", everyone},
-		"create-agent": {"agents", admin},
-		"get-agent":    {"agents", everyone},
-		"update-agent": {"agents", admin},
-		"delete-agent": {"agents", admin},
+		"list-agents":  {group: "agents", who: everyone},
+		"create-agent": {group: "agents", who: admin},
+		"get-agent":    {group: "agents", who: everyone},
+		"update-agent": {group: "agents", who: admin},
+		"delete-agent": {group: "agents", who: admin},
 
-		"off-board-agent":       {"agents", admin},
-		"off-board-workstation": {"workstations", admin},
-		"list-downloads":        {"events", bpo},
+		"off-board-agent":       {group: "agents", who: admin},
+		"off-board-workstation": {group: "workstations", who: admin},
+		"list-downloads":        {group: "events", who: bpo},
 
-		"list-app-passwords":  {"app-passwords", bpo},
-		"create-app-password": {"app-passwords", admin},
-		"get-app-password":    {"app-passwords", bpo},
-		"revoke-app-password": {"app-passwords", admin},
+		"list-app-passwords":  {group: "app-passwords", who: bpo},
+		"create-app-password": {group: "app-passwords", who: admin, secret: true},
+		"get-app-password":    {group: "app-passwords", who: bpo},
+		"revoke-app-password": {group: "app-passwords", who: admin},
 
-		"list-workstations":  {"workstations", bpo},
-		"create-workstation": {"workstations", admin},
-		"get-workstation":    {"workstations", bpo},
-		"update-workstation": {"workstations", admin},
-		"renew-workstation":  {"workstations", admin},
-		"delete-workstation": {"workstations", admin},
+		"list-workstations":  {group: "workstations", who: bpo},
+		"create-workstation": {group: "workstations", who: admin},
+		"get-workstation":    {group: "workstations", who: bpo},
+		"update-workstation": {group: "workstations", who: admin},
+		"renew-workstation":  {group: "workstations", who: admin},
+		"delete-workstation": {group: "workstations", who: admin},
 
-		"create-enrolment-code": {"workstations", admin},
-		"enrol":                 {"workstations", anyone},
-		"renew-certificate":     {"workstations", anyone},
+		"create-enrolment-code": {group: "workstations", who: admin, secret: true},
+		"enrol":                 {group: "workstations", who: anyone},
+		"renew-certificate":     {group: "workstations", who: anyone},
 
-		"list-sites":  {"sites", everyone},
-		"create-site": {"sites", admin},
-		"get-site":    {"sites", everyone},
-		"update-site": {"sites", admin},
-		"delete-site": {"sites", admin},
+		"list-sites":  {group: "sites", who: everyone},
+		"create-site": {group: "sites", who: admin},
+		"get-site":    {group: "sites", who: everyone},
+		"update-site": {group: "sites", who: admin},
+		"delete-site": {group: "sites", who: admin},
 
-		"list-sessions": {"sessions", everyone},
-		"end-session":   {"sessions", admin | firmAdmin},
+		"list-sessions": {group: "sessions", who: everyone},
+		"end-session":   {group: "sessions", who: admin | firmAdmin},
 
-		"list-locks":  {"locks", bpo},
-		"create-lock": {"locks", admin},
-		"remove-lock": {"locks", admin},
+		"list-locks":  {group: "locks", who: bpo},
+		"create-lock": {group: "locks", who: admin},
+		"remove-lock": {group: "locks", who: admin},
 
-		"list-events": {"events", everyone},
+		"list-events": {group: "events", who: everyone},
 	}
 }
 
@@ -170,4 +172,18 @@ func (a *api) guard(op *huma.Operation, r rule) func(huma.Context, func(huma.Con
 		_, w := humago.Unwrap(ctx)
 		writeProblem(w, a.problem(ctx.Context(), op, broker.Errorf(broker.Refused, "%s", refusal)))
 	}
+}
+
+// headers are the request's headers that operations of a kind take.
+func headers(op *huma.Operation, r rule) []*huma.Param {
+	text := func(name, doc string) []*huma.Param {
+		return []*huma.Param{{Name: name, In: "header", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}}
+	}
+	switch {
+	case op.Method == http.MethodPatch:
+		return text("If-Match", "An ETag: the change is made only if the thing is still in that state; else 412, with what it is now.")
+	case op.Method == http.MethodPost && r.who&anyone == 0:
+		return text(repeatHeader, "A key of your own, good for a day: a repeated request is not done again, and gets the first one's answer.")
+	}
+	return nil
 }

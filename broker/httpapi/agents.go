@@ -43,27 +43,33 @@ func (a *api) registerAgents() {
 			return &answer[*broker.Agent]{g}, nil
 		})
 	route(a, http.MethodGet, "/v1/agents/{agent}", "get-agent", "Show an agent",
-		func(ctx context.Context, in *agentPath) (*answer[*broker.Agent], error) {
+		func(ctx context.Context, in *agentPath) (*tagged[*broker.Agent], error) {
 			g, err := a.findAgent(ctx, "", in.Agent)
 			if err != nil {
 				return nil, err
 			}
-			return &answer[*broker.Agent]{g}, nil
+			return show(g, g), nil
 		})
 	route(a, http.MethodPatch, "/v1/agents/{agent}", "update-agent", "Change an agent's full name",
 		func(ctx context.Context, in *struct {
 			Agent string `path:"agent" doc:"Id or name."`
 			Body  AgentPatch
 		},
-		) (*answer[*broker.Agent], error) {
+		) (*tagged[*broker.Agent], error) {
 			g, err := a.findAgent(ctx, "", in.Agent)
 			if err != nil {
+				return nil, err
+			}
+			if ctx, err = unchanged(ctx, g.ID, g, nil); err != nil {
 				return nil, err
 			}
 			if in.Body.FullName != nil {
 				g.FullName = *in.Body.FullName
 			}
-			return &answer[*broker.Agent]{g}, a.State.UpdateAgent(ctx, actor(ctx), g)
+			if err := a.State.UpdateAgent(ctx, actor(ctx), g); err != nil {
+				return nil, err
+			}
+			return show(g, g), nil
 		})
 	route(a, http.MethodDelete, "/v1/agents/{agent}", "delete-agent",
 		"Remove an agent, revoking his assignments and app passwords and ending his sessions",

@@ -43,7 +43,7 @@ func (a *api) registerAssignments() {
 	route(a, http.MethodGet, "/v1/assignments", "list-assignments", "List assignments", a.listAssignments)
 	route(a, http.MethodPost, "/v1/assignments", "create-assignment", "Put an agent on a delegation", a.createAssignment)
 	route(a, http.MethodGet, "/v1/assignments/{assignment}", "get-assignment", "Show an assignment",
-		func(ctx context.Context, in *assignmentPath) (*answer[*Assignment], error) {
+		func(ctx context.Context, in *assignmentPath) (*tagged[*Assignment], error) {
 			s, err := a.findAssignment(ctx, in.Assignment)
 			if err != nil {
 				return nil, err
@@ -52,7 +52,7 @@ func (a *api) registerAssignments() {
 			if err != nil {
 				return nil, err
 			}
-			return &answer[*Assignment]{a.showAssignment(s, names)}, nil
+			return show(s, a.showAssignment(s, names)), nil
 		})
 	route(a, http.MethodPatch, "/v1/assignments/{assignment}", "update-assignment",
 		"Change an assignment's terms within the delegation's, ending the sessions that they make narrower", a.updateAssignment)
@@ -62,6 +62,9 @@ func (a *api) registerAssignments() {
 		func(ctx context.Context, in *assignmentPath) (*answer[Ended], error) {
 			assignment, err := a.findAssignment(ctx, in.Assignment)
 			if err != nil {
+				return nil, err
+			}
+			if ctx, err = unchanged(ctx, assignment.ID, assignment, nil); err != nil {
 				return nil, err
 			}
 			ended, err := a.ending(ctx,
@@ -174,7 +177,7 @@ func (a *api) updateAssignment(ctx context.Context, in *struct {
 	Assignment string `path:"assignment" doc:"Id."`
 	Body       GrantPatch
 },
-) (*answer[AssignmentUpdated], error) {
+) (*tagged[AssignmentUpdated], error) {
 	s, err := a.findAssignment(ctx, in.Assignment)
 	if err != nil {
 		return nil, err
@@ -185,6 +188,14 @@ func (a *api) updateAssignment(ctx context.Context, in *struct {
 	}
 	defer unlock()
 	if s, err = a.reads(ctx).Assignment(ctx, s.ID); err != nil {
+		return nil, err
+	}
+	names, err := a.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, err = unchanged(ctx, s.ID, s, func() (any, error) { return a.showAssignment(s, names), nil })
+	if err != nil {
 		return nil, err
 	}
 	d, err := a.reads(ctx).Delegation(ctx, s.DelegationID)
@@ -202,9 +213,8 @@ func (a *api) updateAssignment(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	names, err := a.directory(ctx)
-	if err != nil {
+	if names, err = a.directory(ctx); err != nil {
 		return nil, err
 	}
-	return &answer[AssignmentUpdated]{AssignmentUpdated{Assignment: *a.showAssignment(s, names), Ended: ended}}, nil
+	return show(s, AssignmentUpdated{Assignment: *a.showAssignment(s, names), Ended: ended}), nil
 }

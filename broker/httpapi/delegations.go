@@ -86,7 +86,7 @@ func (a *api) registerDelegations() {
 	route(a, http.MethodGet, "/v1/delegations", "list-delegations", "List delegations", a.listDelegations)
 	route(a, http.MethodPost, "/v1/delegations", "create-delegation", "Delegate a mailbox", a.createDelegation)
 	route(a, http.MethodGet, "/v1/delegations/{delegation}", "get-delegation", "Show a delegation",
-		func(ctx context.Context, in *delegationPath) (*answer[*Delegation], error) {
+		func(ctx context.Context, in *delegationPath) (*tagged[*Delegation], error) {
 			d, err := a.findDelegation(ctx, "", in.Delegation)
 			if err != nil {
 				return nil, err
@@ -95,7 +95,7 @@ func (a *api) registerDelegations() {
 			if err != nil {
 				return nil, err
 			}
-			return &answer[*Delegation]{a.showDelegation(d, names)}, nil
+			return show(d, a.showDelegation(d, names)), nil
 		})
 	route(a, http.MethodPatch, "/v1/delegations/{delegation}", "update-delegation",
 		"Change a delegation's terms, ending the sessions that they make narrower; assignments keep theirs, and allow what both do",
@@ -108,6 +108,9 @@ func (a *api) registerDelegations() {
 				return nil, err
 			}
 			if err := a.actsFor(ctx, d.FirmID); err != nil {
+				return nil, err
+			}
+			if ctx, err = unchanged(ctx, d.ID, d, nil); err != nil {
 				return nil, err
 			}
 			ended, err := a.ending(ctx,
@@ -235,7 +238,7 @@ func (a *api) updateDelegation(ctx context.Context, in *struct {
 	Delegation string `path:"delegation" doc:"Id; or a mailbox, by id or address, that has one delegation."`
 	Body       DelegationPatch
 },
-) (*answer[DelegationUpdated], error) {
+) (*tagged[DelegationUpdated], error) {
 	if in.Body.Terms == nil && in.Body.ApproveAgents == nil {
 		return nil, broker.InvalidField("terms", "is missing")
 	}
@@ -254,6 +257,14 @@ func (a *api) updateDelegation(ctx context.Context, in *struct {
 	if err := a.actsFor(ctx, d.FirmID); err != nil {
 		return nil, err
 	}
+	names, err := a.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, err = unchanged(ctx, d.ID, d, func() (any, error) { return a.showDelegation(d, names), nil })
+	if err != nil {
+		return nil, err
+	}
 	if in.Body.Terms != nil {
 		if d.Terms, err = a.patchTerms(ctx, in.Body.Terms, d.Terms, policy.Terms{}); err != nil {
 			return nil, err
@@ -268,9 +279,8 @@ func (a *api) updateDelegation(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	names, err := a.directory(ctx)
-	if err != nil {
+	if names, err = a.directory(ctx); err != nil {
 		return nil, err
 	}
-	return &answer[DelegationUpdated]{DelegationUpdated{Delegation: *a.showDelegation(d, names), Ended: ended}}, nil
+	return show(d, DelegationUpdated{Delegation: *a.showDelegation(d, names), Ended: ended}), nil
 }

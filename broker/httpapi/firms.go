@@ -45,12 +45,12 @@ func (a *api) registerFirms() {
 			return &answer[*FirmCreated]{&FirmCreated{Firm: *f, Claim: claim}}, err
 		})
 	route(a, http.MethodGet, "/v1/firms/{firm}", "get-firm", "Show a firm",
-		func(ctx context.Context, in *firmPath) (*answer[*broker.Firm], error) {
+		func(ctx context.Context, in *firmPath) (*tagged[*broker.Firm], error) {
 			f, err := a.findFirm(ctx, "", in.Firm)
 			if err != nil {
 				return nil, err
 			}
-			return &answer[*broker.Firm]{f}, nil
+			return show(f, f), nil
 		})
 	route(a, http.MethodPatch, "/v1/firms/{firm}", "update-firm", "Change a firm's contact or domains", a.updateFirm)
 }
@@ -59,7 +59,7 @@ func (a *api) updateFirm(ctx context.Context, in *struct {
 	Firm string `path:"firm" doc:"Id or name."`
 	Body FirmPatch
 },
-) (*answer[*broker.Firm], error) {
+) (*tagged[*broker.Firm], error) {
 	f, err := a.findFirm(ctx, "", in.Firm)
 	if err != nil {
 		return nil, err
@@ -72,13 +72,19 @@ func (a *api) updateFirm(ctx context.Context, in *struct {
 	if f, err = a.reads(ctx).Firm(ctx, f.ID); err != nil {
 		return nil, err
 	}
+	if ctx, err = unchanged(ctx, f.ID, f, nil); err != nil {
+		return nil, err
+	}
 	if in.Body.Contact != nil {
 		f.Contact = *in.Body.Contact
 	}
 	if in.Body.Domains != nil {
 		f.Domains = *in.Body.Domains
 	}
-	return &answer[*broker.Firm]{f}, a.State.UpdateFirm(ctx, actor(ctx), f)
+	if err := a.State.UpdateFirm(ctx, actor(ctx), f); err != nil {
+		return nil, err
+	}
+	return show(f, f), nil
 }
 
 // actsFor refuses the BPO's admins what is a claimed firm's own affair, before

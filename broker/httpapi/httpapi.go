@@ -95,6 +95,7 @@ type Config struct {
 	State       broker.State
 	FirmState   broker.FirmState
 	People      broker.People
+	Repeats     broker.Repeats
 	Events      broker.EventStore
 	Enrolments  broker.Enrolments
 	Credentials broker.Credentials
@@ -119,11 +120,12 @@ type api struct {
 	huma huma.API
 	// changing keeps checks of a mailbox and what follows from them together.
 	changing keyedMutex
-	// rules is the table of who may do what; public holds the patterns of the
-	// operations that need no token, faults what keeps the API from starting.
-	rules  map[string]rule
-	public map[string]bool
-	faults []error
+	// rules is the table of who may do what. public and secret hold the patterns
+	// of the operations that need no token, and of those that answer with a
+	// secret; faults is what keeps the API from starting.
+	rules          map[string]rule
+	public, secret map[string]bool
+	faults         []error
 	// before, failures and after limit requests before a token is looked at,
 	// tokens that are not good, and requests by person.
 	before, failures, after *limiter
@@ -148,7 +150,7 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
-		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Events": c.Events,
+		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
@@ -162,7 +164,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	}
 	mux := http.NewServeMux()
 	a := &api{
-		Config: c, huma: humago.New(mux, humaConfig()), rules: rules(), public: map[string]bool{},
+		Config: c, huma: humago.New(mux, humaConfig()), rules: rules(), public: map[string]bool{}, secret: map[string]bool{},
 		before: newLimiter(addressRate, addressBurst), failures: newLimiter(failureRate, failureBurst), after: newLimiter(personRate, personBurst),
 	}
 	a.registerPeople()
@@ -272,8 +274,12 @@ func register[I, O any](a *api, op huma.Operation, handler func(context.Context,
 		a.public[op.Method+" "+op.Path] = true
 		op.Security = []map[string][]string{}
 	}
+	if r.secret {
+		a.secret[op.Method+" "+op.Path] = true
+	}
+	op.Parameters = append(op.Parameters, headers(&op, r)...)
 	op.Tags = []string{r.group}
-	op.Middlewares = append(op.Middlewares, a.guard(&op, r))
+	op.Middlewares = append(op.Middlewares, a.guard(&op, r), takeIfMatch)
 	op.MaxBodyBytes = MaxBodyBytes
 	op.BodyReadTimeout = readTimeout
 	if op.Method == http.MethodPost && op.DefaultStatus == 0 {
@@ -282,6 +288,9 @@ func register[I, O any](a *api, op huma.Operation, handler func(context.Context,
 	op.Responses = map[string]*huma.Response{"default": problemResponse(a.huma)}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
+		if lostRace(err) {
+			out, err = handler(ctx, in)
+		}
 		if err != nil {
 			return nil, a.problem(ctx, &op, err)
 		}

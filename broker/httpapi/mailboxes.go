@@ -72,12 +72,13 @@ func (a *api) registerMailboxes() {
 	route(a, http.MethodGet, "/v1/mailboxes", "list-mailboxes", "List mailboxes", a.listMailboxes)
 	route(a, http.MethodPost, "/v1/mailboxes", "create-mailbox", "Add a mailbox", a.createMailbox)
 	route(a, http.MethodGet, "/v1/mailboxes/{mailbox}", "get-mailbox", "Show a mailbox, and whether its credential is stored",
-		func(ctx context.Context, in *mailboxPath) (*answer[*Mailbox], error) {
+		func(ctx context.Context, in *mailboxPath) (*tagged[*Mailbox], error) {
 			m, err := a.findMailbox(ctx, "", in.Mailbox)
 			if err != nil {
 				return nil, err
 			}
-			return a.mailboxAnswer(ctx, m)
+			shown, err := a.showMailbox(ctx, m)
+			return show(m, shown), err
 		})
 	route(a, http.MethodPatch, "/v1/mailboxes/{mailbox}", "update-mailbox", "Change a mailbox", a.updateMailbox)
 	route(a, http.MethodDelete, "/v1/mailboxes/{mailbox}", "delete-mailbox", "Remove a mailbox that is not delegated, and its credential", a.deleteMailbox)
@@ -206,7 +207,7 @@ func (a *api) updateMailbox(ctx context.Context, in *struct {
 	Mailbox string `path:"mailbox" doc:"Id or address."`
 	Body    MailboxPatch
 },
-) (*answer[*Mailbox], error) {
+) (*tagged[*Mailbox], error) {
 	m, err := a.findMailbox(ctx, "", in.Mailbox)
 	if err != nil {
 		return nil, err
@@ -221,6 +222,10 @@ func (a *api) updateMailbox(ctx context.Context, in *struct {
 		return nil, err
 	}
 	if err := a.actsFor(ctx, before.FirmID); err != nil {
+		return nil, err
+	}
+	ctx, err = unchanged(ctx, m.ID, before, func() (any, error) { return a.showMailbox(ctx, before) })
+	if err != nil {
 		return nil, err
 	}
 	after, err := patchMailbox(before, &in.Body)
@@ -238,7 +243,8 @@ func (a *api) updateMailbox(ctx context.Context, in *struct {
 	if err := a.State.UpdateMailbox(ctx, actor(ctx), after); err != nil {
 		return nil, err
 	}
-	return a.mailboxAnswer(ctx, after)
+	shown, err := a.showMailbox(ctx, after)
+	return show(after, shown), err
 }
 
 func patchMailbox(before *broker.Mailbox, patch *MailboxPatch) (*broker.Mailbox, error) {
@@ -307,8 +313,8 @@ func (a *api) deleteMailbox(ctx context.Context, in *mailboxPath) (*answer[Mailb
 	return &answer[MailboxRemoved]{removed}, nil
 }
 
-// mailboxAnswer shows one mailbox.
-func (a *api) mailboxAnswer(ctx context.Context, m *broker.Mailbox) (*answer[*Mailbox], error) {
+// showMailbox shows one mailbox.
+func (a *api) showMailbox(ctx context.Context, m *broker.Mailbox) (*Mailbox, error) {
 	firm, err := a.reads(ctx).Firm(ctx, m.FirmID)
 	if err != nil {
 		return nil, err
@@ -322,5 +328,5 @@ func (a *api) mailboxAnswer(ctx context.Context, m *broker.Mailbox) (*answer[*Ma
 	case version > 0:
 		*shown.Credential = CredentialStatus{State: "stored", Version: version}
 	}
-	return &answer[*Mailbox]{shown}, nil
+	return shown, nil
 }

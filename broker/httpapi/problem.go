@@ -26,6 +26,8 @@ type Problem struct {
 	Detail string         `json:"detail" doc:"What is wrong, for people."`
 	Code   broker.Code    `json:"code" doc:"What kind of failure it is, for programs." enum:"invalid,not-found,conflict,denied,refused,limit,unavailable,credential-refused,internal"`
 	Errors []ProblemField `json:"errors,omitempty" nullable:"false" doc:"The inputs that are wrong."`
+	// Current is set with status 412.
+	Current any `json:"current,omitempty" doc:"With status 412: what the thing is now, as a GET shows it."`
 }
 
 // ProblemField is one input that is wrong.
@@ -121,6 +123,10 @@ func (a *api) problem(ctx context.Context, op *huma.Operation, err error) *Probl
 			f.Pointer = pointer(e.Field)
 		}
 		p.Errors = []ProblemField{f}
+	}
+	var stale *staleError
+	if errors.As(err, &stale) {
+		p.Status, p.Title, p.Current = http.StatusPreconditionFailed, http.StatusText(http.StatusPreconditionFailed), stale.current
 	}
 	fields := []zap.Field{zap.String("operation", op.OperationID), zap.String("code", string(code)), zap.Error(err)}
 	if code == broker.Internal {

@@ -55,6 +55,10 @@ func (a *api) protect(mux *http.ServeMux) http.Handler {
 			return
 		}
 		route = pattern
+		if r.Method == http.MethodPost && r.Header.Get(repeatHeader) != "" {
+			a.once(out, r, p, a.secret[pattern], mux)
+			return
+		}
 		mux.ServeHTTP(out, r)
 	})
 }

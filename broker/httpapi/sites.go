@@ -51,12 +51,12 @@ func (a *api) registerSites() {
 			return &answer[*broker.Site]{s}, nil
 		})
 	route(a, http.MethodGet, "/v1/sites/{site}", "get-site", "Show a site",
-		func(ctx context.Context, in *sitePath) (*answer[*broker.Site], error) {
+		func(ctx context.Context, in *sitePath) (*tagged[*broker.Site], error) {
 			s, err := a.findSite(ctx, "", in.Site)
 			if err != nil {
 				return nil, err
 			}
-			return &answer[*broker.Site]{s}, nil
+			return show(s, s), nil
 		})
 	route(a, http.MethodPatch, "/v1/sites/{site}", "update-site", "Change a site; sessions that it no longer admits end", a.updateSite)
 	route(a, http.MethodDelete, "/v1/sites/{site}", "delete-site", "Remove a site that nothing is bound to",
@@ -73,7 +73,7 @@ func (a *api) updateSite(ctx context.Context, in *struct {
 	Site string `path:"site" doc:"Id or name."`
 	Body SitePatch
 },
-) (*answer[*broker.Site], error) {
+) (*tagged[*broker.Site], error) {
 	s, err := a.findSite(ctx, "", in.Site)
 	if err != nil {
 		return nil, err
@@ -84,6 +84,9 @@ func (a *api) updateSite(ctx context.Context, in *struct {
 	}
 	defer unlock()
 	if s, err = a.reads(ctx).Site(ctx, s.ID); err != nil {
+		return nil, err
+	}
+	if ctx, err = unchanged(ctx, s.ID, s, nil); err != nil {
 		return nil, err
 	}
 	if in.Body.Name != nil {
@@ -97,7 +100,10 @@ func (a *api) updateSite(ctx context.Context, in *struct {
 	if in.Body.NetworkOnly != nil {
 		s.NetworkOnly = *in.Body.NetworkOnly
 	}
-	return &answer[*broker.Site]{s}, a.State.UpdateSite(ctx, actor(ctx), s)
+	if err := a.State.UpdateSite(ctx, actor(ctx), s); err != nil {
+		return nil, err
+	}
+	return show(s, s), nil
 }
 
 // parseNetworks reads CIDR prefixes and single addresses. Bits beyond the

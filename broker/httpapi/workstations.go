@@ -56,13 +56,13 @@ func (a *api) registerWorkstations() {
 	route(a, http.MethodGet, "/v1/workstations", "list-workstations", "List workstations", a.listWorkstations)
 	route(a, http.MethodPost, "/v1/workstations", "create-workstation", "Add a workstation, by a CSR, a certificate or key pins", a.createWorkstation)
 	route(a, http.MethodGet, "/v1/workstations/{workstation}", "get-workstation", "Show a workstation",
-		func(ctx context.Context, in *workstationPath) (*answer[*Workstation], error) {
+		func(ctx context.Context, in *workstationPath) (*tagged[*Workstation], error) {
 			w, err := a.findWorkstation(ctx, "", in.Workstation)
 			if err != nil {
 				return nil, err
 			}
 			shown, err := a.showWorkstation(ctx, w)
-			return &answer[*Workstation]{shown}, err
+			return show(w, shown), err
 		})
 	route(a, http.MethodPatch, "/v1/workstations/{workstation}", "update-workstation",
 		"Change a workstation, ending the sessions that it can no longer open", a.updateWorkstation)
@@ -148,6 +148,10 @@ func (a *api) updateWorkstation(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
+	ctx, err = unchanged(ctx, w.ID, w, func() (any, error) { return a.showWorkstation(ctx, w) })
+	if err != nil {
+		return nil, err
+	}
 	if in.Body.Name != nil {
 		w.Name = *in.Body.Name
 	}

@@ -44,11 +44,23 @@ func (s *Store) mutate(ctx context.Context, by broker.Actor, do func(*tx) error)
 	if err := actor(by); err != nil {
 		return err
 	}
+	if expected, ok := broker.ExpectedOf(ctx); ok {
+		return s.write(ctx, func(t *tx) error {
+			t.expected = &expected
+			return do(t)
+		})
+	}
 	return s.write(ctx, do)
 }
 
-// recordChange writes the event of a change and its policy revision.
+// recordChange writes the event of a change and its policy revision, unless the
+// caller has read another state of the thing than it is in.
 func (t *tx) recordChange(by broker.Actor, c changed) error {
+	if e := t.expected; e != nil && e.ID == c.id && broker.TagOfDocument([]byte(c.before)) != e.Tag {
+		err := conflict("it has changed since it was read")
+		err.Reason = broker.ReasonStale
+		return err
+	}
 	switch c.kind {
 	case kindMailbox, kindDelegation:
 		if err := t.speaksFor(by, c.event.FirmID); err != nil {

@@ -132,7 +132,7 @@ func notFound(kind string) error {
 	return broker.Errorf(broker.NotFound, "no such %s", kind)
 }
 
-func conflict(format string, args ...any) error {
+func conflict(format string, args ...any) *broker.Error {
 	return broker.Errorf(broker.Conflict, format, args...)
 }
 

@@ -56,6 +56,8 @@ type tx struct {
 	// record and args are insertEvents' scratch.
 	record []byte
 	args   []any
+	// expected, where set, is the state that one thing must be in.
+	expected *broker.Expected
 }
 
 // write has do executed in a transaction of its own, and returns nil when it is

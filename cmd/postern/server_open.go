@@ -108,6 +108,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		State:       s.store,
 		FirmState:   s.store,
 		People:      s.store,
+		Repeats:     s.store,
 		Events:      s.store,
 		Enrolments:  s.store,
 		Credentials: s.credentials,

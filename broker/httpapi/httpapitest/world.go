@@ -92,7 +92,7 @@ func (w *World) serve(logger *zap.Logger) error {
 		return err
 	}
 	w.Handler, err = httpapi.New(httpapi.Config{
-		State: w.Store, FirmState: w.Store, People: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
+		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
 		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Logger: logger,
 	})

@@ -20,6 +20,7 @@ type Store interface {
 	broker.People
 	broker.FirmState
 	broker.Enrolments
+	broker.Repeats
 	Close() error
 }
 
@@ -52,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"EnrolmentOnceInARace", testEnrolmentRace},
 		{"FirmState", testFirmState},
 		{"Approval", testApproval},
+		{"Repeats", testRepeats},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},
