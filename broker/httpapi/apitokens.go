@@ -54,7 +54,7 @@ func (a *api) registerAPITokens() {
 				ref = string(by.Actor.ID)
 			}
 			if ref == "" {
-				return nil, broker.InvalidField("person", "missing: over the server's socket you are nobody in particular")
+				return nil, broker.InvalidField("person", "missing: Postern does not know you as a person of its own")
 			}
 			p, err := a.findPerson(ctx, "person", ref)
 			if err != nil {

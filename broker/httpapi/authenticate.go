@@ -81,7 +81,7 @@ func (a *api) identify(r *http.Request, public bool) (*Principal, error) {
 		p.Scopes, p.TokenID = caller.Token.Scopes, caller.Token.ID
 	}
 	if from.address != "" {
-		if wait := a.after.take(string(caller.Person.ID), a.Now()); wait > 0 {
+		if wait := a.after.take(caller.Person.Name+"@"+string(caller.Person.FirmID), a.Now()); wait > 0 {
 			return nil, tooMany(wait)
 		}
 	}

@@ -30,12 +30,17 @@ func (c *Caller) Actor() broker.Actor {
 type Config struct {
 	People broker.People
 	Tokens *Tokens
+	// Issuers are those whose OpenID Connect tokens are taken as well.
+	Issuers []Issuer
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
 
 // Authenticator tells whom bearer tokens speak for.
-type Authenticator struct{ Config }
+type Authenticator struct {
+	Config
+	issuers []*issuer
+}
 
 // NewAuthenticator checks the configuration.
 func NewAuthenticator(c Config) (*Authenticator, error) {
@@ -45,13 +50,20 @@ func NewAuthenticator(c Config) (*Authenticator, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Authenticator{c}, nil
+	issuers, err := newIssuers(c.Issuers, c.Now)
+	if err != nil {
+		return nil, err
+	}
+	return &Authenticator{c, issuers}, nil
 }
 
 // Authenticate tells whom a bearer token speaks for. The error is Denied, with
 // the true cause, or Unavailable.
 func (a *Authenticator) Authenticate(ctx context.Context, bearer string) (*Caller, error) {
 	hash, ok := a.Tokens.Hash(bearer)
+	if named, isIdentity := issuerOf(bearer); !ok && isIdentity {
+		return a.byIdentity(ctx, named, bearer)
+	}
 	if !ok {
 		return nil, denied("not an API token")
 	}

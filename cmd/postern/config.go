@@ -174,8 +174,19 @@ type PostgreSQLConfig struct {
 
 // APIConfig is the management API's.
 type APIConfig struct {
-	Socket string `yaml:"socket"`
-	Listen string `yaml:"listen"`
+	Socket string       `yaml:"socket"`
+	Listen string       `yaml:"listen"`
+	OIDC   []OIDCConfig `yaml:"oidc"`
+}
+
+// OIDCConfig is an OpenID Connect issuer whose tokens the API takes.
+type OIDCConfig struct {
+	Issuer    string   `yaml:"issuer"`
+	Audience  string   `yaml:"audience"`
+	CAFile    string   `yaml:"ca_file"`
+	RoleClaim string   `yaml:"role_claim"`
+	Admins    []string `yaml:"admins"`
+	Auditors  []string `yaml:"auditors"`
 }
 
 // MetricsConfig is for metrics and health checks.
@@ -244,6 +255,9 @@ func (c *Config) complete(dir string) {
 		&c.Upstream.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {
 		under(dir, &c.Workstations.CAFiles[i])
+	}
+	for i := range c.API.OIDC {
+		under(dir, &c.API.OIDC[i].CAFile)
 	}
 	if s := c.Credentials.Sealed; s != nil {
 		setDefault(&s.File, filepath.Join(c.DataDir, sealedFile))

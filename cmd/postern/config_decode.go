@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -125,6 +126,14 @@ func (d *configDecoder) decode(key string, node *yaml.Node, v reflect.Value) {
 	}
 	if v.Kind() == reflect.Struct {
 		d.decodeStruct(key, node, v)
+		return
+	}
+	if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct && node.Kind == yaml.SequenceNode &&
+		!v.Type().Elem().Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
+		v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
+		for i, element := range node.Content {
+			d.decode(fmt.Sprintf("%s[%d]", key, i), element, v.Index(i))
+		}
 		return
 	}
 	if err := node.Decode(v.Addr().Interface()); err != nil {

@@ -27,9 +27,9 @@ func readExample(t testing.TB) []byte {
 	return b
 }
 
-// uncomment turns "#key: value" into a key, and leaves "# text" alone.
+// uncomment turns "#key: value" and "#- key: value" into a key, and leaves "# text" alone.
 func uncomment(example []byte) []byte {
-	return regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`).ReplaceAll(example, []byte("$1$2"))
+	return regexp.MustCompile(`(?m)^( *)#((?:- )?[a-z_]+:)`).ReplaceAll(example, []byte("$1$2"))
 }
 
 func TestExampleConfigLoads(t *testing.T) {

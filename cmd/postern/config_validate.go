@@ -62,6 +62,9 @@ func (c *Config) problems() []problem {
 	if c.API.Listen != "" {
 		v.address("api.listen", c.API.Listen)
 	}
+	for i, o := range c.API.OIDC {
+		v.oidc(fmt.Sprintf("api.oidc[%d]", i), &o)
+	}
 	if c.Metrics.Address != "" {
 		v.address("metrics.address", c.Metrics.Address)
 	}
@@ -139,6 +142,13 @@ func (v *validator) state(c *StateConfig) {
 		v.check(c.PostgreSQL.DSN != "", "state.postgresql.dsn",
 			`give a connection string, such as "host=db.example dbname=postern user=postern sslmode=verify-full"`)
 	}
+}
+
+func (v *validator) oidc(key string, c *OIDCConfig) {
+	u, err := url.Parse(c.Issuer)
+	v.check(err == nil && u.Host != "" && u.Scheme == "https", key+".issuer", `give the issuer's URL, such as "https://id.bpo.example"`)
+	v.check(c.Audience != "", key+".audience", "give what the issuer's tokens for Postern name as their audience")
+	v.check(c.RoleClaim != "" || len(c.Admins)+len(c.Auditors) == 0, key+".role_claim", "name the claim that admins and auditors are values of")
 }
 
 func (v *validator) credentials(c *CredentialsConfig) {

@@ -166,7 +166,11 @@ func (s *server) openPeople(ctx context.Context, config *httpapi.Config) error {
 	if err := firstAdmin(ctx, s.store, tokens, filepath.Join(s.config.DataDir, adminTokenFile)); err != nil {
 		return err
 	}
-	config.Authenticator, err = people.NewAuthenticator(people.Config{People: s.store, Tokens: tokens})
+	issuers, err := s.config.issuers()
+	if err != nil {
+		return err
+	}
+	config.Authenticator, err = people.NewAuthenticator(people.Config{People: s.store, Tokens: tokens, Issuers: issuers})
 	return err
 }
 
