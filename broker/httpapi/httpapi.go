@@ -246,14 +246,15 @@ type answer[T any] struct{ Body T }
 
 // List is the body of every list.
 type List[T any] struct {
-	Items []T `json:"items" nullable:"false"`
+	Items []T    `json:"items" nullable:"false"`
+	Next  string `json:"next,omitempty" doc:"There is more: what to give as cursor, for the page that follows."`
 }
 
 func listOf[T any](items []T) *answer[List[T]] {
 	if items == nil {
 		items = []T{}
 	}
-	return &answer[List[T]]{List[T]{items}}
+	return &answer[List[T]]{List[T]{Items: items}}
 }
 
 // none is the input of a request that has none.
@@ -279,6 +280,10 @@ func register[I, O any](a *api, op huma.Operation, handler func(context.Context,
 	}
 	op.Parameters = append(op.Parameters, headers(&op, r)...)
 	op.Tags = []string{r.group}
+	if _, isList := pageOf(new(O)); isList {
+		op.Parameters = append(op.Parameters, pageParameters()...)
+		op.Middlewares = append(op.Middlewares, takePage)
+	}
 	op.Middlewares = append(op.Middlewares, a.guard(&op, r), takeIfMatch)
 	op.MaxBodyBytes = MaxBodyBytes
 	op.BodyReadTimeout = readTimeout
@@ -290,6 +295,11 @@ func register[I, O any](a *api, op huma.Operation, handler func(context.Context,
 		out, err := handler(ctx, in)
 		if lostRace(err) {
 			out, err = handler(ctx, in)
+		}
+		if err == nil && out != nil {
+			if body, isList := pageOf(out); isList {
+				err = page(ctx, body)
+			}
 		}
 		if err != nil {
 			return nil, a.problem(ctx, &op, err)

@@ -90,7 +90,7 @@ func newAgentRemoveCommand(a *app) *cobra.Command {
 		use: "remove AGENT", short: "Remove an agent",
 		long:    "Remove an agent. His assignments and app passwords are revoked, and his sessions end within a second.",
 		example: "  postern agent remove asha", question: "Remove the agent %s for good?",
-		method:  http.MethodDelete, path: func(arg string) string { return path("agents", arg) },
+		method: http.MethodDelete, path: func(arg string) string { return path("agents", arg) },
 		done: "agent %s removed",
 	})
 }

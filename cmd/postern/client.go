@@ -65,11 +65,46 @@ func call[T any](cmd *cobra.Command, a *app, method, path string, in any) (raw [
 	if raw, err = a.request(cmd.Context(), method, path, body); err != nil {
 		return nil, nil, err
 	}
+	if method == http.MethodGet {
+		if raw, err = a.wholeList(cmd.Context(), path, raw); err != nil {
+			return nil, nil, err
+		}
+	}
 	out = new(T)
 	if err := json.Unmarshal(raw, out); err != nil {
 		return nil, nil, fmt.Errorf("the server's answer is not understood; is it of another version? %w", err)
 	}
 	return raw, out, nil
+}
+
+// wholeList asks for the pages that follow the first of a list, and returns
+// them as one. What is no list, or has one page, it returns as it came.
+func (a *app) wholeList(ctx context.Context, path string, raw []byte) ([]byte, error) {
+	type page struct {
+		Items []json.RawMessage `json:"items"`
+		Next  string            `json:"next,omitempty"`
+	}
+	var all page
+	// Of an event log, next is a number: its reader pages by himself.
+	if err := json.Unmarshal(raw, &all); err != nil || all.Next == "" {
+		return raw, nil
+	}
+	separator := "?"
+	if strings.Contains(path, "?") {
+		separator = "&"
+	}
+	for all.Next != "" {
+		more, err := a.request(ctx, http.MethodGet, path+separator+"cursor="+url.QueryEscape(all.Next), nil)
+		if err != nil {
+			return nil, err
+		}
+		var following page
+		if err := json.Unmarshal(more, &following); err != nil {
+			return nil, fmt.Errorf("the server's answer is not understood: %w", err)
+		}
+		all.Items, all.Next = append(all.Items, following.Items...), following.Next
+	}
+	return json.Marshal(all)
 }
 
 // request makes one request, over the server's socket or to a remote server.

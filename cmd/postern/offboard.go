@@ -135,4 +135,3 @@ func newLogDownloadsCommand(a *app) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("agent", "workstation")
 	return cmd
 }
-

@@ -224,7 +224,7 @@ func newWorkstationRemoveCommand(a *app) *cobra.Command {
 	return newEndingCommand(a, endingCommand{
 		use: "remove WORKSTATION", short: "Remove a workstation, ending its sessions",
 		example: "  postern workstation remove pune-07", question: "Remove the workstation %s?",
-		method:  http.MethodDelete, path: func(arg string) string { return path("workstations", arg) },
+		method: http.MethodDelete, path: func(arg string) string { return path("workstations", arg) },
 		done: "workstation %s removed",
 	})
 }
