@@ -16,28 +16,29 @@ type EventType string
 // "<kind>.created", "<kind>.updated", "<kind>.deleted", "<kind>.revoked" and
 // "<kind>.removed", with StateChange as their data.
 const (
-	EventSessionOpen     EventType = "session.open"
-	EventSessionEnd      EventType = "session.end"
-	EventAuthFailed      EventType = "auth.failed"
-	EventSessionRefused  EventType = "session.refused"
-	EventDrift           EventType = "credential.drift"
-	EventCredentialSet   EventType = "credential.set"
-	EventCommandRefused  EventType = "command.refused"
-	EventQuotaReached    EventType = "quota.reached"
-	EventMessageOpen     EventType = "message.open"
-	EventMessageIdentify EventType = "message.identify"
-	EventMessageFlag     EventType = "message.flag"
-	EventMessageCopy     EventType = "message.copy"
-	EventMessageMove     EventType = "message.move"
-	EventMessageExpunge  EventType = "message.expunge"
-	EventMessageAppend   EventType = "message.append"
-	EventMessageFiling   EventType = "message.filing"
-	EventFolderChange    EventType = "folder.change"
-	EventSendIntent      EventType = "send.intent"
-	EventSendFlagged     EventType = "send.flagged"
-	EventSendResult      EventType = "send.result"
-	EventSendRefused     EventType = "send.refused"
-	EventStateRestored   EventType = "state.restored"
+	EventSessionOpen       EventType = "session.open"
+	EventSessionEnd        EventType = "session.end"
+	EventAuthFailed        EventType = "auth.failed"
+	EventAppPasswordAstray EventType = "app-password.astray"
+	EventSessionRefused    EventType = "session.refused"
+	EventDrift             EventType = "credential.drift"
+	EventCredentialSet     EventType = "credential.set"
+	EventCommandRefused    EventType = "command.refused"
+	EventQuotaReached      EventType = "quota.reached"
+	EventMessageOpen       EventType = "message.open"
+	EventMessageIdentify   EventType = "message.identify"
+	EventMessageFlag       EventType = "message.flag"
+	EventMessageCopy       EventType = "message.copy"
+	EventMessageMove       EventType = "message.move"
+	EventMessageExpunge    EventType = "message.expunge"
+	EventMessageAppend     EventType = "message.append"
+	EventMessageFiling     EventType = "message.filing"
+	EventFolderChange      EventType = "folder.change"
+	EventSendIntent        EventType = "send.intent"
+	EventSendFlagged       EventType = "send.flagged"
+	EventSendResult        EventType = "send.result"
+	EventSendRefused       EventType = "send.refused"
+	EventStateRestored     EventType = "state.restored"
 )
 
 // EventSpec documents one type.
@@ -58,6 +59,7 @@ func Catalogue() []EventSpec {
 		{EventSessionOpen, 1, SessionOpen{}, "a session was let in; durable before the upstream is dialled", "remote_addr"},
 		{EventSessionEnd, 1, SessionEnd{}, "a session ended", ""},
 		{EventAuthFailed, 1, AuthFailed{}, "an unknown token, certificate or combination; the true cause, which the client is not told", "remote_addr, username"},
+		{EventAppPasswordAstray, 1, AppPasswordAstray{}, "an alarm: a good app password was used where it is not good: on a machine that is not sanctioned, or a workstation outside its groups; beside the auth.failed", "remote_addr"},
 		{EventSessionRefused, 1, SessionRefused{}, "a known agent was refused, or an outage kept him out", "remote_addr"},
 		{EventDrift, 1, Drift{}, "the upstream refused a credential that worked before", ""},
 		{EventCredentialSet, 1, CredentialSetData{}, "a mailbox's credential was stored", ""},
@@ -142,6 +144,19 @@ type AuthFailed struct {
 	Username string `json:"username"`
 	// Cause is the true one: "unknown-token", "unknown-certificate",
 	// "no-certificate", "not-assigned", …
+	Cause string `json:"cause"`
+	// KeyPin is the presented certificate's, if any.
+	KeyPin string `json:"key_pin,omitempty"`
+}
+
+// AppPasswordAstray is the data of app-password.astray. A person must see it:
+// the agent lent his app password, or lost it.
+type AppPasswordAstray struct {
+	AppPasswordID ID       `json:"app_password_id"`
+	Protocol      Protocol `json:"protocol"`
+	RemoteAddr    string   `json:"remote_addr"`
+	// Cause is that of the auth.failed: "no-certificate", "unknown-certificate"
+	// or "workstation-group".
 	Cause string `json:"cause"`
 	// KeyPin is the presented certificate's, if any.
 	KeyPin string `json:"key_pin,omitempty"`

@@ -112,6 +112,15 @@ func grantsOf(ctx context.Context, v *view, assignments []*broker.Assignment) ([
 	return grants, nil
 }
 
+// astray reports whether a good app password was used where it is not good.
+func (f *finding) astray() bool {
+	switch f.cause {
+	case causeNoCertificate, causeUnknownCertificate, causeWorkstationGroup:
+		return true
+	}
+	return false
+}
+
 // event returns an event about the attempt, in the log of the firm whose
 // mailbox was asked for; else in the BPO's own.
 func (f *finding) event(t broker.EventType, data any) *broker.Event {

@@ -273,6 +273,11 @@ func (m *Manager) denied(ctx context.Context, began time.Time, a *attempt, f *fi
 	m.submit(f.event(broker.EventAuthFailed, broker.AuthFailed{
 		Protocol: l.Protocol, RemoteAddr: l.RemoteAddr.String(), Username: recordable(username), Cause: f.cause, KeyPin: a.pin,
 	}))
+	if f.astray() {
+		m.submit(f.event(broker.EventAppPasswordAstray, broker.AppPasswordAstray{
+			AppPasswordID: f.password.ID, Protocol: l.Protocol, RemoteAddr: l.RemoteAddr.String(), Cause: f.cause, KeyPin: a.pin,
+		}))
+	}
 	m.logger.Warn("sign-in denied", zap.String("cause", f.cause), zap.String("protocol", string(l.Protocol)),
 		zap.Stringer("remote", l.RemoteAddr), zap.String("key_pin", a.pin), zap.Duration("delay", delay))
 	hold(ctx, began.Add(delay))

@@ -141,6 +141,11 @@ func TestDenied(t *testing.T) {
 				if len(failed) != 1 || failed[0].Data.(broker.AuthFailed).Cause != test.cause {
 					t.Errorf("events %+v, want the cause %s", failed, test.cause)
 				}
+				astray := w.log.of(broker.EventAppPasswordAstray)
+				alarm := slices.Contains([]string{causeNoCertificate, causeUnknownCertificate, causeWorkstationGroup}, test.cause)
+				if !alarm && len(astray) > 0 || alarm && (len(astray) != 1 || astray[0].AgentID != w.agent.ID || astray[0].Data.(broker.AppPasswordAstray).Cause != test.cause) {
+					t.Errorf("alarms %+v for %s", astray, test.cause)
+				}
 				if n := len(w.manager.Live()); n != 0 {
 					t.Errorf("%d sessions are live", n)
 				}
