@@ -168,6 +168,25 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// Finish tells the client that nothing more comes: what is corked, TLS's
+// close_notify and TCP's FIN, in as few system calls as may be. The kernel has
+// them within grace, or the error says that the client does not take them.
+// Reads go on.
+func (c *Conn) Finish(grace time.Duration) error {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		c.transport.cork()
+		_ = t.CloseWrite() // into the cork; it leaves a deadline that is over
+		_ = c.transport.SetWriteDeadline(time.Now().Add(grace))
+	}
+	if err := c.transport.uncork(); err != nil {
+		return err
+	}
+	if h, ok := c.transport.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
+}
+
 // linger closes in a way that lets the client read what was written last.
 func (c *Conn) linger() {
 	if c.dead.Load() {

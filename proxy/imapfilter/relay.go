@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,8 +62,12 @@ type relay struct {
 	// news says that the upstream has told a view of something, and
 	// listensForNews that the client's goroutine reads until it does.
 	news, listensForNews bool
-	end                  *broker.End // set once: why the session ends
-	bye                  string      // what to tell the client then
+	end                  *broker.End   // set once: why the session ends
+	grace                time.Duration // set with end: for the client to take its last words
+	bye                  string        // what to tell the client then
+	// finished says that closeGently was called; it belongs to the upstream's
+	// goroutine.
+	finished bool
 	// identify holds UIDs whose Message-ID is to be asked for.
 	identify []uint32
 }
@@ -176,7 +181,7 @@ func (r *relay) stop(end *broker.End, bye string, grace time.Duration) {
 		r.mu.Unlock()
 		return
 	}
-	r.end, r.bye = end, bye
+	r.end, r.bye, r.grace = end, bye, grace
 	// Before the upstream's goroutine wakes: what it writes is under it.
 	_ = r.down.SetWriteDeadline(time.Now().Add(grace))
 	r.wakeLocked()
@@ -198,19 +203,28 @@ func (r *relay) closeUpstream() {
 }
 
 // closeGently ends both directions of the relay: the upstream's connection is
-// closed; the client's has got TLS's close_notify and is no longer read, so
+// closed; the client's has got all that there is and is no longer read, so
 // that its goroutine ends, but is closed by whoever accepted it, once the
 // client has had a chance to read what was written last: closed with octets
 // unread it would be reset. A client that did not take what was written is
 // reset at once. Only the upstream's goroutine may call it, since it writes to
 // the client.
 func (r *relay) closeGently() {
-	if r.upstream.stuck {
+	if r.finished {
+		return
+	}
+	r.finished = true
+	r.mu.Lock()
+	grace := r.grace
+	r.mu.Unlock()
+	if r.upstream.stuck || r.down.Finish(grace) != nil {
 		r.closeBoth()
 		return
 	}
-	if t, ok := r.down.Conn.(interface{ CloseWrite() error }); ok && r.down.IsTLS() {
-		_ = t.CloseWrite()
+	if r.session.Context().Err() != nil {
+		// Others may have to end as well: the sockets of all of them first, and
+		// then the records and all else that is left to do.
+		runtime.Gosched()
 	}
 	r.mu.Lock()
 	_ = r.down.SetReadDeadline(time.Unix(1, 0)) // and readBy moves it no more

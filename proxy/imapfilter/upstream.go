@@ -233,6 +233,7 @@ func (u *upstreamSide) sayBye() {
 	r.local, r.bye = nil, ""
 	r.mu.Unlock()
 	if len(words) > 0 && u.state == atLine && u.fate == passes && u.pass == u.start {
+		r.down.Cork() // until closeGently
 		_ = u.write(words)
 	}
 	r.closeGently()
