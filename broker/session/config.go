@@ -43,6 +43,8 @@ const (
 	// over all sessions.
 	readTimeout = 2 * time.Second
 	passTimeout = 5 * time.Second
+	// killTogether is for how long sessions that a change ends are gathered.
+	killTogether = 5 * time.Millisecond
 	// openTimeout bounds what Open reads and records, back-off excluded.
 	openTimeout = 15 * time.Second
 	// startTimeout is how long Open waits for Run to have read the state.

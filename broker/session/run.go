@@ -191,7 +191,10 @@ func (w *watch) pass(ctx context.Context, v *view, sessions []*live, committed t
 	defer cancel()
 	began := w.now()
 	failed := false
+	k := killing{watch: w, committed: committed}
+	defer k.finish()
 	for _, s := range sessions {
+		k.inTime()
 		if s.over() || s.decidedAt.Load() == v.revision {
 			continue
 		}
@@ -204,9 +207,7 @@ func (w *watch) pass(ctx context.Context, v *view, sessions []*live, committed t
 			failed = true
 			w.postpone(s, began)
 		case end != nil:
-			if s.kill(end, w.system()) && !committed.IsZero() {
-				w.metrics.revoke.Observe(w.now().Sub(committed).Seconds())
-			}
+			k.add(s, end)
 		default:
 			s.undecided = time.Time{}
 		}
@@ -215,6 +216,41 @@ func (w *watch) pass(ctx context.Context, v *view, sessions []*live, committed t
 		w.metrics.stateFailures.Inc()
 	}
 	w.behind = failed
+}
+
+// killing ends sessions a few milliseconds' worth at a time: the goroutines of
+// one that has ended compete with the pass for the processors, and there may be
+// thousands of others to end.
+type killing struct {
+	*watch
+	committed time.Time
+	sessions  []*live
+	ends      []*broker.End
+	since     time.Time
+}
+
+func (k *killing) add(s *live, end *broker.End) {
+	if len(k.sessions) == 0 {
+		k.since = time.Now()
+	}
+	k.sessions, k.ends = append(k.sessions, s), append(k.ends, end)
+}
+
+// inTime ends those that have been gathered for long enough, whatever comes
+// next.
+func (k *killing) inTime() {
+	if len(k.sessions) > 0 && time.Since(k.since) > killTogether {
+		k.finish()
+	}
+}
+
+func (k *killing) finish() {
+	for i, s := range k.sessions {
+		if s.kill(k.ends[i], k.system()) && !k.committed.IsZero() {
+			k.metrics.revoke.Observe(k.now().Sub(k.committed).Seconds())
+		}
+	}
+	k.sessions, k.ends = k.sessions[:0], k.ends[:0]
 }
 
 // postpone gives a session that could not be decided the rest of its lease.
