@@ -3,11 +3,11 @@
 package upstream
 
 import (
-	"errors"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
