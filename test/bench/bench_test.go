@@ -201,3 +201,14 @@ func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(b)))
 	return len(b), nil
 }
+
+// TestGoBenchmarksExist: a figure's benchmark may be renamed elsewhere.
+func TestGoBenchmarksExist(t *testing.T) {
+	for _, g := range goBenchmarks() {
+		name, _, _ := strings.Cut(g.pattern, "/")
+		out, err := exec.Command("go", "test", "-list", "^"+name+"$", "../../"+g.pkg).CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), name+"\n") {
+			t.Errorf("%s has no %s: %v\n%s", g.pkg, name, err, out)
+		}
+	}
+}

@@ -23,11 +23,11 @@ type goBenchmark struct {
 func goBenchmarks() []goBenchmark {
 	return []goBenchmark{
 		{
-			"decision at session start", "./policy", "BenchmarkDecide", "ns/op",
+			"decision at session start, under 100 guardrails", "./policy", "BenchmarkDecideUnderGuardrails", "ns/op",
 			func(v, a float64) string { return fmt.Sprintf("%s µs, %.0f allocations", digits(v/1000), a) }, "≤ 10 µs",
 		},
 		{
-			"check per command", "./policy", "BenchmarkActionCheck", "ns/op",
+			"check per command, of a folder by patterns", "./policy", "BenchmarkCommandCheck/folder", "ns/op",
 			func(v, a float64) string { return fmt.Sprintf("%s ns, %.0f allocations", digits(v), a) }, "≤ 200 ns, no allocation",
 		},
 		{
