@@ -106,12 +106,9 @@ func findMessageID(client *imapclient.Client, folder, messageID string) (bool, e
 	if err != nil {
 		return false, err
 	}
-	uids := found.AllUIDs()
+	uids := newest(found.All, maxLookUpMatches)
 	if len(uids) == 0 {
 		return false, nil
-	}
-	if len(uids) > maxLookUpMatches {
-		uids = uids[len(uids)-maxLookUpMatches:]
 	}
 	messages, err := client.Fetch(imap.UIDSetNum(uids...), &imap.FetchOptions{Envelope: true}).Collect()
 	if err != nil {

@@ -3,6 +3,7 @@
 package submission
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net"
@@ -122,4 +123,49 @@ func TestFindInSentDoesNotWaitForASilentServer(t *testing.T) {
 		t.Errorf("found %v, %v", found, err)
 	}
 	within(t, 2*time.Second, at)
+}
+
+// An upstream may answer a search with all messages that could ever be: what
+// is looked at of them is bounded, and so is what is held of them.
+func TestFindInSentTakesNoEndlessAnswer(t *testing.T) {
+	gate := newGate()
+	near, far := net.Pipe()
+	defer far.Close()
+	gate.dialIMAP = func(context.Context) (*broker.IMAPConn, error) {
+		return &broker.IMAPConn{Conn: near, Capabilities: []string{"IMAP4rev1", "ESEARCH", "SPECIAL-USE"}}, nil
+	}
+	asked := make(chan string, 1)
+	go func() {
+		defer close(asked)
+		lines := bufio.NewScanner(far)
+		for lines.Scan() {
+			tag, command, _ := strings.Cut(lines.Text(), " ")
+			answer := ""
+			switch {
+			case strings.HasPrefix(command, "LIST"):
+				answer = "* LIST (\\Sent) \"/\" Sent\r\n"
+			case strings.HasPrefix(command, "EXAMINE"):
+				answer = "* 3 EXISTS\r\n"
+			case strings.HasPrefix(command, "UID SEARCH"):
+				answer = "* ESEARCH (TAG \"" + tag + "\") UID ALL 1:4294967295\r\n"
+			case strings.HasPrefix(command, "UID FETCH"):
+				asked <- command
+			}
+			if _, err := far.Write([]byte(answer + tag + " OK done\r\n")); err != nil {
+				return
+			}
+		}
+	}()
+	live, err := gate.Open(t.Context(), broker.Login{Token: broker.NewSecret([]byte(token))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if found, err := (IMAPSent{}).FindInSent(ctx, live, messageID); found || err != nil {
+		t.Errorf("found %v, %v", found, err)
+	}
+	if fetch, more := <-asked; !more || len(fetch) > 1000 {
+		t.Errorf("asked for %.100q", fetch)
+	}
 }
