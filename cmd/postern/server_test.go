@@ -249,7 +249,7 @@ func upstreamIMAP(t *testing.T, username, password string) netip.AddrPort {
 		_ = server.Serve(l) // ends with Close
 	}()
 	t.Cleanup(func() {
-		_ = server.Close()
+		_, _ = server.Close(), l.Close() // Close does not know of it before Serve has begun
 		<-done
 	})
 	return l.Addr().(*net.TCPAddr).AddrPort()

@@ -209,7 +209,7 @@ func memoryGate(t testing.TB) *fakeGate {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close(); <-done })
+	t.Cleanup(func() { _, _ = server.Close(), listener.Close(); <-done })
 	return &fakeGate{dial: func(context.Context) (*broker.IMAPConn, error) {
 		conn, err := net.Dial("tcp", listener.Addr().String())
 		if err != nil {

@@ -275,7 +275,7 @@ func newSink(t testing.TB, adjust func(*smtp.Server)) *sink {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = k.server.Serve(l) }()
 	t.Cleanup(func() {
-		_ = k.server.Close()
+		_, _ = k.server.Close(), l.Close() // Close does not know of it before Serve has begun
 		<-done
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

@@ -45,7 +45,7 @@ func imapUpstream(t *testing.T, folders map[string][]imap.MailboxAttr, messages 
 	l := listen(t)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }()
-	t.Cleanup(func() { _ = server.Close(); <-done })
+	t.Cleanup(func() { _, _ = server.Close(), l.Close(); <-done })
 	return func(context.Context) (*broker.IMAPConn, error) {
 		c, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {

@@ -45,7 +45,7 @@ func startSink(h *harness, ca *servers.CA) *sink {
 		done := make(chan error, 1)
 		go func() { done <- server.Serve(listener) }()
 		h.Cleanup(func() {
-			_ = server.Close()
+			_, _ = server.Close(), listener.Close() // Close does not know of it before Serve has begun
 			<-done
 		})
 	}
