@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package servers starts the real servers that Postern's tests run against:
-// Dovecot, Cyrus, Postfix, PostgreSQL and Vault, each from a configuration of its own in a
+// Dovecot, Cyrus, Postfix, PostgreSQL, OpenLDAP and Vault, each from a configuration of its own in a
 // temporary folder, on loopback, in the foreground. It also has a certificate
 // authority made when the test runs, and Tap, a recording proxy that breaks
 // connections on command.
