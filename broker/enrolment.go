@@ -37,6 +37,9 @@ type Enrolments interface {
 	// EnrolmentCode returns one that can be redeemed now. NotFound when there is
 	// none, or it is redeemed, replaced or expired.
 	EnrolmentCode(ctx context.Context, hash []byte, now time.Time) (*EnrolmentCode, error)
+	// EnrolmentCodeFor returns the one that waits for a workstation of that name
+	// and can be redeemed now. NotFound when there is none.
+	EnrolmentCodeFor(ctx context.Context, name string, now time.Time) (*EnrolmentCode, error)
 	// RedeemEnrolmentCode makes the workstation that the code describes, with
 	// w's id and key pins. NotFound as EnrolmentCode's: of those who redeem a
 	// code together, one does.

@@ -121,6 +121,12 @@ type State interface {
 	// EndStaleSessions marks sessions that a node left open when it died.
 	EndStaleSessions(ctx context.Context, node string) (int, error)
 
+	// Together has all that is changed and read with the context that do is
+	// given done in one transaction: stored when do returns nil and no change of
+	// it failed, and otherwise not. Everybody who changes something waits for do, which therefore waits
+	// for nothing but State, and starts no goroutine.
+	Together(ctx context.Context, do func(context.Context) error) error
+
 	// PolicyRevision grows with every change that can alter a decision.
 	PolicyRevision(ctx context.Context) (int64, error)
 	// Subscribe calls f after each commit of a change, in the order of the

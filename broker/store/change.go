@@ -47,6 +47,7 @@ func (s *Store) mutate(ctx context.Context, by broker.Actor, do func(*tx) error)
 	if expected, ok := broker.ExpectedOf(ctx); ok {
 		return s.write(ctx, func(t *tx) error {
 			t.expected = &expected
+			defer func() { t.expected = nil }()
 			return do(t)
 		})
 	}

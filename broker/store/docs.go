@@ -24,8 +24,12 @@ type thing interface {
 // that reads.
 type querier func(query string, args ...any) (*sql.Rows, error)
 
-// read returns the querier for reads outside a transaction.
+// read returns the querier for reads outside a transaction, or for those of
+// Together inside it.
 func (s *Store) read(ctx context.Context) querier {
+	if t := s.together(ctx); t != nil {
+		return t.query
+	}
 	return func(query string, args ...any) (*sql.Rows, error) {
 		st, err := s.reads.get(ctx, query)
 		if err != nil {

@@ -12,7 +12,10 @@ import (
 	"github.com/postern-mail/postern/broker"
 )
 
-const enrolmentCodeByHash = `SELECT doc FROM enrolment_codes WHERE hash = $1 AND over_at IS NULL`
+const (
+	enrolmentCodeByHash = `SELECT doc FROM enrolment_codes WHERE hash = $1 AND over_at IS NULL`
+	enrolmentCodeByName = `SELECT doc FROM enrolment_codes WHERE name_key = $1 AND over_at IS NULL`
+)
 
 // described is the workstation that a code makes, without id and keys.
 func described(c *broker.EnrolmentCode) broker.Workstation {
@@ -40,8 +43,7 @@ func (s *Store) CreateEnrolmentCode(ctx context.Context, by broker.Actor, c *bro
 		if !n.ExpiresAt.After(n.CreatedAt) {
 			return broker.InvalidField("expires_at", "not after its creation")
 		}
-		older, err := many[broker.EnrolmentCode](t.query, kindEnrolmentCode,
-			`SELECT doc FROM enrolment_codes WHERE name_key = $1 AND over_at IS NULL`, key(n.Name))
+		older, err := many[broker.EnrolmentCode](t.query, kindEnrolmentCode, enrolmentCodeByName, key(n.Name))
 		if err != nil {
 			return err
 		}
@@ -87,6 +89,16 @@ func (s *Store) EnrolmentCode(ctx context.Context, hash []byte, now time.Time) (
 
 func goodEnrolmentCode(q querier, hash []byte, now time.Time) (*broker.EnrolmentCode, error) {
 	c, err := one[broker.EnrolmentCode](q, kindEnrolmentCode, enrolmentCodeByHash, hash)
+	if err == nil && !now.Before(c.ExpiresAt) {
+		return nil, notFound(kindEnrolmentCode)
+	}
+	return c, err
+}
+
+// EnrolmentCodeFor returns the code for a workstation of that name that can be
+// redeemed.
+func (s *Store) EnrolmentCodeFor(ctx context.Context, name string, now time.Time) (*broker.EnrolmentCode, error) {
+	c, err := one[broker.EnrolmentCode](s.read(ctx), kindEnrolmentCode, enrolmentCodeByName, key(name))
 	if err == nil && !now.Before(c.ExpiresAt) {
 		return nil, notFound(kindEnrolmentCode)
 	}

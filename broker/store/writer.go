@@ -58,6 +58,8 @@ type tx struct {
 	args   []any
 	// expected, where set, is the state that one thing must be in.
 	expected *broker.Expected
+	// failed is the first change of Together's that was not made whole.
+	failed error
 }
 
 // write has do executed in a transaction of its own, and returns nil when it is
@@ -68,6 +70,16 @@ func (s *Store) write(ctx context.Context, do func(*tx) error) error {
 }
 
 func (s *Store) await(ctx context.Context, scope scope, do func(*tx) error) error {
+	if t := s.together(ctx); t != nil {
+		if ctx.Err() != nil {
+			return unavailable(context.Cause(ctx))
+		}
+		err := dbError(do(t))
+		if t.failed == nil {
+			t.failed = err
+		}
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
 	if ctx.Err() != nil {

@@ -56,11 +56,20 @@ func testEnrolment(t *testing.T, w *World) {
 	if got, err := s.EnrolmentCode(ctx, c.Hash, time.Now()); err != nil || got.ID != c.ID || got.Name != "GOA-01" {
 		t.Errorf("%+v, %v", got, err)
 	}
+	if got, err := s.EnrolmentCodeFor(ctx, "goa-01", time.Now()); err != nil || got.ID != c.ID {
+		t.Errorf("by name: %+v, %v", got, err)
+	}
+	if _, err := s.EnrolmentCodeFor(ctx, "goa-01", c.ExpiresAt); broker.CodeOf(err) != broker.NotFound {
+		t.Errorf("by name, at its end: %v", err)
+	}
 	// Nothing but id and keys is the machine's own word.
 	pin := strings.Repeat("ab", 32)
 	made := broker.Workstation{ID: broker.NewID(), Name: "boss", Class: broker.ClassSoftware, SiteID: broker.NewID(), KeyPins: []string{pin}}
 	id := made.ID
 	must(t, s.RedeemEnrolmentCode(ctx, c.Hash, &made))
+	if _, err := s.EnrolmentCodeFor(ctx, "goa-01", time.Now()); broker.CodeOf(err) != broker.NotFound {
+		t.Errorf("by name, redeemed: %v", err)
+	}
 	got, err := s.WorkstationByKeyPin(ctx, pin)
 	if err != nil || got.ID != id || got.Name != "GOA-01" || got.Class != broker.ClassHardware || got.SiteID != "" || len(got.Groups) != 1 {
 		t.Errorf("enrolled as %+v, %v", got, err)

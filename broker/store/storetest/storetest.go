@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Unique", testUnique},
 		{"Invalid", testInvalid},
 		{"Loopback", testLoopback},
+		{"Together", testTogether},
 		{"Updates", testUpdates},
 		{"UpdateAssignment", testUpdateAssignment},
 		{"MailboxKeepsFirm", testMailboxKeepsFirm},
