@@ -103,6 +103,11 @@ func rules() map[string]rule {
 		"update-agent": {group: "agents", who: admin},
 		"delete-agent": {group: "agents", who: admin},
 
+		"import-agents":       {group: "agents", who: admin},
+		"import-workstations": {group: "workstations", who: admin, secret: true},
+		"import-mailboxes":    {group: "mailboxes", who: admin | firmAdmin},
+		"import-assignments":  {group: "assignments", who: admin},
+
 		"off-board-agent":       {group: "agents", who: admin},
 		"off-board-workstation": {group: "workstations", who: admin},
 		"list-downloads":        {group: "events", who: bpo},

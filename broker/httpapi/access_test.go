@@ -38,6 +38,7 @@ var mayCall = map[string]string{
 	"approve-assignment": "admin firm-admin", "update-firm": "admin firm-admin",
 	"list-agents": "admin auditor firm-admin firm-auditor", "get-agent": "admin auditor firm-admin firm-auditor",
 	"create-agent": "admin", "update-agent": "admin", "delete-agent": "admin",
+	"import-agents": "admin", "import-workstations": "admin", "import-mailboxes": "admin firm-admin", "import-assignments": "admin",
 	"off-board-agent": "admin", "off-board-workstation": "admin", "list-downloads": "admin auditor",
 	"list-app-passwords": "admin auditor", "get-app-password": "admin auditor",
 	"create-app-password": "admin", "revoke-app-password": "admin",

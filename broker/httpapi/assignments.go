@@ -140,15 +140,8 @@ func (a *api) createAssignment(ctx context.Context, in *struct{ Body AssignmentI
 	if err != nil {
 		return nil, err
 	}
-	terms, err := a.terms(ctx, &in.Body.Terms, d.Terms)
+	s, err := a.assign(ctx, agent, d, &in.Body.Terms)
 	if err != nil {
-		return nil, err
-	}
-	s := &broker.Assignment{
-		DelegationID: d.ID, FirmID: d.FirmID, MailboxID: d.MailboxID,
-		AgentID: agent.ID, Terms: terms,
-	}
-	if err := a.State.CreateAssignment(ctx, actor(ctx), s); err != nil {
 		return nil, err
 	}
 	names, err := a.directory(ctx)
@@ -156,6 +149,19 @@ func (a *api) createAssignment(ctx context.Context, in *struct{ Body AssignmentI
 		return nil, err
 	}
 	return &answer[*Assignment]{a.showAssignment(s, names)}, nil
+}
+
+// assign puts an agent on a delegation.
+func (a *api) assign(ctx context.Context, agent *broker.Agent, d *broker.Delegation, in *TermsInput) (*broker.Assignment, error) {
+	terms, err := a.terms(ctx, in, d.Terms)
+	if err != nil {
+		return nil, err
+	}
+	s := &broker.Assignment{
+		DelegationID: d.ID, FirmID: d.FirmID, MailboxID: d.MailboxID,
+		AgentID: agent.ID, Terms: terms,
+	}
+	return s, a.State.CreateAssignment(ctx, actor(ctx), s)
 }
 
 // delegationFor finds the delegation that an assignment names.

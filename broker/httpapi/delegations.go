@@ -216,6 +216,11 @@ func (a *api) delegationOn(ctx context.Context, m *broker.Mailbox, field string,
 	if err != nil {
 		return nil, err
 	}
+	return a.delegationAmong(all, m, field, wanted)
+}
+
+// delegationAmong is delegationOn for who has read all delegations already.
+func (a *api) delegationAmong(all []*broker.Delegation, m *broker.Mailbox, field string, wanted func(GrantState) bool) (*broker.Delegation, error) {
 	var found *broker.Delegation
 	for _, d := range all {
 		if d.MailboxID != m.ID || !wanted(a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt)) {

@@ -68,30 +68,35 @@ func (a *api) registerEnrolment() {
 }
 
 func (a *api) createEnrolmentCode(ctx context.Context, in *struct{ Body EnrolmentCodeInput }) (*answer[EnrolmentCodeCreated], error) {
-	if a.WorkstationCA == nil {
-		return nil, broker.Errorf(broker.Conflict, "this server has no CA of its own: add workstations with certificates of the CA that it trusts")
+	code, c, err := a.newEnrolmentCode(ctx, &in.Body)
+	if err != nil {
+		return nil, err
 	}
-	b, now := &in.Body, a.Now()
-	c := &broker.EnrolmentCode{Name: b.Name, Class: b.Class, Groups: b.Groups, ExpiresAt: now.Add(CodeLifetime)}
+	return &answer[EnrolmentCodeCreated]{EnrolmentCodeCreated{Code: code, Name: c.Name, ExpiresAt: c.ExpiresAt}}, nil
+}
+
+// newEnrolmentCode makes a code and stores its hash.
+func (a *api) newEnrolmentCode(ctx context.Context, b *EnrolmentCodeInput) (code string, c *broker.EnrolmentCode, err error) {
+	if a.WorkstationCA == nil {
+		return "", nil, broker.Errorf(broker.Conflict, "this server has no CA of its own: add workstations with certificates of the CA that it trusts")
+	}
+	now := a.Now()
+	c = &broker.EnrolmentCode{Name: b.Name, Class: b.Class, Groups: b.Groups, ExpiresAt: now.Add(CodeLifetime)}
 	if b.ExpiresAt != nil {
 		c.ExpiresAt = b.ExpiresAt.UTC()
 		if !c.ExpiresAt.After(now) || c.ExpiresAt.After(now.Add(MaxCodeLifetime)) {
-			return nil, broker.InvalidField("expires_at", "not within the next thirty days")
+			return "", nil, broker.InvalidField("expires_at", "not within the next thirty days")
 		}
 	}
 	if b.Site != "" {
 		s, err := a.findSite(ctx, "site", b.Site)
 		if err != nil {
-			return nil, err
+			return "", nil, err
 		}
 		c.SiteID = s.ID
 	}
-	var code string
 	code, c.Hash = a.EnrolmentCodes.New()
-	if err := a.Enrolments.CreateEnrolmentCode(ctx, actor(ctx), c); err != nil {
-		return nil, err
-	}
-	return &answer[EnrolmentCodeCreated]{EnrolmentCodeCreated{Code: code, Name: c.Name, ExpiresAt: c.ExpiresAt}}, nil
+	return code, c, a.Enrolments.CreateEnrolmentCode(ctx, actor(ctx), c)
 }
 
 func (a *api) enrol(ctx context.Context, in *struct{ Body Enrolment }) (*answer[Enrolled], error) {

@@ -185,6 +185,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerEvents()
 	a.registerOffBoarding()
 	a.registerDownloads()
+	a.registerImports()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err
 	}

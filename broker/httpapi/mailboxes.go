@@ -115,37 +115,49 @@ func (a *api) listMailboxes(ctx context.Context, in *mailboxesQuery) (*answer[Li
 }
 
 func (a *api) createMailbox(ctx context.Context, in *struct{ Body MailboxInput }) (*answer[*Mailbox], error) {
-	ref := in.Body.Firm
+	m, firm, err := a.addMailbox(ctx, &in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[*Mailbox]{&Mailbox{Mailbox: *m, Firm: firm.Name}}, nil
+}
+
+// addMailbox stores a new mailbox, and returns it and its firm.
+func (a *api) addMailbox(ctx context.Context, in *MailboxInput) (*broker.Mailbox, *broker.Firm, error) {
+	ref := in.Firm
 	if ref == "" {
 		ref = string(principal(ctx).FirmID)
 	}
 	if ref == "" {
-		return nil, broker.InvalidField("firm", "is missing")
+		return nil, nil, broker.InvalidField("firm", "is missing")
 	}
 	firm, err := a.findFirm(ctx, "firm", ref)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := a.actsFor(ctx, firm.ID); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	m := &broker.Mailbox{
-		FirmID: firm.ID, Address: in.Body.Address, Aliases: in.Body.Aliases,
-		Username: in.Body.Username, MaxConnections: in.Body.MaxConnections,
+	m, err := in.mailbox()
+	if err != nil {
+		return nil, nil, err
 	}
-	if err := setEndpoint(&m.IMAP, &in.Body.IMAP, "imap", imapPorts); err != nil {
-		return nil, err
-	}
-	if err := setEndpoint(&m.Submission, &in.Body.Submission, "submission", submissionPorts); err != nil {
-		return nil, err
-	}
+	m.FirmID = firm.ID
 	if err := encrypted(ctx, m); err != nil {
+		return nil, nil, err
+	}
+	return m, firm, a.State.CreateMailbox(ctx, actor(ctx), m)
+}
+
+// mailbox is what in says, without its firm.
+func (in *MailboxInput) mailbox() (*broker.Mailbox, error) {
+	m := &broker.Mailbox{
+		Address: in.Address, Aliases: in.Aliases, Username: in.Username, MaxConnections: in.MaxConnections,
+	}
+	if err := setEndpoint(&m.IMAP, &in.IMAP, "imap", imapPorts); err != nil {
 		return nil, err
 	}
-	if err := a.State.CreateMailbox(ctx, actor(ctx), m); err != nil {
-		return nil, err
-	}
-	return &answer[*Mailbox]{&Mailbox{Mailbox: *m, Firm: firm.Name}}, nil
+	return m, setEndpoint(&m.Submission, &in.Submission, "submission", submissionPorts)
 }
 
 // encrypted refuses a firm's people plain text towards loopback addresses: what

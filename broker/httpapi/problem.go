@@ -124,6 +124,10 @@ func (a *api) problem(ctx context.Context, op *huma.Operation, err error) *Probl
 		}
 		p.Errors = []ProblemField{f}
 	}
+	var rows *rowsError
+	if errors.As(err, &rows) {
+		p.Errors = rows.faults
+	}
 	var stale *staleError
 	if errors.As(err, &stale) {
 		p.Status, p.Title, p.Current = http.StatusPreconditionFailed, http.StatusText(http.StatusPreconditionFailed), stale.current
