@@ -4,8 +4,8 @@
 // manages it.
 //
 // The commands of the groups person, token, firm, mailbox, agent, workstation,
-// site, delegation, assignment, app-password, session, lock and log, claim and
-// whoami talk to a running server over its Unix socket or (--server) over
+// site, delegation, assignment, app-password, session, lock, log and import,
+// claim and whoami talk to a running server over its Unix socket or (--server) over
 // HTTPS. Exit codes:
 //
 //	0  done
@@ -114,12 +114,7 @@ func exitCode(err error) int {
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
-	code := broker.CodeOf(err)
-	var problem *httpapi.Problem
-	if errors.As(err, &problem) {
-		code = problem.Code
-	}
-	switch code {
+	switch codeOf(err) {
 	case broker.Invalid:
 		return exitUsage
 	case broker.Conflict, broker.Denied, broker.Refused, broker.Limit, broker.CredentialRefused:
@@ -130,6 +125,15 @@ func exitCode(err error) int {
 		return exitUnavailable
 	}
 	return exitFailed
+}
+
+// codeOf is an error's code, the server's or this side's.
+func codeOf(err error) broker.Code {
+	var problem *httpapi.Problem
+	if errors.As(err, &problem) {
+		return problem.Code
+	}
+	return broker.CodeOf(err)
 }
 
 // newCommand builds the whole command line.
@@ -184,7 +188,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		newClaimCommand(a), newWhoamiCommand(a), newPersonCommand(a), newTokenCommand(a),
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
-		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a),
+		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newImportCommand(a),
 	)
 	return root
 }
