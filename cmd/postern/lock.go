@@ -25,8 +25,7 @@ func newLockAddCommand(a *app) *cobra.Command {
 		Short: "Lock something; its sessions end within a second",
 		Example: `  postern lock add agent asha --message "Laptop lost: call the service desk, 1234"
   postern lock add mailbox sales@acme.example --until 2026-12-31T18:00:00+05:30`,
-		Args:      exactly("what to lock (agent, workstation, mailbox, firm or site)", "NAME"),
-		ValidArgs: []string{"agent", "workstation", "mailbox", "firm", "site"},
+		Args: exactly("what to lock (agent, workstation, mailbox, firm or site)", "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			in.Target, in.Name = broker.LockTarget(args[0]), args[1]
 			if in.Until, err = parseTime("until", until, true); err != nil {

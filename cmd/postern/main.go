@@ -190,6 +190,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
 		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newImportCommand(a),
 	)
+	a.complete(root)
 	return root
 }
 
