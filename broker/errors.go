@@ -37,6 +37,15 @@ const (
 	Internal Code = "internal"
 )
 
+// Reasons of CredentialRefused that are about a consent and not about a login:
+// the issuer of tokens gives none any more, until the firm consents again.
+// ReasonConsentKnown is for those who are told after the first: the issuer was
+// not asked again.
+const (
+	ReasonConsent      = "consent"
+	ReasonConsentKnown = "consent-known"
+)
+
 // Error is a failure with a public text. Public alone reaches a client; Cause
 // is for the log.
 type Error struct {

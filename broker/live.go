@@ -125,16 +125,19 @@ type SubmissionConn struct {
 	Extensions map[string]string
 }
 
-// Upstream opens connections that are logged in: broker/upstream.
+// Upstream opens connections that are logged in: broker/upstream, and
+// broker/oauth before it for credentials from which access tokens are minted.
 //
 // Errors: Unavailable when it cannot be reached, times out, its certificate
 // does not verify (Reason "tls"), or it answers "try again"; CredentialRefused
-// when it refuses the credential; Invalid when no login could carry the
+// when it refuses the credential, or the issuer of tokens does (ReasonConsent); Invalid when no login could carry the
 // credential or the login name (a NUL in a password). The cause may hold the
 // server's words; they are cleared of the credential.
 type Upstream interface {
 	OpenIMAP(ctx context.Context, m *Mailbox, c *Credential) (*IMAPConn, error)
 	OpenSubmission(ctx context.Context, m *Mailbox, c *Credential) (*SubmissionConn, error)
-	// Probe logs in to both and out again.
+	// Probe logs in to both and out again. It may replace c.Secret, where an
+	// issuer gave a new refresh token in exchange for the one in it: what is in
+	// c afterwards is what to store.
 	Probe(ctx context.Context, m *Mailbox, c *Credential) error
 }

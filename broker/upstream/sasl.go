@@ -26,6 +26,10 @@ func newCredentials(m *broker.Mailbox, c *broker.Credential, e *broker.Endpoint)
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	if c.Kind.MintsTokens() {
+		// It would go out as a password, to the mail server.
+		return nil, broker.InvalidField("kind", "no login carries a credential of this kind")
+	}
 	user := m.LoginName(c)
 	if user == "" || !utf8.ValidString(user) || strings.ContainsFunc(user, isControl) {
 		return nil, broker.InvalidField("username", "the login name is empty, not UTF-8, or holds a control character")
