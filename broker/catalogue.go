@@ -22,6 +22,7 @@ const (
 	EventAppPasswordAstray EventType = "app-password.astray"
 	EventSessionRefused    EventType = "session.refused"
 	EventDrift             EventType = "credential.drift"
+	EventConsentWithdrawn  EventType = "consent.withdrawn"
 	EventCredentialSet     EventType = "credential.set"
 	EventCommandRefused    EventType = "command.refused"
 	EventQuotaReached      EventType = "quota.reached"
@@ -62,6 +63,7 @@ func Catalogue() []EventSpec {
 		{EventAppPasswordAstray, 1, AppPasswordAstray{}, "an alarm: a good app password was used where it is not good: on a machine that is not sanctioned, or a workstation outside its groups; beside the auth.failed", "remote_addr"},
 		{EventSessionRefused, 1, SessionRefused{}, "a known agent was refused, or an outage kept him out", "remote_addr"},
 		{EventDrift, 1, Drift{}, "the upstream refused a credential that worked before", ""},
+		{EventConsentWithdrawn, 1, ConsentWithdrawn{}, "an alarm: the issuer of access tokens gives none for a mailbox any more: the consent was withdrawn or has ended, and the firm must consent again", ""},
 		{EventCredentialSet, 1, CredentialSetData{}, "a mailbox's credential was stored", ""},
 		{EventCommandRefused, 1, CommandRefused{}, "an IMAP command was not allowed by the decision; the first of its kind in a session", ""},
 		{EventQuotaReached, 1, QuotaReached{}, "a quota on what is opened refused a FETCH; the first of its kind in a session", "folder"},
@@ -176,6 +178,16 @@ type Drift struct {
 	Protocol Protocol `json:"protocol"`
 	// Answer is the upstream's text, with anything that could be the
 	// credential cut out.
+	Answer string `json:"answer"`
+}
+
+// ConsentWithdrawn is the data of consent.withdrawn. A person of the firm must
+// see it. Whoever tries in the minutes after it makes none of his own.
+type ConsentWithdrawn struct {
+	Protocol Protocol       `json:"protocol"`
+	Kind     CredentialKind `json:"kind"`
+	// Answer is the issuer's: its status, and the error's code where it is a
+	// known one.
 	Answer string `json:"answer"`
 }
 

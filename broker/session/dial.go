@@ -89,6 +89,9 @@ func (s *live) upstreamError(err error, c *broker.Credential) *broker.Error {
 	}
 	switch broker.CodeOf(err) {
 	case broker.CredentialRefused:
+		if reason == broker.ReasonConsent || reason == broker.ReasonConsentKnown {
+			return s.consentError(reason, answer, c.Kind)
+		}
 		m.logger.Warn("the upstream refused the credential: it was changed elsewhere, or the account was closed", fields...)
 		m.metrics.drift.WithLabelValues(string(s.record.Protocol)).Inc()
 		event := s.event(broker.EventDrift, broker.Drift{Protocol: s.record.Protocol, Answer: answer})
@@ -101,6 +104,20 @@ func (s *live) upstreamError(err error, c *broker.Credential) *broker.Error {
 	}
 	m.logger.Error("the upstream login failed", fields...)
 	return &broker.Error{Code: broker.Internal, Public: advise(textInternal, s.contact), Reason: reason, Cause: cause}
+}
+
+// consentError is for a mailbox whose access tokens nobody gives any more: for
+// the firm to mend. It is recorded once, and told to all.
+func (s *live) consentError(reason, answer string, kind broker.CredentialKind) *broker.Error {
+	m := s.manager
+	if reason == broker.ReasonConsent {
+		m.logger.Warn("a consent was withdrawn, or has ended", append(s.fields(), zap.String("answer", answer))...)
+		m.metrics.consents.WithLabelValues(string(s.record.Protocol)).Inc()
+		event := s.event(broker.EventConsentWithdrawn, broker.ConsentWithdrawn{Protocol: s.record.Protocol, Kind: kind, Answer: answer})
+		event.Actor = m.system()
+		m.submit(event)
+	}
+	return &broker.Error{Code: broker.CredentialRefused, Public: advise(textConsent, s.contact), Reason: reason, Cause: errors.New(answer)}
 }
 
 // answerOf returns the upstream's words.

@@ -17,6 +17,7 @@ type metrics struct {
 	revoke         prometheus.Histogram
 	budgetRefusals *prometheus.CounterVec
 	drift          *prometheus.CounterVec
+	consents       *prometheus.CounterVec
 	stateFailures  prometheus.Counter
 	unrecorded     prometheus.Gauge
 }
@@ -39,6 +40,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		budgetRefusals: counter("budget_refusals_total", "Sessions refused because a mailbox's connections were all in use.", "protocol"),
 		drift:          counter("credential_drift_total", "Credentials that the upstream refused.", "protocol"),
+		consents:       counter("consents_withdrawn_total", "Consents that an issuer of access tokens says are gone.", "protocol"),
 		stateFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "postern", Name: "state_read_failures_total",
 			Help: "Times that the state could not be read to decide sessions anew.",
@@ -54,12 +56,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		m.live.WithLabelValues(string(protocol))
 		m.budgetRefusals.WithLabelValues(string(protocol))
 		m.drift.WithLabelValues(string(protocol))
+		m.consents.WithLabelValues(string(protocol))
 	}
 	if r == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.live, m.opens, m.ends, m.authFailures, m.revoke, m.budgetRefusals, m.drift, m.stateFailures, m.unrecorded,
+		m.live, m.opens, m.ends, m.authFailures, m.revoke, m.budgetRefusals, m.drift, m.consents, m.stateFailures, m.unrecorded,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, err

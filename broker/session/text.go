@@ -31,6 +31,7 @@ const (
 	textVault       = "The mailbox's credential cannot be read at the moment. Try again in a few minutes."
 	textUpstream    = "The mail provider cannot be reached at the moment. Try again in a few minutes."
 	textDrift       = "The mail provider did not let Postern into this mailbox. Nothing that you enter can change that."
+	textConsent     = "The firm's consent to use this mailbox was withdrawn or has ended. Nothing that you enter can change that: the firm must consent again."
 	textInternal    = "Postern failed to open this mailbox."
 )
 

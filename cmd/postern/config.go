@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/postern-mail/postern/broker/oauth"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/upstream"
 	"github.com/postern-mail/postern/broker/vault"
@@ -48,6 +49,7 @@ type Config struct {
 	Guardrails     string             `yaml:"guardrails"`
 	Credentials    CredentialsConfig  `yaml:"credentials"`
 	Upstream       UpstreamConfig     `yaml:"upstream"`
+	OAuth          OAuthConfig        `yaml:"oauth"`
 	Limits         LimitsConfig       `yaml:"limits"`
 	State          StateConfig        `yaml:"state"`
 	API            APIConfig          `yaml:"api"`
@@ -144,6 +146,13 @@ type UpstreamConfig struct {
 	CAFile       string   `yaml:"ca_file"`
 	DialTimeout  duration `yaml:"dial_timeout"`
 	LoginTimeout duration `yaml:"login_timeout"`
+}
+
+// OAuthConfig is broker/oauth's.
+type OAuthConfig struct {
+	CAFile   string         `yaml:"ca_file"`
+	Networks []netip.Prefix `yaml:"networks"`
+	Timeout  duration       `yaml:"timeout"`
 }
 
 // LimitsConfig bounds what clients may use.
@@ -252,7 +261,7 @@ func (c *Config) complete(dir string) {
 	setDefault(&c.API.Socket, filepath.Join(c.DataDir, socketFile))
 	setDefault(&c.AppPasswords.KeyFile, filepath.Join(c.DataDir, appPasswordKeyFile))
 	under(dir, &c.TLS.Certificate, &c.TLS.Key, &c.Workstations.EmbeddedCA, &c.AppPasswords.KeyFile,
-		&c.Upstream.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
+		&c.Upstream.CAFile, &c.OAuth.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {
 		under(dir, &c.Workstations.CAFiles[i])
 	}
@@ -279,6 +288,7 @@ func (c *Config) complete(dir string) {
 	setDefault(&c.Workstations.CertificateValidity, duration(workstationca.DefaultValidity))
 	setDefault(&c.Upstream.DialTimeout, duration(upstream.DefaultDialTimeout))
 	setDefault(&c.Upstream.LoginTimeout, duration(upstream.DefaultLoginTimeout))
+	setDefault(&c.OAuth.Timeout, duration(oauth.DefaultTimeout))
 	setDefault(&c.Limits.Pending, proxy.DefaultPending)
 	setDefault(&c.Limits.PendingPerAddress, proxy.DefaultPendingPerAddress)
 	setDefault(&c.Limits.PendingPerCertificate, proxy.DefaultPendingPerCertificate)

@@ -57,6 +57,7 @@ func (c *Config) problems() []problem {
 	v.credentials(&c.Credentials)
 	v.between("upstream.dial_timeout", c.Upstream.DialTimeout, 100*time.Millisecond, time.Minute)
 	v.between("upstream.login_timeout", c.Upstream.LoginTimeout, 100*time.Millisecond, 2*time.Minute)
+	v.between("oauth.timeout", c.OAuth.Timeout, 100*time.Millisecond, time.Minute)
 	v.limits(&c.Limits)
 	v.check(len(c.API.Socket) <= maxSocketPath, "api.socket", "the path has %d octets, and a socket's may have %d: give a shorter one", len(c.API.Socket), maxSocketPath)
 	if c.API.Listen != "" {

@@ -61,13 +61,14 @@ func checkFiles(c *Config) error {
 	key, tokenKey := readTokenKey(c.AppPasswords.KeyFile)
 	key.Wipe()
 	_, upstreams := newUpstream(c, nil)
+	_, issuers := readCAs("oauth.ca_file", c.OAuth.CAFile)
 	_, credentials := openCredentials(&c.Credentials, zap.NewNop(), prometheus.NewRegistry())
 	state := c.checkState()
 	var authority error
 	if c.Workstations.EmbeddedCA != "" {
 		_, authority = loadWorkstationCA(c)
 	}
-	return errors.Join(certificates, authority, tokenKey, upstreams, credentials, state)
+	return errors.Join(certificates, authority, tokenKey, upstreams, issuers, credentials, state)
 }
 
 // serve runs the server, and does what signals say.

@@ -10,9 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
+	"github.com/postern-mail/postern/broker/oauth"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/store"
 	"github.com/postern-mail/postern/proxy"
@@ -28,7 +28,7 @@ type server struct {
 	store        *store.Store
 	log          *audit.Log
 	credentials  credentials
-	upstream     broker.Upstream
+	upstream     *oauth.Upstream
 	manager      *session.Manager
 	networkOnly  *networkOnly
 	certificates *proxy.Certificates

@@ -72,7 +72,11 @@ func (s *server) openManager(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.upstream, err = newUpstream(s.config, s.logger.Named("upstream")); err != nil {
+	dialer, err := newUpstream(s.config, s.logger.Named("upstream"))
+	if err != nil {
+		return err
+	}
+	if s.upstream, err = newOAuth(s.config, dialer, s.credentials, s.logger.Named("oauth"), s.registry); err != nil {
 		return err
 	}
 	guardrails, err := s.config.guardrails()

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/oauth"
 	"github.com/postern-mail/postern/broker/upstream"
 	"github.com/postern-mail/postern/broker/workstationca"
 	"github.com/postern-mail/postern/proxy"
@@ -20,27 +21,59 @@ import (
 
 // newUpstream makes the dialer for providers.
 func newUpstream(c *Config, logger *zap.Logger) (broker.Upstream, error) {
+	roots, err := readCAs("upstream.ca_file", c.Upstream.CAFile)
+	if err != nil {
+		return nil, err
+	}
 	config := upstream.Config{
+		RootCAs:      roots,
 		Hostname:     c.Hostname,
 		DialTimeout:  time.Duration(c.Upstream.DialTimeout),
 		LoginTimeout: time.Duration(c.Upstream.LoginTimeout),
 		Logger:       logger,
-	}
-	if c.Upstream.CAFile != "" {
-		b, err := os.ReadFile(c.Upstream.CAFile)
-		if err != nil {
-			return nil, keyError("upstream.ca_file", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(b) {
-			return nil, keyError("upstream.ca_file", errors.New(c.Upstream.CAFile+" holds no certificate in PEM form"))
-		}
 	}
 	dialer, err := upstream.New(config)
 	if err != nil {
 		return nil, keyError("upstream", err)
 	}
 	return dialer, nil
+}
+
+// newOAuth makes what stands before it, and mints access tokens.
+func newOAuth(c *Config, dialer broker.Upstream, credentials broker.Credentials, logger *zap.Logger, registry prometheus.Registerer) (*oauth.Upstream, error) {
+	roots, err := readCAs("oauth.ca_file", c.OAuth.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	u, err := oauth.New(oauth.Config{
+		Upstream:    dialer,
+		Credentials: credentials,
+		RootCAs:     roots,
+		Networks:    c.OAuth.Networks,
+		Timeout:     time.Duration(c.OAuth.Timeout),
+		Logger:      logger,
+		Registerer:  registry,
+	})
+	if err != nil {
+		return nil, keyError("oauth", err)
+	}
+	return u, nil
+}
+
+// readCAs reads a bundle of CAs; nil: the system's.
+func readCAs(key, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, keyError(key, err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(b) {
+		return nil, keyError(key, errors.New(file+" holds no certificate in PEM form"))
+	}
+	return roots, nil
 }
 
 func newCertificates(c *Config, logger *zap.Logger, registry prometheus.Registerer) (*proxy.Certificates, error) {

@@ -80,6 +80,10 @@ func (s *server) Run(ctx context.Context) error {
 	services := newStage(ctx, failed)
 	defer services.stop()
 	services.start("credentials", s.credentials.Run)
+	// It stops before the credentials do: what it got is stored first.
+	tokens := newStage(ctx, failed)
+	defer tokens.stop()
+	tokens.start("oauth", s.upstream.Run)
 	services.start("sites", s.networkOnly.Run)
 	collectLess()
 	services.start("memory", newReclaimer().Run)
