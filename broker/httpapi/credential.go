@@ -21,9 +21,27 @@ import (
 // CredentialInput describes the body that sets a credential. It is for the
 // OpenAPI document alone: the server never has the secret in a string.
 type CredentialInput struct {
-	Kind     broker.CredentialKind `json:"kind" enum:"password,access-token"`
+	Kind     broker.CredentialKind `json:"kind" enum:"password,access-token,oauth2-client,oauth2-refresh,google-service-account"`
 	Username string                `json:"username,omitempty" doc:"The login name upstream, where it is not the mailbox's."`
-	Secret   string                `json:"secret" minLength:"1" writeOnly:"true" doc:"The password or access token; up to 65536 octets, without NUL."`
+	Secret   string                `json:"secret,omitempty" minLength:"1" writeOnly:"true" doc:"The password or access token; up to 65536 octets, without NUL. For the first two kinds."`
+	Document *CredentialDocument   `json:"document,omitempty" doc:"For the other kinds, in the secret's place."`
+}
+
+// CredentialDocument describes the document of a kind that mints tokens. It is
+// broker/oauth that reads it.
+type CredentialDocument struct {
+	Version      int    `json:"version" minimum:"1" maximum:"1"`
+	ID           string `json:"id,omitempty" doc:"Names the consent; another one for each."`
+	TokenURL     string `json:"token_url" example:"https://login.microsoftonline.com/TENANT/oauth2/v2.0/token" doc:"The issuer's token endpoint."`
+	ClientID     string `json:"client_id,omitempty" doc:"The application's."`
+	ClientEmail  string `json:"client_email,omitempty" doc:"google-service-account: the account's address."`
+	ClientSecret string `json:"client_secret,omitempty" writeOnly:"true"`
+	ClientAuth   string `json:"client_auth,omitempty" enum:"post,basic" doc:"Where the client secret goes: into the body, or into the Authorization header."`
+	Certificate  string `json:"certificate,omitempty" doc:"In PEM: proves the client by its key, in place of a secret."`
+	PrivateKey   string `json:"private_key,omitempty" writeOnly:"true" doc:"An RSA key in PEM."`
+	PrivateKeyID string `json:"private_key_id,omitempty" doc:"google-service-account: the key's name."`
+	Scope        string `json:"scope,omitempty" doc:"Without it, Exchange Online's or Gmail's."`
+	RefreshToken string `json:"refresh_token,omitempty" writeOnly:"true" doc:"oauth2-refresh: what a consent gave."`
 }
 
 // CredentialSet is the answer: what was stored was checked first.
@@ -59,7 +77,7 @@ func (a *api) setCredential(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Secret.Wipe()
+	defer func() { c.Secret.Wipe() }() // the check may replace it
 	m, err := a.findMailbox(ctx, "", in.Mailbox)
 	if err != nil {
 		return nil, err
@@ -122,7 +140,7 @@ func address(e *broker.Endpoint) string {
 // names a member, since the body may be the secret itself.
 func decodeCredential(body []byte) (c *broker.Credential, err error) {
 	malformed := func() error {
-		return broker.Errorf(broker.Invalid, "the body must be a JSON object with kind (password or access-token), secret, and username where it is not the mailbox's")
+		return broker.Errorf(broker.Invalid, "the body must be a JSON object with kind, secret or (for kinds that mint tokens) document, and username where it is not the mailbox's")
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil {
@@ -134,10 +152,11 @@ func decodeCredential(body []byte) (c *broker.Credential, err error) {
 		}
 	}()
 	c = &broker.Credential{}
-	var secret octets
+	var secret, document octets
 	defer func() {
 		if err != nil {
 			clear(secret)
+			clear(document)
 		}
 	}()
 	for name, raw := range members {
@@ -151,12 +170,20 @@ func decodeCredential(body []byte) (c *broker.Credential, err error) {
 			err = json.Unmarshal(raw, &c.Username)
 		case "secret":
 			err = json.Unmarshal(raw, &secret)
+		case "document":
+			document = bytes.Clone(raw)
 		default:
 			return nil, malformed()
 		}
 		if err != nil {
 			return nil, malformed()
 		}
+	}
+	if c.Kind.MintsTokens() {
+		secret, document = document, secret
+	}
+	if document != nil {
+		return nil, malformed()
 	}
 	c.Secret = broker.NewSecret(secret)
 	if err := c.Validate(); err != nil {
