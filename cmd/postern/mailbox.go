@@ -20,7 +20,7 @@ import (
 func newMailboxCommand(a *app) *cobra.Command {
 	return newGroup("mailbox", "Mailboxes, and the credentials that open them",
 		newMailboxAddCommand(a), newMailboxListCommand(a), newMailboxShowCommand(a),
-		newMailboxUpdateCommand(a), newMailboxRemoveCommand(a), newMailboxSetCredentialCommand(a))
+		newMailboxUpdateCommand(a), newMailboxRemoveCommand(a), newMailboxSetCredentialCommand(a), newMailboxConsentCommand(a))
 }
 
 // mailboxFlags are those that add and update share.
