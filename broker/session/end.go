@@ -54,6 +54,13 @@ func (m *Manager) Live() []*broker.Session {
 	return records
 }
 
+// Count returns how many sessions Live would return.
+func (m *Manager) Count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.live)
+}
+
 // Standing returns the records of the sessions of this node that may go on
 // under the policy at revision, or a later one; those that it ended are not
 // among them, though their connections may still be open. ok is false while

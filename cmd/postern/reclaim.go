@@ -21,19 +21,16 @@ const (
 	// work, and reclaimLeast how many octets.
 	reclaimShare = 4
 	reclaimLeast = 1 << 20
-	// gcPercent is how much garbage may come together under load, in percent of
-	// what lives. Sessions hold little and logins allocate much, so that Go's
-	// 100 collects often for small gains; what is left over goes when the server
-	// comes to rest.
-	gcPercent = 300
+	// usualPercent is how much garbage may come together, in percent of what
+	// lives: sessions hold little, and their work's garbage is small beside what
+	// Go's 100 would collect for it. gatheringPercent takes its place while the
+	// sessions become more by gathering or more in an interval. What they will
+	// hold for hours lies among the garbage of their logins then, and a page that
+	// holds one thing that lives cannot be given back.
+	usualPercent     = 300
+	gatheringPercent = 50
+	gathering        = 4
 )
-
-// collectLess sets gcPercent, unless the operator has set GOGC.
-func collectLess() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-}
 
 // reclaimer gives memory back when the server comes to rest.
 //
@@ -44,7 +41,8 @@ func collectLess() {
 // that comes once in two minutes, and the pages for some time after. So once
 // work has been over for two seconds, the heap is collected and its free pages
 // go back to the system at once. A busy server is left alone: there the
-// collector keeps its own pace, as set by gcPercent, or GOGC, and GOMEMLIMIT.
+// collector keeps its own pace, as set by usualPercent and gatheringPercent, or by
+// GOGC, and by GOMEMLIMIT.
 //
 // The cost is bounded by what it gains: a collection takes time in proportion
 // to what lives, and is made only when a quarter of that has been allocated
@@ -53,6 +51,12 @@ type reclaimer struct {
 	// read returns the state of the heap, reclaim collects it.
 	read    func() heapState
 	reclaim func()
+	// sessions returns how many there are, collectAt sets the percentage of
+	// garbage; nil: the operator has set GOGC.
+	sessions  func() int
+	collectAt func(percent int)
+
+	counted, percent int
 
 	last  heapState
 	quiet time.Duration
@@ -67,15 +71,21 @@ type heapState struct {
 	allocated, live uint64
 }
 
-func newReclaimer() *reclaimer {
+// newReclaimer returns the process's: sessions returns how many are live.
+func newReclaimer(sessions func() int) *reclaimer {
 	samples := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
-	return &reclaimer{
+	r := &reclaimer{
 		read: func() heapState {
 			metrics.Read(samples)
 			return heapState{allocated: samples[0].Value.Uint64(), live: samples[1].Value.Uint64()}
 		},
-		reclaim: debug.FreeOSMemory,
+		reclaim:  debug.FreeOSMemory,
+		sessions: sessions,
 	}
+	if os.Getenv("GOGC") == "" {
+		r.collectAt = func(percent int) { debug.SetGCPercent(percent) }
+	}
+	return r
 }
 
 // Run reclaims until ctx ends.
@@ -83,6 +93,7 @@ func (r *reclaimer) Run(ctx context.Context) error {
 	ticker := time.NewTicker(reclaimInterval)
 	defer ticker.Stop()
 	r.last = r.read()
+	r.pace()
 	for {
 		select {
 		case <-ctx.Done():
@@ -93,8 +104,25 @@ func (r *reclaimer) Run(ctx context.Context) error {
 	}
 }
 
+// pace chooses the percentage of garbage.
+func (r *reclaimer) pace() {
+	if r.collectAt == nil {
+		return
+	}
+	percent, n := usualPercent, r.sessions()
+	if n-r.counted >= gathering {
+		percent = gatheringPercent
+	}
+	r.counted = n
+	if percent != r.percent {
+		r.percent = percent
+		r.collectAt(percent)
+	}
+}
+
 // look is called once in reclaimInterval.
 func (r *reclaimer) look() {
+	r.pace()
 	now := r.read()
 	if now.allocated-r.last.allocated > quietOctets {
 		r.quiet = 0

@@ -6,6 +6,7 @@ import (
 	"context"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +44,22 @@ func TestReclaim(t *testing.T) {
 	}
 }
 
+// TestReclaimerPaces: garbage is collected often while sessions gather, and not
+// while they come and go, or leave.
+func TestReclaimerPaces(t *testing.T) {
+	sessions, set := 0, []int{}
+	r := &reclaimer{
+		read: func() heapState { return heapState{} }, reclaim: func() {},
+		sessions: func() int { return sessions }, collectAt: func(percent int) { set = append(set, percent) },
+	}
+	for _, sessions = range []int{0, 3, 3, 30, 60, 62, 60, 10, 11, 20} {
+		r.look()
+	}
+	if want := []int{usualPercent, gatheringPercent, usualPercent, gatheringPercent}; !slices.Equal(set, want) {
+		t.Errorf("set %v, want %v", set, want)
+	}
+}
+
 // TestReclaimerEnds with its context, and looks each second until then.
 func TestReclaimerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -61,7 +78,7 @@ func TestReclaimerEnds(t *testing.T) {
 
 // TestReclaimerReadsTheHeap: the runtime has the metrics under these names.
 func TestReclaimerReadsTheHeap(t *testing.T) {
-	r := newReclaimer()
+	r := newReclaimer(func() int { return 0 })
 	before := r.read()
 	octets := make([]byte, 8<<20)
 	after := r.read()

@@ -85,8 +85,7 @@ func (s *server) Run(ctx context.Context) error {
 	defer tokens.stop()
 	tokens.start("oauth", s.upstream.Run)
 	services.start("sites", s.networkOnly.Run)
-	collectLess()
-	services.start("memory", newReclaimer().Run)
+	services.start("memory", newReclaimer(s.manager.Count).Run)
 	services.start("tls", func(ctx context.Context) error {
 		if err := s.certificates.Run(ctx); err != nil {
 			// No reason to stop: SIGHUP still reloads.
