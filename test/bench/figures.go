@@ -26,7 +26,7 @@ var (
 	// fullScale is for less than twenty minutes on two cores. More work in a run
 	// changes the figures by less than they differ from run to run.
 	fullScale = scale{
-		runs: 5, sessions: 1000, fetches: 100, noops: 40_000, messages: 2000, idle: 1000,
+		runs: 5, sessions: 300, fetches: 30, noops: 16_000, messages: 800, idle: 300,
 		storm: 300, revoke: 5000, benchTime: "1s",
 	}
 	quickScale = scale{

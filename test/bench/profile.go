@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -78,7 +80,7 @@ func (b *bench) profileIdle(p *postern, target *proxy, scratch, dir string) {
 		}
 	}
 	path := filepath.Join(scratch, "1.heap") // the new process counts anew
-	if err := os.Remove(path); err != nil {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		b.h.Fatal(err)
 	}
 	p.Signal(syscall.SIGUSR1)
