@@ -49,6 +49,14 @@ type rule struct {
 	who   who
 	// secret says that the answer holds what is shown once.
 	secret bool
+	// conditional says that it takes If-Match, since what it changes has an
+	// ETag. Every PATCH does.
+	conditional bool
+}
+
+// takesIfMatch reports whether an operation can be made conditional.
+func (r rule) takesIfMatch(op *huma.Operation) bool {
+	return op.Method == http.MethodPatch || r.conditional
 }
 
 // scopeRead is the scope of everything that only reads.
@@ -80,49 +88,49 @@ func rules() map[string]rule {
 		"create-mailbox": {group: "mailboxes", who: admin | firmAdmin},
 		"get-mailbox":    {group: "mailboxes", who: everyone},
 		"update-mailbox": {group: "mailboxes", who: admin | firmAdmin},
-		"delete-mailbox": {group: "mailboxes", who: admin | firmAdmin},
+		"delete-mailbox": {group: "mailboxes", who: admin | firmAdmin, conditional: true},
 		"set-credential": {group: "credentials", who: admin | firmAdmin},
 
 		"list-delegations":   {group: "delegations", who: everyone},
 		"create-delegation":  {group: "delegations", who: admin | firmAdmin},
 		"get-delegation":     {group: "delegations", who: everyone},
 		"update-delegation":  {group: "delegations", who: admin | firmAdmin},
-		"revoke-delegation":  {group: "delegations", who: admin | firmAdmin},
+		"revoke-delegation":  {group: "delegations", who: admin | firmAdmin, conditional: true},
 		"revoke-delegations": {group: "delegations", who: admin | firmAdmin},
 
 		"list-assignments":   {group: "assignments", who: everyone},
 		"create-assignment":  {group: "assignments", who: admin},
 		"get-assignment":     {group: "assignments", who: everyone},
 		"update-assignment":  {group: "assignments", who: admin},
-		"approve-assignment": {group: "assignments", who: admin | firmAdmin},
-		"revoke-assignment":  {group: "assignments", who: admin | firmAdmin},
+		"approve-assignment": {group: "assignments", who: admin | firmAdmin, conditional: true},
+		"revoke-assignment":  {group: "assignments", who: admin | firmAdmin, conditional: true},
 
 		"list-agents":  {group: "agents", who: everyone},
 		"create-agent": {group: "agents", who: admin},
 		"get-agent":    {group: "agents", who: everyone},
 		"update-agent": {group: "agents", who: admin},
-		"delete-agent": {group: "agents", who: admin},
+		"delete-agent": {group: "agents", who: admin, conditional: true},
 
 		"import-agents":       {group: "agents", who: admin},
 		"import-workstations": {group: "workstations", who: admin, secret: true},
 		"import-mailboxes":    {group: "mailboxes", who: admin | firmAdmin},
 		"import-assignments":  {group: "assignments", who: admin},
 
-		"off-board-agent":       {group: "agents", who: admin},
-		"off-board-workstation": {group: "workstations", who: admin},
+		"off-board-agent":       {group: "agents", who: admin, conditional: true},
+		"off-board-workstation": {group: "workstations", who: admin, conditional: true},
 		"list-downloads":        {group: "events", who: bpo},
 
 		"list-app-passwords":  {group: "app-passwords", who: bpo},
 		"create-app-password": {group: "app-passwords", who: admin, secret: true},
 		"get-app-password":    {group: "app-passwords", who: bpo},
-		"revoke-app-password": {group: "app-passwords", who: admin},
+		"revoke-app-password": {group: "app-passwords", who: admin, conditional: true},
 
 		"list-workstations":  {group: "workstations", who: bpo},
 		"create-workstation": {group: "workstations", who: admin},
 		"get-workstation":    {group: "workstations", who: bpo},
 		"update-workstation": {group: "workstations", who: admin},
 		"renew-workstation":  {group: "workstations", who: admin},
-		"delete-workstation": {group: "workstations", who: admin},
+		"delete-workstation": {group: "workstations", who: admin, conditional: true},
 
 		"create-enrolment-code": {group: "workstations", who: admin, secret: true},
 		"enrol":                 {group: "workstations", who: anyone},
@@ -132,7 +140,7 @@ func rules() map[string]rule {
 		"create-site": {group: "sites", who: admin},
 		"get-site":    {group: "sites", who: everyone},
 		"update-site": {group: "sites", who: admin},
-		"delete-site": {group: "sites", who: admin},
+		"delete-site": {group: "sites", who: admin, conditional: true},
 
 		"list-sessions": {group: "sessions", who: everyone},
 		"end-session":   {group: "sessions", who: admin | firmAdmin},
@@ -184,11 +192,12 @@ func headers(op *huma.Operation, r rule) []*huma.Param {
 	text := func(name, doc string) []*huma.Param {
 		return []*huma.Param{{Name: name, In: "header", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}}
 	}
-	switch {
-	case op.Method == http.MethodPatch:
-		return text("If-Match", "An ETag: the change is made only if the thing is still in that state; else 412, with what it is now.")
-	case op.Method == http.MethodPost && r.who&anyone == 0:
-		return text(repeatHeader, "A key of your own, good for a day: a repeated request is not done again, and gets the first one's answer.")
+	var all []*huma.Param
+	if r.takesIfMatch(op) {
+		all = text("If-Match", "An ETag: the change is made only if the thing is still in that state; else 412, with what it is now.")
 	}
-	return nil
+	if op.Method == http.MethodPost && r.who&anyone == 0 {
+		all = append(all, text(repeatHeader, "A key of your own, good for a day: a repeated request is not done again, and gets the first one's answer.")...)
+	}
+	return all
 }

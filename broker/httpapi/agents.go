@@ -78,6 +78,9 @@ func (a *api) registerAgents() {
 			if err != nil {
 				return nil, err
 			}
+			if ctx, err = unchanged(ctx, g.ID, g, nil); err != nil {
+				return nil, err
+			}
 			ended, err := a.ending(ctx,
 				func(s *broker.Session) bool { return s.AgentID == g.ID },
 				func() error { return a.State.DeleteAgent(ctx, actor(ctx), g.ID) })

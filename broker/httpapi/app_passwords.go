@@ -39,7 +39,7 @@ func (a *api) registerAppPasswords() {
 	route(a, http.MethodGet, "/v1/app-passwords", "list-app-passwords", "List app passwords", a.listAppPasswords)
 	route(a, http.MethodPost, "/v1/app-passwords", "create-app-password", "Make an app password; its token is in this answer and nowhere else", a.createAppPassword)
 	route(a, http.MethodGet, "/v1/app-passwords/{app_password}", "get-app-password", "Show an app password, without its token",
-		func(ctx context.Context, in *appPasswordPath) (*answer[*AppPassword], error) {
+		func(ctx context.Context, in *appPasswordPath) (*tagged[*AppPassword], error) {
 			p, err := a.findAppPassword(ctx, in.AppPassword)
 			if err != nil {
 				return nil, err
@@ -48,11 +48,19 @@ func (a *api) registerAppPasswords() {
 			if err != nil {
 				return nil, err
 			}
-			return &answer[*AppPassword]{a.showAppPassword(p, names)}, nil
+			return show(p, a.showAppPassword(p, names)), nil
 		})
 	route(a, http.MethodPost, "/v1/app-passwords/{app_password}/revoke", "revoke-app-password", "Revoke an app password, ending its sessions; for good",
 		func(ctx context.Context, in *appPasswordPath) (*answer[Ended], error) {
 			p, err := a.findAppPassword(ctx, in.AppPassword)
+			if err != nil {
+				return nil, err
+			}
+			names, err := a.directory(ctx)
+			if err != nil {
+				return nil, err
+			}
+			ctx, err = unchanged(ctx, p.ID, p, func() (any, error) { return a.showAppPassword(p, names), nil })
 			if err != nil {
 				return nil, err
 			}

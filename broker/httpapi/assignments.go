@@ -64,7 +64,7 @@ func (a *api) registerAssignments() {
 			if err != nil {
 				return nil, err
 			}
-			if ctx, err = unchanged(ctx, assignment.ID, assignment, nil); err != nil {
+			if ctx, err = a.unchangedAssignment(ctx, assignment); err != nil {
 				return nil, err
 			}
 			ended, err := a.ending(ctx,
@@ -112,10 +112,25 @@ func (a *api) showAssignment(s *broker.Assignment, names *directory) *Assignment
 	return shown
 }
 
+// unchangedAssignment is unchanged for an assignment.
+func (a *api) unchangedAssignment(ctx context.Context, s *broker.Assignment) (context.Context, error) {
+	return unchanged(ctx, s.ID, s, func() (any, error) {
+		names, err := a.directory(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return a.showAssignment(s, names), nil
+	})
+}
+
 // approveAssignment lets an agent whom the BPO assigned into the mailbox.
 func (a *api) approveAssignment(ctx context.Context, in *assignmentPath) (*answer[*Assignment], error) {
 	s, err := a.findAssignment(ctx, in.Assignment)
 	if err != nil {
+		return nil, err
+	}
+	// What the BPO changes meanwhile must not be approved unseen.
+	if ctx, err = a.unchangedAssignment(ctx, s); err != nil {
 		return nil, err
 	}
 	if err := a.State.ApproveAssignment(ctx, actor(ctx), s.ID); err != nil {

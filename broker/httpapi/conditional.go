@@ -5,10 +5,12 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -26,12 +28,21 @@ func entityTag(stored any) string { return `"` + string(broker.TagOf(stored)) + 
 
 type ifMatchKey struct{}
 
-// takeIfMatch puts a request's If-Match into its context.
-func takeIfMatch(ctx huma.Context, next func(huma.Context)) {
-	if given := ctx.Header("If-Match"); given != "" {
-		ctx = huma.WithValue(ctx, ifMatchKey{}, given)
+// takeIfMatch puts a request's If-Match into its context. A change that would
+// pay no heed to it is refused: who sends it relies on it.
+func (a *api) takeIfMatch(op *huma.Operation, r rule) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		given := ctx.Header("If-Match")
+		if given != "" && op.Method != http.MethodGet && !r.takesIfMatch(op) {
+			_, w := humago.Unwrap(ctx)
+			writeProblem(w, a.problem(ctx.Context(), op, broker.Errorf(broker.Invalid, "this takes no If-Match: what it changes has no ETag")))
+			return
+		}
+		if given != "" {
+			ctx = huma.WithValue(ctx, ifMatchKey{}, given)
+		}
+		next(ctx)
 	}
-	next(ctx)
 }
 
 // staleError says that a thing is in another state than the client has read.

@@ -110,7 +110,12 @@ func (a *api) registerDelegations() {
 			if err := a.actsFor(ctx, d.FirmID); err != nil {
 				return nil, err
 			}
-			if ctx, err = unchanged(ctx, d.ID, d, nil); err != nil {
+			names, err := a.directory(ctx)
+			if err != nil {
+				return nil, err
+			}
+			ctx, err = unchanged(ctx, d.ID, d, func() (any, error) { return a.showDelegation(d, names), nil })
+			if err != nil {
 				return nil, err
 			}
 			ended, err := a.ending(ctx,

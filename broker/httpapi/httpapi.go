@@ -285,7 +285,7 @@ func register[I, O any](a *api, op huma.Operation, handler func(context.Context,
 		op.Parameters = append(op.Parameters, pageParameters()...)
 		op.Middlewares = append(op.Middlewares, takePage)
 	}
-	op.Middlewares = append(op.Middlewares, a.guard(&op, r), takeIfMatch)
+	op.Middlewares = append(op.Middlewares, a.guard(&op, r), a.takeIfMatch(&op, r))
 	op.MaxBodyBytes = MaxBodyBytes
 	op.BodyReadTimeout = readTimeout
 	if op.Method == http.MethodPost && op.DefaultStatus == 0 {

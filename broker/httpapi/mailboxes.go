@@ -312,6 +312,13 @@ func (a *api) deleteMailbox(ctx context.Context, in *mailboxPath) (*answer[Mailb
 	if err := a.actsFor(ctx, m.FirmID); err != nil {
 		return nil, err
 	}
+	if m, err = a.reads(ctx).Mailbox(ctx, m.ID); err != nil {
+		return nil, err
+	}
+	ctx, err = unchanged(ctx, m.ID, m, func() (any, error) { return a.showMailbox(ctx, m) })
+	if err != nil {
+		return nil, err
+	}
 	// In this order, a mailbox that is still needed keeps its credential.
 	if err := a.State.DeleteMailbox(ctx, actor(ctx), m.ID); err != nil {
 		return nil, err

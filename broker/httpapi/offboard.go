@@ -68,6 +68,9 @@ func (a *api) offBoardAgent(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if ctx, err = unchanged(ctx, g.ID, g, nil); err != nil {
+		return nil, err
+	}
 	out := newOffBoarded(g)
 	machines := map[broker.ID]bool{}
 	for i, ref := range in.Body.Workstations {
@@ -114,6 +117,9 @@ func (a *api) offBoardWorkstation(ctx context.Context, in *struct {
 ) (*answer[*OffBoarded], error) {
 	w, err := a.findWorkstation(ctx, "", in.Workstation)
 	if err != nil {
+		return nil, err
+	}
+	if ctx, err = a.unchangedWorkstation(ctx, w); err != nil {
 		return nil, err
 	}
 	out := newOffBoarded(nil)

@@ -80,10 +80,54 @@ func TestLostRaces(t *testing.T) {
 			t.Errorf("any state: %d %s", status, answer)
 		}
 	}
-	revoke := "/v1/delegations/" + string(d.ID) + "/revoke"
-	if status, _, answer := c.with("If-Match", `"x"`, "POST", revoke, ""); status != http.StatusPreconditionFailed {
-		t.Errorf("a revoke of what has changed: %d %s", status, answer)
+}
+
+// TestLostRacesAgainstAnEnd: what takes something away can be bound to the
+// state that was read as well, and what cannot says so.
+func TestLostRacesAgainstAnEnd(t *testing.T) {
+	c := start(t)
+	d, a, p := c.fill()
+	ok[httpapi.Mailbox](c, "POST", "/v1/mailboxes", strings.Replace(acme, "sales@", "spare@", 1))
+	ok[broker.Site](c, "POST", "/v1/sites", `{"name":"Goa","networks":["198.51.100.0/24"]}`)
+	ok[httpapi.WorkstationCreated](c, "POST", "/v1/workstations", `{"name":"goa-01","class":"software","key_pins":["`+pin('b')+`"]}`)
+	ok[broker.Agent](c, "POST", "/v1/agents", `{"name":"ravi"}`)
+	ends := []struct{ thing, method, path string }{
+		{"/v1/mailboxes/spare@acme.example", "DELETE", "/v1/mailboxes/spare@acme.example"},
+		{"/v1/sites/Goa", "DELETE", "/v1/sites/Goa"},
+		{"/v1/workstations/goa-01", "DELETE", "/v1/workstations/goa-01"},
+		{"/v1/agents/ravi", "DELETE", "/v1/agents/ravi"},
+		{"/v1/app-passwords/" + string(p.AppPassword.ID), "POST", "/v1/app-passwords/" + string(p.AppPassword.ID) + "/revoke"},
+		{"/v1/assignments/" + string(a.ID), "POST", "/v1/assignments/" + string(a.ID) + "/approve"},
+		{"/v1/assignments/" + string(a.ID), "POST", "/v1/assignments/" + string(a.ID) + "/revoke"},
+		{"/v1/delegations/" + string(d.ID), "POST", "/v1/delegations/" + string(d.ID) + "/revoke"},
+		{"/v1/workstations/pune-07", "POST", "/v1/workstations/pune-07/off-board"},
+		{"/v1/agents/asha", "POST", "/v1/agents/asha/off-board"},
 	}
+	for _, end := range ends {
+		_, header, now := c.do("GET", end.thing, "")
+		body := ""
+		if strings.HasSuffix(end.path, "off-board") {
+			body = "{}"
+		}
+		status, _, answer := c.with("If-Match", `"00000000000000000000000000000000"`, end.method, end.path, body)
+		var problem struct{ Current json.RawMessage }
+		if err := json.Unmarshal(answer, &problem); err != nil || status != http.StatusPreconditionFailed ||
+			!bytes.Equal(bytes.TrimSpace(problem.Current), bytes.TrimSpace(now)) {
+			t.Errorf("%s %s of another state: %d %s\na GET: %s", end.method, end.path, status, answer, now)
+		}
+		if _, again, _ := c.do("GET", end.thing, ""); again.Get("ETag") != header.Get("ETag") || header.Get("ETag") == "" {
+			t.Errorf("%s %s was done all the same", end.method, end.path)
+		}
+		if status, _, answer := c.with("If-Match", header.Get("ETag"), end.method, end.path, body); status != http.StatusOK {
+			t.Errorf("%s %s of what was read: %d %s", end.method, end.path, status, answer)
+		}
+	}
+	lock := ok[httpapi.LockAdded](c, "POST", "/v1/locks", `{"target":"mailbox","name":"sales@acme.example"}`)
+	path := "/v1/locks/" + string(lock.Lock.ID)
+	if status, _, answer := c.with("If-Match", `"x"`, "DELETE", path, ""); status != http.StatusUnprocessableEntity {
+		t.Errorf("If-Match where nothing is compared: %d %s", status, answer)
+	}
+	ok[httpapi.Lock](c, "DELETE", path, "")
 }
 
 // TestStoreHoldsExpectedState: the state is compared in the transaction of the

@@ -65,6 +65,9 @@ func (a *api) registerSites() {
 			if err != nil {
 				return nil, err
 			}
+			if ctx, err = unchanged(ctx, s.ID, s, nil); err != nil {
+				return nil, err
+			}
 			return &answer[*broker.Site]{s}, a.State.DeleteSite(ctx, actor(ctx), s.ID)
 		})
 }

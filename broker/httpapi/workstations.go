@@ -74,6 +74,9 @@ func (a *api) registerWorkstations() {
 			if err != nil {
 				return nil, err
 			}
+			if ctx, err = a.unchangedWorkstation(ctx, w); err != nil {
+				return nil, err
+			}
 			ended, err := a.ending(ctx,
 				func(s *broker.Session) bool { return s.WorkstationID == w.ID },
 				func() error { return a.State.DeleteWorkstation(ctx, actor(ctx), w.ID) })
@@ -107,6 +110,11 @@ func (a *api) showWorkstation(ctx context.Context, w *broker.Workstation) (*Work
 		shown.Site = s.Name
 	}
 	return shown, nil
+}
+
+// unchangedWorkstation is unchanged for a workstation.
+func (a *api) unchangedWorkstation(ctx context.Context, w *broker.Workstation) (context.Context, error) {
+	return unchanged(ctx, w.ID, w, func() (any, error) { return a.showWorkstation(ctx, w) })
 }
 
 func (a *api) createWorkstation(ctx context.Context, in *struct{ Body WorkstationInput }) (*answer[WorkstationCreated], error) {
@@ -148,8 +156,7 @@ func (a *api) updateWorkstation(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
-	ctx, err = unchanged(ctx, w.ID, w, func() (any, error) { return a.showWorkstation(ctx, w) })
-	if err != nil {
+	if ctx, err = a.unchangedWorkstation(ctx, w); err != nil {
 		return nil, err
 	}
 	if in.Body.Name != nil {
