@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -21,7 +22,7 @@ const reportPage = 5000
 // Downloads are what went to workstations since a day, by the record.
 type Downloads struct {
 	Since     time.Time  `json:"since"`
-	Downloads []Download `json:"downloads" nullable:"false" doc:"What was downloaded since then, by workstation and mailbox. Whole messages lie in the mail client's cache there as a rule, and no revoke recalls them."`
+	Downloads []Download `json:"downloads" nullable:"false" doc:"What was downloaded since then, by workstation and mailbox. Messages, whole or in parts, lie in the mail client's cache there as a rule, and no revoke recalls them."`
 	// Complete is false when the logs were longer than the time.
 	Complete bool `json:"complete" doc:"Whether all of the logs since then were read."`
 }
@@ -36,7 +37,8 @@ type Download struct {
 	Mailbox       string    `json:"mailbox,omitempty"`
 	MailboxID     broker.ID `json:"mailbox_id"`
 	Messages      int       `json:"messages" doc:"Messages of which anything was opened, each once."`
-	Whole         int       `json:"whole" doc:"Those of them that were downloaded whole: what still lies in the workstation's cache, as a rule."`
+	Whole         int       `json:"whole" doc:"Those of them that were downloaded whole."`
+	Parts         int       `json:"parts" doc:"Those of which text or attachments were downloaded in parts, which may add up to the whole."`
 	Octets        int64     `json:"octets"`
 	First         time.Time `json:"first"`
 	Last          time.Time `json:"last"`
@@ -53,9 +55,37 @@ type messageKey struct {
 // tally counts one Download.
 type tally struct {
 	first, last time.Time
-	octets      int64
-	// messages holds whether each was downloaded whole.
-	messages map[messageKey]bool
+	// agent is his name in the record, for one who was removed.
+	agent    string
+	octets   int64
+	messages map[messageKey]extent
+}
+
+// extent is how much of a message was downloaded at most.
+type extent int
+
+const (
+	fields extent = iota // of its header
+	parts                // of its body
+	whole
+)
+
+// extentOf reads the section of a FETCH response (RFC 9051 §7.5.2, RFC 3516
+// §4.2). A part of a section ends in <origin>: mail clients fetch long messages
+// so, and have them whole at the end, which no one response shows.
+func extentOf(section string) extent {
+	section = strings.ToUpper(section)
+	switch section {
+	case "BODY[]", "BINARY[]", "RFC822":
+		return whole
+	case "RFC822.HEADER":
+		return fields
+	}
+	inside, _, _ := strings.Cut(section[strings.IndexByte(section, '[')+1:], "]")
+	if strings.HasPrefix(inside, "HEADER") || strings.HasSuffix(inside, ".MIME") {
+		return fields
+	}
+	return parts
 }
 
 func (a *api) registerDownloads() {
@@ -90,14 +120,18 @@ func (a *api) registerDownloads() {
 			if in.Workstation != "" {
 				match = func(e *broker.Event) bool { return e.WorkstationID == id }
 			}
-			return &answer[Downloads]{a.downloads(ctx, in.Days, match)}, nil
+			names, err := a.directory(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &answer[Downloads]{a.downloads(ctx, in.Days, names, match)}, nil
 		})
 }
 
 // downloads reads what the logs hold of the events that match. What cannot be
 // read leaves the report incomplete: it comes after something was taken away,
-// and must not make that look undone.
-func (a *api) downloads(ctx context.Context, days int, match func(*broker.Event) bool) Downloads {
+// and must not make that look undone. names are from before that.
+func (a *api) downloads(ctx context.Context, days int, names *directory, match func(*broker.Event) bool) Downloads {
 	if days == 0 {
 		days = defaultReportDays
 	}
@@ -111,7 +145,7 @@ func (a *api) downloads(ctx context.Context, days int, match func(*broker.Event)
 		key := downloadKey{e.AgentID, e.WorkstationID, e.FirmID, e.MailboxID}
 		t := tallies[key]
 		if t == nil {
-			t = &tally{first: e.Time, messages: map[messageKey]bool{}}
+			t = &tally{first: e.Time, agent: e.Actor.Name, messages: map[messageKey]extent{}}
 			tallies[key] = t
 		}
 		t.last = e.Time
@@ -121,21 +155,19 @@ func (a *api) downloads(ctx context.Context, days int, match func(*broker.Event)
 	if err != nil {
 		a.Logger.Error("a report of downloads is not complete", zap.Error(err))
 	}
-	names, err := a.directory(ctx)
-	if err != nil {
-		out.Complete = false
-		names = &directory{}
-	}
 	for key, t := range tallies {
 		d := Download{
 			WorkstationID: key.workstation, Workstation: names.workstations[key.workstation],
-			AgentID: key.agent, Agent: names.agents[key.agent], Firm: names.firms[key.firm],
+			AgentID: key.agent, Agent: cmp.Or(names.agents[key.agent], t.agent), Firm: names.firms[key.firm],
 			MailboxID: key.mailbox, Mailbox: names.mailboxes[key.mailbox],
 			Messages: len(t.messages), Octets: t.octets, First: t.first, Last: t.last,
 		}
-		for _, whole := range t.messages {
-			if whole {
+		for _, e := range t.messages {
+			switch e {
+			case whole:
 				d.Whole++
+			case parts:
+				d.Parts++
 			}
 		}
 		out.Downloads = append(out.Downloads, d)
@@ -151,9 +183,7 @@ func (t *tally) add(opened *broker.MessageOpen) {
 			continue // a second entry tells its UID
 		}
 		key := messageKey{opened.Folder, opened.UIDValidity, m.UID}
-		// A part of a section ends in <origin> (RFC 9051 §7.5.2).
-		section := strings.ToUpper(m.Section)
-		t.messages[key] = t.messages[key] || section == "BODY[]" || section == "BINARY[]" || section == "RFC822"
+		t.messages[key] = max(t.messages[key], extentOf(m.Section))
 	}
 }
 

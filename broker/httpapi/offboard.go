@@ -80,33 +80,33 @@ func (a *api) offBoardAgent(ctx context.Context, in *struct {
 		}
 		machines[w.ID] = true
 	}
-	if err := a.reachOf(ctx, out, func(s *broker.Assignment) bool { return s.AgentID == g.ID }); err != nil {
-		return nil, err
-	}
-	passwords, err := a.State.AppPasswords(ctx)
+	names, err := a.reachOf(ctx, out, func(s *broker.Assignment) bool { return s.AgentID == g.ID })
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range passwords {
-		if p.AgentID == g.ID && p.RevokedAt.IsZero() {
-			out.AppPasswords = append(out.AppPasswords, p.ID)
-		}
+	if out.AppPasswords, err = a.standingPasswords(ctx, func(p *broker.AppPassword) bool { return p.AgentID == g.ID }); err != nil {
+		return nil, err
 	}
-	// The agent comes last: whatever fails before can be tried again by name.
 	out.Ended, err = a.ending(ctx,
 		func(s *broker.Session) bool { return s.AgentID == g.ID || machines[s.WorkstationID] },
 		func() error {
-			for id := range machines {
-				if err := a.removeWorkstation(ctx, id, out); err != nil {
-					return err
+			return a.State.Together(ctx, func(ctx context.Context) error {
+				for id := range machines {
+					if err := a.State.DeleteWorkstation(ctx, actor(ctx), id); err != nil {
+						return err
+					}
 				}
-			}
-			return a.State.DeleteAgent(ctx, actor(ctx), g.ID)
+				return a.State.DeleteAgent(ctx, actor(ctx), g.ID)
+			})
 		})
 	if err != nil {
 		return nil, err
 	}
-	out.Downloads = a.downloads(ctx, in.Body.Days, func(e *broker.Event) bool { return e.AgentID == g.ID })
+	for id := range machines {
+		out.Workstations = append(out.Workstations, names.workstations[id])
+	}
+	slices.Sort(out.Workstations)
+	out.Downloads = a.downloads(ctx, in.Body.Days, names, func(e *broker.Event) bool { return e.AgentID == g.ID })
 	return &answer[*OffBoarded]{out}, nil
 }
 
@@ -127,26 +127,31 @@ func (a *api) offBoardWorkstation(ctx context.Context, in *struct {
 	// there. It is looked for as long as the report may take, and no longer: the
 	// machine's certificate goes in any case.
 	used, unread := a.usedOn(ctx, w.ID, in.Body.Days)
-	if err := a.reachOf(ctx, out, func(s *broker.Assignment) bool { return used.agents[s.AgentID] }); err != nil {
+	names, err := a.reachOf(ctx, out, func(s *broker.Assignment) bool { return used.agents[s.AgentID] })
+	if err != nil {
 		return nil, err
 	}
 	out.Assignments = []broker.ID{} // they stay: the agents do
+	if out.AppPasswords, err = a.standingPasswords(ctx, func(p *broker.AppPassword) bool { return used.passwords[p.ID] }); err != nil {
+		return nil, err
+	}
 	out.Ended, err = a.ending(ctx,
 		func(s *broker.Session) bool { return s.WorkstationID == w.ID || used.passwords[s.AppPasswordID] },
 		func() error {
-			for id := range used.passwords {
-				if err := a.State.RevokeAppPassword(ctx, actor(ctx), id); err != nil && broker.CodeOf(err) != broker.NotFound {
-					return err
+			return a.State.Together(ctx, func(ctx context.Context) error {
+				for _, id := range out.AppPasswords {
+					if err := a.State.RevokeAppPassword(ctx, actor(ctx), id); err != nil {
+						return err
+					}
 				}
-				out.AppPasswords = append(out.AppPasswords, id)
-			}
-			return a.removeWorkstation(ctx, w.ID, out)
+				return a.State.DeleteWorkstation(ctx, actor(ctx), w.ID)
+			})
 		})
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(out.AppPasswords)
-	out.Downloads = a.downloads(ctx, in.Body.Days, func(e *broker.Event) bool { return e.WorkstationID == w.ID })
+	out.Workstations = append(out.Workstations, w.Name)
+	out.Downloads = a.downloads(ctx, in.Body.Days, names, func(e *broker.Event) bool { return e.WorkstationID == w.ID })
 	out.Complete = out.Complete && unread == nil
 	return &answer[*OffBoarded]{out}, nil
 }
@@ -157,27 +162,31 @@ func newOffBoarded(g *broker.Agent) *OffBoarded {
 	}
 }
 
-func (a *api) removeWorkstation(ctx context.Context, id broker.ID, out *OffBoarded) error {
-	w, err := a.State.Workstation(ctx, id)
+// standingPasswords returns the app passwords that match and are not revoked.
+func (a *api) standingPasswords(ctx context.Context, match func(*broker.AppPassword) bool) ([]broker.ID, error) {
+	all, err := a.State.AppPasswords(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := a.State.DeleteWorkstation(ctx, actor(ctx), id); err != nil {
-		return err
+	ids := []broker.ID{}
+	for _, p := range all {
+		if match(p) && p.RevokedAt.IsZero() {
+			ids = append(ids, p.ID)
+		}
 	}
-	out.Workstations = append(out.Workstations, w.Name)
-	return nil
+	return ids, nil
 }
 
-// reachOf notes what the assignments that match reach now.
-func (a *api) reachOf(ctx context.Context, out *OffBoarded, match func(*broker.Assignment) bool) error {
+// reachOf notes what the assignments that match reach now, and returns the
+// names that there are now.
+func (a *api) reachOf(ctx context.Context, out *OffBoarded, match func(*broker.Assignment) bool) (*directory, error) {
 	assignments, err := a.State.Assignments(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	names, err := a.directory(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, s := range assignments {
 		if !match(s) || !s.RevokedAt.IsZero() {
@@ -186,7 +195,7 @@ func (a *api) reachOf(ctx context.Context, out *OffBoarded, match func(*broker.A
 		out.Assignments = append(out.Assignments, s.ID)
 		d, err := a.State.Delegation(ctx, s.DelegationID)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		held := a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt).holds() &&
 			a.grantState(s.Terms.NotBefore, s.Terms.NotAfter, s.RevokedAt).holds() && !s.Pending
@@ -197,5 +206,5 @@ func (a *api) reachOf(ctx context.Context, out *OffBoarded, match func(*broker.A
 			})
 		}
 	}
-	return nil
+	return names, nil
 }

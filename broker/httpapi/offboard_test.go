@@ -14,8 +14,12 @@ import (
 // opened records that messages of a session were downloaded.
 func (c *client) opened(s *broker.Session, at time.Time, folder string, messages ...broker.OpenedMessage) {
 	c.t.Helper()
-	err := c.world.Store.AppendEvents(c.t.Context(), []*broker.Event{{
-		Type: broker.EventMessageOpen, Time: at, FirmID: s.FirmID, Actor: broker.Actor{Kind: "agent", ID: s.AgentID},
+	agent, err := c.world.Store.Agent(c.t.Context(), s.AgentID)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	err = c.world.Store.AppendEvents(c.t.Context(), []*broker.Event{{
+		Type: broker.EventMessageOpen, Time: at, FirmID: s.FirmID, Actor: broker.Actor{Kind: "agent", Name: agent.Name, ID: s.AgentID},
 		SessionID: s.ID, AgentID: s.AgentID, WorkstationID: s.WorkstationID, MailboxID: s.MailboxID,
 		Data: broker.MessageOpen{Folder: folder, UIDValidity: 7, Messages: messages},
 	}})
@@ -59,14 +63,17 @@ func TestOffBoardingAnAgent(t *testing.T) {
 	}
 	// Messages 10 to 13 and 20; 10 and 20 whole. What is older than 30 days is
 	// not in it.
-	if d := out.Downloads.Downloads[0]; d.Messages != 5 || d.Whole != 2 || d.Octets != 40*10+5000+100+7 || d.Mailbox != "sales@acme.example" {
+	if d := out.Downloads.Downloads[0]; d.Messages != 5 || d.Whole != 2 || d.Parts != 1 || d.Octets != 40*10+5000+100+7 || d.Mailbox != "sales@acme.example" {
 		t.Errorf("download %+v", d)
 	}
-	if d := before.Downloads[0]; d.Workstation != "pune-07" || d.Agent != "asha" || d.Whole != 2 {
-		t.Errorf("before: %+v", d)
+	// What is removed is named in the report all the same.
+	for when, d := range map[string]httpapi.Download{"before": before.Downloads[0], "after": out.Downloads.Downloads[0]} {
+		if d.Workstation != "pune-07" || d.Agent != "asha" || d.Whole != 2 {
+			t.Errorf("%s: %+v", when, d)
+		}
 	}
 	longer := ok[httpapi.Downloads](c, "GET", "/v1/downloads?days=60&agent="+string(s.AgentID), "")
-	if len(longer.Downloads) != 1 || longer.Downloads[0].Messages != 6 || longer.Downloads[0].Whole != 3 {
+	if len(longer.Downloads) != 1 || longer.Downloads[0].Agent != "asha" || longer.Downloads[0].Messages != 6 || longer.Downloads[0].Whole != 3 {
 		t.Errorf("in 60 days, by id: %+v", longer)
 	}
 	for path, want := range map[string]int{"/v1/agents/asha": 404, "/v1/workstations/pune-07": 404, "/v1/agents/other": 200} {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -50,7 +51,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": scriptExits, "json": scriptJSON, "accept": scriptAccept, "outage": scriptOutage,
-			"stored": scriptStored, "live": scriptLive, "deaf": scriptDeaf,
+			"stored": scriptStored, "live": scriptLive, "deaf": scriptDeaf, "downloaded": scriptDownloaded,
 		},
 	})
 }
@@ -115,18 +116,26 @@ func scriptStored(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// live VARIABLE [WORKSTATION]: opens a session on the first assignment, from
-// the workstation, and puts its id into a variable.
+// live VARIABLE [WORKSTATION]: opens a session on the first assignment that
+// stands (if any does), from the workstation, and puts its id into a variable.
 func scriptLive(ts *testscript.TestScript, _ bool, args []string) {
 	w := world(ts)
 	assignments, err := w.Store.Assignments(context.Background())
 	ts.Check(err)
 	passwords, err := w.Store.AppPasswords(context.Background())
 	ts.Check(err)
-	a := assignments[0]
+	a, password := assignments[0], passwords[0]
+	if i := slices.IndexFunc(assignments, func(x *broker.Assignment) bool { return x.RevokedAt.IsZero() }); i >= 0 {
+		a = assignments[i]
+	}
+	for _, p := range passwords {
+		if p.AgentID == a.AgentID && p.RevokedAt.IsZero() {
+			password = p
+		}
+	}
 	s := &broker.Session{
 		ID: broker.NewID(), Protocol: broker.ProtocolIMAP, FirmID: a.FirmID, MailboxID: a.MailboxID, AgentID: a.AgentID,
-		DelegationID: a.DelegationID, AssignmentID: a.ID, AppPasswordID: passwords[0].ID,
+		DelegationID: a.DelegationID, AssignmentID: a.ID, AppPasswordID: password.ID,
 		RemoteAddr: "192.0.2.7:50000", Node: "test", OpenedAt: time.Now().UTC(),
 	}
 	if len(args) > 1 {
@@ -143,6 +152,35 @@ func scriptLive(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(w.Sessions.Open(context.Background(), s))
 	ts.Setenv(args[0], string(s.ID))
+}
+
+// downloaded SESSION SECTION UID...: that section of these messages went to the
+// session's client.
+func scriptDownloaded(ts *testscript.TestScript, _ bool, args []string) {
+	w := world(ts)
+	var s *broker.Session
+	live, err := w.Store.Sessions(context.Background(), true, 0)
+	ts.Check(err)
+	for _, x := range live {
+		if string(x.ID) == args[0] {
+			s = x
+		}
+	}
+	if s == nil {
+		ts.Fatalf("no live session %s", args[0])
+	}
+	opened := broker.MessageOpen{Folder: "INBOX", UIDValidity: 7}
+	for _, uid := range args[2:] {
+		n, err := strconv.ParseUint(uid, 10, 32)
+		ts.Check(err)
+		opened.Messages = append(opened.Messages, broker.OpenedMessage{UID: uint32(n), Section: args[1], Octets: 1000})
+	}
+	agent, err := w.Store.Agent(context.Background(), s.AgentID)
+	ts.Check(err)
+	ts.Check(w.Store.AppendEvents(context.Background(), []*broker.Event{{
+		Type: broker.EventMessageOpen, Time: time.Now(), FirmID: s.FirmID, Actor: broker.Actor{Kind: "agent", Name: agent.Name, ID: s.AgentID},
+		SessionID: s.ID, AgentID: s.AgentID, WorkstationID: s.WorkstationID, MailboxID: s.MailboxID, Data: opened,
+	}}))
 }
 
 // deaf: sessions outlive what should end them.

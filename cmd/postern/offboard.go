@@ -89,17 +89,17 @@ func (a *app) offBoard(cmd *cobra.Command, what, where string, in any) error {
 func writeDownloads(w io.Writer, d *httpapi.Downloads) {
 	fmt.Fprintf(w, "Downloaded since %s:\n", stamp(d.Since))
 	var rows [][]string
-	whole := 0
+	whole, parts := 0, 0
 	for _, x := range d.Downloads {
-		whole += x.Whole
+		whole, parts = whole+x.Whole, parts+x.Parts
 		rows = append(rows, []string{
 			nameOr(x.Workstation, x.WorkstationID), nameOr(x.Agent, x.AgentID), nameOr(x.Mailbox, x.MailboxID), strconv.Itoa(x.Messages),
-			strconv.Itoa(x.Whole), strconv.FormatInt(x.Octets, 10), stamp(x.First), stamp(x.Last),
+			strconv.Itoa(x.Whole), strconv.Itoa(x.Parts), strconv.FormatInt(x.Octets, 10), stamp(x.First), stamp(x.Last),
 		})
 	}
-	writeTable(w, []string{"WORKSTATION", "AGENT", "MAILBOX", "MESSAGES", "WHOLE", "OCTETS", "FIRST", "LAST"}, rows, "Nothing.")
-	if whole > 0 {
-		fmt.Fprintf(w, "\n%s downloaded whole lie in mail clients' caches there, as a rule, and cannot be\nrecalled: have those machines wiped.\n", count(whole, "message"))
+	writeTable(w, []string{"WORKSTATION", "AGENT", "MAILBOX", "MESSAGES", "WHOLE", "IN PARTS", "OCTETS", "FIRST", "LAST"}, rows, "Nothing.")
+	if whole+parts > 0 {
+		fmt.Fprintf(w, "\n%s downloaded whole and %d in parts lie in mail clients' caches there, as a\nrule, and cannot be recalled: have those machines wiped. What was downloaded earlier\nlies there as well: --days looks further back.\n", count(whole, "message"), parts)
 	}
 	if !d.Complete {
 		fmt.Fprintln(w, "\nThe report is NOT COMPLETE: the logs could not all be read. Ask again with 'postern log downloads'.")
