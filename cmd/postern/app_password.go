@@ -20,7 +20,7 @@ func newAppPasswordCommand(a *app) *cobra.Command {
 			long:    "Revoke an app password, for good. Sessions that were opened with it end within a second.",
 			example: "  postern app-password revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
 			method:  http.MethodPost, path: func(arg string) string { return path("app-passwords", arg, "revoke") },
-			done: "app password %s revoked",
+			done: "app password %s revoked", question: "Revoke the app password %s for good?",
 		}))
 }
 

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 
@@ -76,19 +75,12 @@ func newLockListCommand(a *app) *cobra.Command {
 }
 
 func newLockRemoveCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "remove LOCK",
-		Short:   "Remove a lock",
-		Example: "  postern lock remove 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
-		Args:    exactly("LOCK"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, l, err := call[httpapi.Lock](cmd, a, http.MethodDelete, path("locks", args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) {
-				fmt.Fprintf(out, "lock on %s %s removed\n", l.Target, printable(nameOr(l.Name, l.TargetID), false))
-			})
+	return newRemovalCommand(a, removalCommand[httpapi.Lock]{
+		use: "remove LOCK", short: "Remove a lock",
+		example: "  postern lock remove 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
+		path:    func(arg string) string { return path("locks", arg) },
+		done: func(l *httpapi.Lock) string {
+			return "lock on " + string(l.Target) + " " + nameOr(l.Name, l.TargetID) + " removed"
 		},
-	}
+	})
 }

@@ -267,6 +267,9 @@ func newMailboxRemoveCommand(a *app) *cobra.Command {
 		Example: "  postern mailbox remove sales@acme.example",
 		Args:    exactly("MAILBOX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.confirm(cmd, "Remove the mailbox "+args[0]+" and its credential for good?"); err != nil {
+				return err
+			}
 			raw, removed, err := call[httpapi.MailboxRemoved](cmd, a, http.MethodDelete, path("mailboxes", args[0]), nil)
 			if err != nil {
 				return err

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 
@@ -131,22 +130,10 @@ func newPersonListCommand(a *app) *cobra.Command {
 }
 
 func newPersonRemoveCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "remove PERSON",
-		Short:   "Remove a person, revoking his tokens",
-		Example: "  postern person remove ravi",
-		Args:    exactly("PERSON"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.confirm(cmd, "Remove "+args[0]+" for good?"); err != nil {
-				return err
-			}
-			raw, p, err := call[broker.Person](cmd, a, http.MethodDelete, path("people", args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) {
-				fmt.Fprintf(out, "%s removed, and all tokens revoked\n", printable(p.Name, false))
-			})
-		},
-	}
+	return newRemovalCommand(a, removalCommand[broker.Person]{
+		use: "remove PERSON", short: "Remove a person, revoking his tokens",
+		example: "  postern person remove ravi", question: "Remove %s for good, and revoke all his tokens?",
+		path: func(arg string) string { return path("people", arg) },
+		done: func(p *broker.Person) string { return p.Name + " removed, and all tokens revoked" },
+	})
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 
@@ -111,17 +110,10 @@ func newSiteUpdateCommand(a *app) *cobra.Command {
 }
 
 func newSiteRemoveCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "remove SITE",
-		Short:   "Remove a site that nothing is bound to",
-		Example: "  postern site remove Pune",
-		Args:    exactly("SITE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, s, err := call[broker.Site](cmd, a, http.MethodDelete, path("sites", args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) { fmt.Fprintf(out, "site %s removed\n", printable(s.Name, false)) })
-		},
-	}
+	return newRemovalCommand(a, removalCommand[broker.Site]{
+		use: "remove SITE", short: "Remove a site that nothing is bound to",
+		example: "  postern site remove Pune",
+		path:    func(arg string) string { return path("sites", arg) },
+		done:    func(s *broker.Site) string { return "site " + s.Name + " removed" },
+	})
 }

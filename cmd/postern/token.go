@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 
@@ -105,17 +104,10 @@ func newTokenListCommand(a *app) *cobra.Command {
 }
 
 func newTokenRevokeCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "revoke TOKEN",
-		Short:   "Revoke an API token, by its id, for good",
-		Example: "  postern token revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
-		Args:    exactly("TOKEN"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, t, err := call[httpapi.APIToken](cmd, a, http.MethodPost, path("tokens", args[0], "revoke"), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) { fmt.Fprintf(out, "token %s revoked\n", t.ID) })
-		},
-	}
+	return newRemovalCommand(a, removalCommand[httpapi.APIToken]{
+		use: "revoke TOKEN", short: "Revoke an API token, by its id, for good",
+		example: "  postern token revoke 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d", question: "Revoke the token %s for good?",
+		method: http.MethodPost, path: func(arg string) string { return path("tokens", arg, "revoke") },
+		done: func(t *httpapi.APIToken) string { return "token " + string(t.ID) + " revoked" },
+	})
 }
