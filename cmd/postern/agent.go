@@ -14,7 +14,7 @@ import (
 
 func newAgentCommand(a *app) *cobra.Command {
 	return newGroup("agent", "Agents, who read and write the mail",
-		newAgentAddCommand(a), newAgentListCommand(a), newAgentUpdateCommand(a), newAgentRemoveCommand(a), newAgentOffBoardCommand(a))
+		newAgentAddCommand(a), newAgentListCommand(a), newAgentShowCommand(a), newAgentUpdateCommand(a), newAgentRemoveCommand(a), newAgentOffBoardCommand(a))
 }
 
 func newAgentAddCommand(a *app) *cobra.Command {
@@ -92,5 +92,14 @@ func newAgentRemoveCommand(a *app) *cobra.Command {
 		example: "  postern agent remove asha", question: "Remove the agent %s for good?",
 		method: http.MethodDelete, path: func(arg string) string { return path("agents", arg) },
 		done: "agent %s removed",
+	})
+}
+
+func newAgentShowCommand(a *app) *cobra.Command {
+	return newShowCommand(a, showCommand[broker.Agent]{
+		use: "show AGENT", short: "Show an agent",
+		example: "  postern agent show asha",
+		path:    func(arg string) string { return path("agents", arg) },
+		write:   writeAgent,
 	})
 }

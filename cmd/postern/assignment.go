@@ -63,19 +63,12 @@ func writeAssignment(out io.Writer, s *httpapi.Assignment) {
 }
 
 func newAssignmentShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show ASSIGNMENT",
-		Short:   "Show an assignment",
-		Example: "  postern assignment show 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
-		Args:    exactly("ASSIGNMENT"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, s, err := call[httpapi.Assignment](cmd, a, http.MethodGet, path("assignments", args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) { writeAssignment(out, s) })
-		},
-	}
+	return newShowCommand(a, showCommand[httpapi.Assignment]{
+		use: "show ASSIGNMENT", short: "Show an assignment",
+		example: "  postern assignment show 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d",
+		path:    func(arg string) string { return path("assignments", arg) },
+		write:   writeAssignment,
+	})
 }
 
 func newAssignmentApproveCommand(a *app) *cobra.Command {

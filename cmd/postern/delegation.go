@@ -64,19 +64,12 @@ func writeDelegation(out io.Writer, d *httpapi.Delegation) {
 }
 
 func newDelegationShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show DELEGATION",
-		Short:   "Show a delegation, by its id or by its mailbox when that has only one",
-		Example: "  postern delegation show sales@acme.example",
-		Args:    exactly("DELEGATION"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, d, err := call[httpapi.Delegation](cmd, a, http.MethodGet, path("delegations", args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) { writeDelegation(out, d) })
-		},
-	}
+	return newShowCommand(a, showCommand[httpapi.Delegation]{
+		use: "show DELEGATION", short: "Show a delegation, by its id or by its mailbox when that has only one",
+		example: "  postern delegation show sales@acme.example",
+		path:    func(arg string) string { return path("delegations", arg) },
+		write:   writeDelegation,
+	})
 }
 
 func newDelegationUpdateCommand(a *app) *cobra.Command {

@@ -15,7 +15,7 @@ import (
 )
 
 func newFirmCommand(a *app) *cobra.Command {
-	return newGroup("firm", "Client firms, which own mailboxes", newFirmCreateCommand(a), newFirmListCommand(a), newFirmUpdateCommand(a), newFirmClaimCommand(a),
+	return newGroup("firm", "Client firms, which own mailboxes", newFirmCreateCommand(a), newFirmListCommand(a), newFirmShowCommand(a), newFirmUpdateCommand(a), newFirmClaimCommand(a),
 		newEndingCommand(a, endingCommand{
 			use: "revoke FIRM", short: "Revoke all that a firm gave, for good",
 			long: `Revoke all delegations of a firm and their assignments, for good. Their sessions
@@ -83,9 +83,7 @@ func newFirmUpdateCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, raw, func(out io.Writer) {
-				writeFields(out, "Firm", f.Name, "Contact", f.Contact, "Domains", list(f.Domains), "Id", string(f.ID))
-			})
+			return a.show(cmd, raw, func(out io.Writer) { writeFirm(out, f) })
 		},
 	}
 	cmd.Flags().StringVar(&contact, "contact", "", "whom a refused agent is told to ask")
@@ -152,4 +150,17 @@ func newFirmListCommand(a *app) *cobra.Command {
 			})
 		},
 	}
+}
+
+func newFirmShowCommand(a *app) *cobra.Command {
+	return newShowCommand(a, showCommand[broker.Firm]{
+		use: "show FIRM", short: "Show a firm",
+		example: `  postern firm show "Acme Pumps"`,
+		path:    func(arg string) string { return path("firms", arg) },
+		write:   writeFirm,
+	})
+}
+
+func writeFirm(out io.Writer, f *broker.Firm) {
+	writeFields(out, "Firm", f.Name, "Contact", f.Contact, "Domains", list(f.Domains), "Claimed", stamp(f.ClaimedAt), "Id", string(f.ID))
 }

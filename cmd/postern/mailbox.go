@@ -192,19 +192,12 @@ func newMailboxListCommand(a *app) *cobra.Command {
 }
 
 func newMailboxShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show MAILBOX",
-		Short:   "Show a mailbox, and whether its credential is stored",
-		Example: "  postern mailbox show sales@acme.example",
-		Args:    exactly("MAILBOX"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, m, err := call[httpapi.Mailbox](cmd, a, http.MethodGet, path("mailboxes", args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) { writeMailbox(out, m) })
-		},
-	}
+	return newShowCommand(a, showCommand[httpapi.Mailbox]{
+		use: "show MAILBOX", short: "Show a mailbox, and whether its credential is stored",
+		example: "  postern mailbox show sales@acme.example",
+		path:    func(arg string) string { return path("mailboxes", arg) },
+		write:   writeMailbox,
+	})
 }
 
 func newMailboxUpdateCommand(a *app) *cobra.Command {

@@ -24,6 +24,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -190,8 +192,27 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
 		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newImportCommand(a),
 	)
+	groupCommands(root)
 	a.complete(root)
 	return root
+}
+
+// groupCommands sorts the root's commands in its help.
+func groupCommands(root *cobra.Command) {
+	for _, group := range []struct{ id, title, commands string }{
+		{"server", "The server:", "serve init backup restore guardrail demo"},
+		{"firms", "Firms, and what they grant:", "firm claim mailbox delegation"},
+		{"work", "Agents, and from where they work:", "agent assignment app-password workstation site import"},
+		{"watch", "What goes on:", "session lock log"},
+		{"people", "Who manages it:", "person token whoami"},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, cmd := range root.Commands() {
+			if slices.Contains(strings.Fields(group.commands), cmd.Name()) {
+				cmd.GroupID = group.id
+			}
+		}
+	}
 }
 
 // suggestionDistance is how many slips a mistyped command may have to be

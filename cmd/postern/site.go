@@ -14,7 +14,7 @@ import (
 
 func newSiteCommand(a *app) *cobra.Command {
 	return newGroup("site", "Sites, which are named sets of networks",
-		newSiteAddCommand(a), newSiteListCommand(a), newSiteUpdateCommand(a), newSiteRemoveCommand(a))
+		newSiteAddCommand(a), newSiteListCommand(a), newSiteShowCommand(a), newSiteUpdateCommand(a), newSiteRemoveCommand(a))
 }
 
 func writeSite(out io.Writer, s *broker.Site) {
@@ -115,5 +115,14 @@ func newSiteRemoveCommand(a *app) *cobra.Command {
 		example: "  postern site remove Pune",
 		path:    func(arg string) string { return path("sites", arg) },
 		done:    func(s *broker.Site) string { return "site " + s.Name + " removed" },
+	})
+}
+
+func newSiteShowCommand(a *app) *cobra.Command {
+	return newShowCommand(a, showCommand[broker.Site]{
+		use: "show SITE", short: "Show a site",
+		example: "  postern site show Pune",
+		path:    func(arg string) string { return path("sites", arg) },
+		write:   writeSite,
 	})
 }

@@ -166,19 +166,12 @@ func newWorkstationListCommand(a *app) *cobra.Command {
 }
 
 func newWorkstationShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show WORKSTATION",
-		Short:   "Show a workstation",
-		Example: "  postern workstation show pune-07",
-		Args:    exactly("WORKSTATION"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, w, err := call[httpapi.Workstation](cmd, a, http.MethodGet, path("workstations", args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.show(cmd, raw, func(out io.Writer) { writeWorkstation(out, w) })
-		},
-	}
+	return newShowCommand(a, showCommand[httpapi.Workstation]{
+		use: "show WORKSTATION", short: "Show a workstation",
+		example: "  postern workstation show pune-07",
+		path:    func(arg string) string { return path("workstations", arg) },
+		write:   func(out io.Writer, w *httpapi.Workstation) { writeWorkstation(out, w) },
+	})
 }
 
 func newWorkstationUpdateCommand(a *app) *cobra.Command {
