@@ -63,8 +63,16 @@ type Mailbox struct {
 	Username string `json:"username,omitempty"`
 	// MaxConnections is the budget of upstream IMAP connections, 1 to 1000;
 	// 0: the server's default.
-	MaxConnections int       `json:"max_connections,omitempty"`
-	CreatedAt      time.Time `json:"created_at"`
+	MaxConnections int `json:"max_connections,omitempty"`
+	// RecoverySenders are whom mail for the recovery of the account comes from,
+	// as addresses or domains, beside those that policy.RecoverySenders knows.
+	RecoverySenders []string  `json:"recovery_senders,omitempty"`
+	CreatedAt       time.Time `json:"created_at"`
+}
+
+// AllRecoverySenders returns its own and those of its provider.
+func (m *Mailbox) AllRecoverySenders() []string {
+	return append(policy.RecoverySenders(m.IMAP.Host), m.RecoverySenders...)
 }
 
 // LoginName returns the upstream's login name for a credential.

@@ -67,6 +67,8 @@ func Decide(in *Input) (*Decision, *Refusal) {
 		Slices:  both(in.Delegation.Slice, in.Assignment.Slice, func(s Slice) bool { return s == "" }, Slice.equal),
 		Quotas:  in.Delegation.Quotas.narrow(in.Assignment.Quotas),
 	}
+	recovery := in.Delegation.RecoveryMail.narrow(in.Assignment.RecoveryMail)
+	d.Slices = append(d.Slices, recovery.slices(in.RecoverySenders)...)
 	d, refusal := in.Guardrails.apply(d, &in.Subject, in.Now)
 	if refusal != nil {
 		return nil, refusal

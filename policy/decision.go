@@ -24,6 +24,9 @@ type Input struct {
 	Locks []Lock
 	// Addresses are the mailbox's own: what it may send from.
 	Addresses []string
+	// RecoverySenders are whom mail for the recovery of the mailbox's account
+	// comes from, as addresses and domains: see RecoverySenders.
+	RecoverySenders []string
 	// Zones keeps the time zones of hours; nil: they are read each time.
 	Zones *Zones
 	// Guardrails of the BPO; nil: none. They look at the Subject.
@@ -49,7 +52,8 @@ type Decision struct {
 	Addresses []string `json:"addresses,omitempty"`
 	// Folders are visible that every one of these shows.
 	Folders []FolderPatterns `json:"folders,omitempty"`
-	// Slices choose the messages that are visible: those that are in all.
+	// Slices choose the messages that are visible: those that are in all. What
+	// hides recovery mail is among them.
 	Slices []Slice `json:"slices,omitempty"`
 	// Quotas are the smaller ones.
 	Quotas Quotas `json:"quotas,omitzero"`

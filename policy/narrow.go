@@ -32,6 +32,8 @@ func Within(outer, inner Terms) (field string, ok bool) {
 		return "folders", false
 	case !outer.Slice.within(inner.Slice):
 		return "slice", false
+	case !outer.RecoveryMail.within(inner.RecoveryMail):
+		return "recovery_mail", false
 	case !outer.Quotas.within(inner.Quotas):
 		return "quotas", false
 	}
@@ -54,6 +56,8 @@ func Narrow(outer, inner Terms) Terms {
 		HardwareKey: outer.HardwareKey || inner.HardwareKey,
 		Slice:       outer.Slice.and(inner.Slice),
 		Quotas:      outer.Quotas.narrow(inner.Quotas),
+
+		RecoveryMail: outer.RecoveryMail.narrow(inner.RecoveryMail),
 	}
 	if inner.NotBefore.After(t.NotBefore) {
 		t.NotBefore = inner.NotBefore

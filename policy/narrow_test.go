@@ -72,6 +72,8 @@ func TestWithinNamesTheField(t *testing.T) {
 		{"a quota for the day alone", func(in *policy.Terms) { in.Quotas.Messages = policy.Rate{Day: 10} }, ""},
 		{"a larger quota", func(in *policy.Terms) { in.Quotas.Messages.Day = 51 }, "quotas"},
 		{"no quota", func(in *policy.Terms) { in.Quotas.Messages = policy.Rate{Hour: 1} }, "quotas"},
+		{"recovery mail hidden", func(in *policy.Terms) { in.RecoveryMail = policy.RecoveryHidden }, ""},
+		{"recovery mail shown", func(in *policy.Terms) { in.RecoveryMail = policy.RecoveryShown }, "recovery_mail"},
 		{"more agents", func(in *policy.Terms) { in.MaxAgents = 0 }, ""},
 	}
 	for field, change := range map[string]func(*policy.Sending){
@@ -100,7 +102,7 @@ func TestWithinNamesTheField(t *testing.T) {
 			}
 		})
 	}
-	if field, ok := policy.Within(policy.Terms{Actions: policy.All}, outer); !ok {
+	if field, ok := policy.Within(policy.Terms{Actions: policy.All, RecoveryMail: policy.RecoveryShown}, outer); !ok {
 		t.Errorf("%s is not within terms that restrict nothing", field)
 	}
 }
@@ -187,7 +189,11 @@ func allowed(t policy.Terms, where at) policy.Actions {
 		(t.HardwareKey && !where.hardware) || !openAt(t.Hours, where.now) {
 		return 0
 	}
-	return within(t.Actions, where, []policy.FolderPatterns{t.Folders}, []policy.Slice{t.Slice}, []policy.RecipientPatterns{t.Sending.Recipients})
+	actions := within(t.Actions, where, []policy.FolderPatterns{t.Folders}, []policy.Slice{t.Slice}, []policy.RecipientPatterns{t.Sending.Recipients})
+	if where.message.fromProvider && t.RecoveryMail != policy.RecoveryShown || where.message.code && t.RecoveryMail == policy.RecoveryHidden {
+		actions &= policy.Send
+	}
+	return actions
 }
 
 // within takes away what folders, slices and recipients hide.
@@ -257,7 +263,8 @@ func drawTerms(t *rapid.T, label string) policy.Terms {
 		Folders: policy.FolderPatterns{
 			Allow: drawPatterns(t, label+" folders", folders), Deny: drawPatterns(t, label+" hidden folders", folders),
 		},
-		Slice: drawSlice(t, label),
+		Slice:        drawSlice(t, label),
+		RecoveryMail: rapid.SampledFrom([]policy.RecoveryMail{"", "hidden", "shown"}).Draw(t, label+" recovery mail"),
 		Quotas: policy.Quotas{
 			Messages: drawRate(t, label+" messages"), Octets: drawRate(t, label+" octets"), Headers: drawRate(t, label+" headers"),
 		},
@@ -344,6 +351,7 @@ func TestNarrowingOnlyNarrows(t *testing.T) {
 
 		in := &policy.Input{
 			Now: where.now, Delegation: outer.Clone(), Assignment: inner.Clone(), Site: where.site, HardwareKey: where.hardware, Zones: zones,
+			RecoverySenders: []string{"provider.example"},
 		}
 		decision, refusal := policy.Decide(in)
 		switch {
@@ -424,7 +432,7 @@ func TestNoNarrowerDecisionCovers(t *testing.T) {
 		decide := func(terms policy.Terms) *policy.Decision {
 			d, _ := policy.Decide(&policy.Input{
 				Now: where.now, Delegation: terms, Assignment: policy.Terms{Actions: policy.All},
-				Site: where.site, HardwareKey: where.hardware, Zones: zones,
+				Site: where.site, HardwareKey: where.hardware, Zones: zones, RecoverySenders: []string{"provider.example"},
 			})
 			return d
 		}
@@ -437,6 +445,7 @@ func TestNoNarrowerDecisionCovers(t *testing.T) {
 			func() { terms.Folders.Allow = others.Folders.Allow },
 			func() { terms.Folders.Deny = others.Folders.Deny },
 			func() { terms.Slice = others.Slice },
+			func() { terms.RecoveryMail = others.RecoveryMail },
 			func() { terms.Quotas = others.Quotas },
 			func() { terms.Sending = others.Sending },
 			func() { terms.Sending.Recipients.Allow = others.Sending.Recipients.Allow },

@@ -164,10 +164,18 @@ func FuzzSlice(f *testing.F) {
 type message struct {
 	seen, keyword bool
 	day           int
+	// fromProvider: it is from provider.example; code: its subject speaks of one.
+	fromProvider, code bool
 }
 
 // shows is an independent reading of the few keys that drawSlice draws.
 func shows(s policy.Slice, m message) bool {
+	switch { // what recovery mail is hidden by
+	case s == `NOT FROM "provider.example"`:
+		return !m.fromProvider
+	case strings.HasPrefix(string(s), "NOT SUBJECT "):
+		return !m.code
+	}
 	words := strings.Fields(string(s))
 	for i := 0; i < len(words); i++ {
 		want := true
@@ -201,5 +209,8 @@ func drawSlice(t *rapid.T, label string) policy.Slice {
 }
 
 func drawMessage(t *rapid.T) message {
-	return message{rapid.Bool().Draw(t, "seen"), rapid.Bool().Draw(t, "keyword"), rapid.IntRange(1, 4).Draw(t, "day")}
+	return message{
+		rapid.Bool().Draw(t, "seen"), rapid.Bool().Draw(t, "keyword"), rapid.IntRange(1, 4).Draw(t, "day"),
+		rapid.Bool().Draw(t, "from the provider"), rapid.Bool().Draw(t, "code"),
+	}
 }

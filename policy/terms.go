@@ -14,7 +14,7 @@ import (
 
 // Terms say what may be done in a mailbox. A delegation has terms, and an
 // assignment has terms that are equal or narrower. In every field but Actions
-// the zero value restricts nothing.
+// and RecoveryMail the zero value restricts nothing.
 //
 // Each field has a rule in Validate, in Within, in Narrow and in Decide.
 type Terms struct {
@@ -34,6 +34,8 @@ type Terms struct {
 	Folders FolderPatterns `json:"folders,omitzero"`
 	// Slice chooses the messages that are visible.
 	Slice Slice `json:"slice,omitempty"`
+	// RecoveryMail says whether mail for account recovery and one-time codes is.
+	RecoveryMail RecoveryMail `json:"recovery_mail,omitempty"`
 	// Quotas on what is opened.
 	Quotas Quotas `json:"quotas,omitzero"`
 	// Sending has the rules for what is sent; they wait while Send is not
@@ -84,6 +86,9 @@ func (t Terms) Validate() (field, reason string) {
 		if _, err := t.Slice.Parse(); err != nil {
 			return "slice", err.Error()
 		}
+	}
+	if reason := t.RecoveryMail.validate(); reason != "" {
+		return "recovery_mail", reason
 	}
 	for _, part := range []struct {
 		name     string

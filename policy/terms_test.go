@@ -18,7 +18,7 @@ const everyTerm = `{
 	"hours": {"zone": "Asia/Kolkata", "shifts": [{"days": ["mon", "tue"], "from": "22:00", "to": "06:00"}]},
 	"sites": ["a"], "hardware_key": true,
 	"folders": {"allow": ["INBOX", "Clients/*"], "deny": ["Clients/Private"]},
-	"slice": "SINCE @-30d NOT KEYWORD Privileged",
+	"slice": "SINCE @-30d NOT KEYWORD Privileged", "recovery_mail": "hidden",
 	"quotas": {"messages": {"hour": 10, "day": 50}, "octets": {"day": 100000000}, "headers": {"hour": 500}},
 	"sending": {
 		"recipients": {"allow": ["*@firm.example"], "deny": ["boss@firm.example"]}, "reply_only": true,
@@ -95,6 +95,7 @@ func TestValidateSendingAndQuotas(t *testing.T) {
 		{policy.Terms{Quotas: policy.Quotas{Octets: policy.Rate{Day: -1}}}, "quotas.octets.day", "negative"},
 		{policy.Terms{Quotas: policy.Quotas{Headers: policy.Rate{Hour: 3, Day: 2}}}, "quotas.headers.hour", "whole day"},
 		{policy.Terms{MaxAgents: -1}, "max_agents", "negative"},
+		{policy.Terms{RecoveryMail: "visible"}, "recovery_mail", "hidden or shown"},
 	}
 	for _, test := range tests {
 		test.terms.Actions = policy.All

@@ -64,6 +64,7 @@ type Delegation struct {
 	Firm    string     `json:"firm,omitempty"`
 	Mailbox string     `json:"mailbox,omitempty"`
 	Sites   []string   `json:"sites,omitempty" nullable:"false" doc:"The names of the terms' sites."`
+	Sees    string     `json:"sees,omitempty" doc:"What an agent sees of this mailbox under the terms, in words."`
 	State   GrantState `json:"state" enum:"active,not-yet-valid,expired,revoked"`
 }
 
@@ -163,6 +164,7 @@ func (a *api) listDelegations(ctx context.Context, in *grantsQuery) (*answer[Lis
 func (a *api) showDelegation(d *broker.Delegation, names *directory) *Delegation {
 	return &Delegation{
 		Delegation: *d, Firm: names.firms[d.FirmID], Mailbox: names.mailboxes[d.MailboxID], Sites: names.sitesOf(&d.Terms),
+		Sees:  d.Terms.Sees(names.recovery[d.MailboxID]),
 		State: a.grantState(d.Terms.NotBefore, d.Terms.NotAfter, d.RevokedAt),
 	}
 }

@@ -29,6 +29,8 @@ type MailboxInput struct {
 	Submission     EndpointInput `json:"submission"`
 	Username       string        `json:"username,omitempty" doc:"The login name upstream; without it, the address."`
 	MaxConnections int           `json:"max_connections,omitempty" minimum:"0" maximum:"1000" doc:"The budget of upstream IMAP connections; 0: the server's default."`
+	// RecoverySenders are broker.Mailbox's.
+	RecoverySenders []string `json:"recovery_senders,omitempty" nullable:"false" doc:"Whom mail for the recovery of this account comes from, as addresses or domains, beside what is known of its provider: hidden from agents unless a delegation says otherwise." example:"accounts.provider.example"`
 }
 
 // MailboxPatch changes what is in it.
@@ -38,6 +40,8 @@ type MailboxPatch struct {
 	Submission     *EndpointInput `json:"submission,omitempty"`
 	Username       *string        `json:"username,omitempty"`
 	MaxConnections *int           `json:"max_connections,omitempty" minimum:"0" maximum:"1000"`
+	// RecoverySenders are broker.Mailbox's.
+	RecoverySenders *[]string `json:"recovery_senders,omitempty" nullable:"false"`
 	// RemoveCredential agrees to what an endpoint's change entails.
 	RemoveCredential bool `json:"remove_credential,omitempty" doc:"Needed to change an endpoint while a credential is stored: it was entrusted to the old endpoint, and is removed so that it never reaches another."`
 }
@@ -153,6 +157,7 @@ func (a *api) addMailbox(ctx context.Context, in *MailboxInput) (*broker.Mailbox
 func (in *MailboxInput) mailbox() (*broker.Mailbox, error) {
 	m := &broker.Mailbox{
 		Address: in.Address, Aliases: in.Aliases, Username: in.Username, MaxConnections: in.MaxConnections,
+		RecoverySenders: in.RecoverySenders,
 	}
 	if err := setEndpoint(&m.IMAP, &in.IMAP, "imap", imapPorts); err != nil {
 		return nil, err
@@ -279,6 +284,9 @@ func patchMailbox(before *broker.Mailbox, patch *MailboxPatch) (*broker.Mailbox,
 	}
 	if patch.MaxConnections != nil {
 		after.MaxConnections = *patch.MaxConnections
+	}
+	if patch.RecoverySenders != nil {
+		after.RecoverySenders = *patch.RecoverySenders
 	}
 	return &after, nil
 }

@@ -82,6 +82,8 @@ func pathID(kind, ref string) (broker.ID, error) {
 // has no name.
 type directory struct {
 	firms, mailboxes, agents, workstations, sites map[broker.ID]string
+	// recovery are the mailboxes' senders of recovery mail.
+	recovery map[broker.ID][]string
 }
 
 // sitesOf names the sites of terms; one that is gone by its id.
@@ -96,10 +98,15 @@ func (d *directory) sitesOf(t *policy.Terms) []string {
 }
 
 func (a *api) directory(ctx context.Context) (*directory, error) {
-	d := &directory{}
+	d := &directory{recovery: make(map[broker.ID][]string)}
 	var err error
 	load(ctx, &err, &d.firms, a.reads(ctx).Firms, func(f *broker.Firm) (broker.ID, string) { return f.ID, f.Name })
-	load(ctx, &err, &d.mailboxes, a.reads(ctx).Mailboxes, func(m *broker.Mailbox) (broker.ID, string) { return m.ID, m.Address })
+	load(ctx, &err, &d.mailboxes, a.reads(ctx).Mailboxes, func(m *broker.Mailbox) (broker.ID, string) {
+		if senders := m.AllRecoverySenders(); len(senders) > 0 {
+			d.recovery[m.ID] = senders
+		}
+		return m.ID, m.Address
+	})
 	load(ctx, &err, &d.agents, a.reads(ctx).Agents, func(g *broker.Agent) (broker.ID, string) { return g.ID, g.Name })
 	load(ctx, &err, &d.workstations, a.reads(ctx).Workstations, func(w *broker.Workstation) (broker.ID, string) { return w.ID, w.Name })
 	load(ctx, &err, &d.sites, a.reads(ctx).Sites, func(s *broker.Site) (broker.ID, string) { return s.ID, s.Name })

@@ -25,9 +25,25 @@ type TermsInput struct {
 	Hours       *HoursInput    `json:"hours,omitempty" doc:"The week's shifts; without it, any time."`
 	Folders     *PatternsInput `json:"folders,omitempty" doc:"Which folders are visible, by name; in a pattern / separates levels, * stands for anything and % for anything within a level. Without it, all."`
 	Slice       string         `json:"slice,omitempty" doc:"Which messages are visible: an IMAP search program, in which @-30d is the date thirty days ago. Without it, all."`
+	Recovery    RecoveryMail   `json:"recovery_mail,omitempty" doc:"Whether mail for account recovery and one-time codes is visible; without it, what is known to come from the mailbox's provider is hidden."`
 	Quotas      *QuotasInput   `json:"quotas,omitempty" doc:"Limits on what is opened; without it, none."`
 	Sending     *SendingInput  `json:"sending,omitempty" doc:"Rules for what is sent; without it, none."`
 	MaxAgents   int            `json:"max_agents,omitempty" minimum:"0" doc:"How many agents may be assigned at a time: a delegation's alone; 0 or without it, any number."`
+}
+
+// RecoveryMail is policy's, whose empty value is called default.
+type RecoveryMail string
+
+// Schema lists the values (huma.SchemaProvider).
+func (RecoveryMail) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Enum: []any{"hidden", "shown", "default"}}
+}
+
+func (r RecoveryMail) policy() policy.RecoveryMail {
+	if r == "default" {
+		return policy.RecoveryDefault
+	}
+	return policy.RecoveryMail(r)
 }
 
 // Hours are policy's, in a form that huma describes.
@@ -91,6 +107,7 @@ type TermsPatch struct {
 	Hours       *HoursInput    `json:"hours,omitempty" doc:"The week's shifts, in place of all before; {}: any time (in an assignment: the delegation's)."`
 	Folders     *PatternsInput `json:"folders,omitempty" doc:"Patterns in place of all before; {}: all folders (in an assignment: the delegation's)."`
 	Slice       *string        `json:"slice,omitempty" doc:"In place of the one before; empty: all messages (in an assignment: the delegation's)."`
+	Recovery    *RecoveryMail  `json:"recovery_mail,omitempty" doc:"Whether mail for account recovery and one-time codes is visible; default: what is known to come from the mailbox's provider is hidden (in an assignment: as the delegation has it)."`
 	Quotas      *QuotasInput   `json:"quotas,omitempty" doc:"In place of all before; {}: none (in an assignment: the delegation's)."`
 	Sending     *SendingInput  `json:"sending,omitempty" doc:"Rules in place of all before; {}: none (in an assignment: the delegation's)."`
 	MaxAgents   *int           `json:"max_agents,omitempty" minimum:"0" doc:"How many agents may be assigned at a time; 0: any number."`
@@ -180,6 +197,9 @@ func (a *api) terms(ctx context.Context, in *TermsInput, base policy.Terms) (t p
 	if in.Slice != "" {
 		t.Slice = policy.Slice(in.Slice)
 	}
+	if in.Recovery != "" {
+		t.RecoveryMail = in.Recovery.policy()
+	}
 	if in.Quotas != nil {
 		t.Quotas = in.Quotas.policy()
 	}
@@ -230,6 +250,8 @@ func (a *api) patchTerms(ctx context.Context, in *TermsPatch, t, open policy.Ter
 	patch(&t.Hours, in.Hours, (*HoursInput).policy, policy.Hours.IsZero, open.Hours)
 	patch(&t.Folders, in.Folders, (*PatternsInput).folders, policy.FolderPatterns.IsZero, open.Folders)
 	patch(&t.Slice, in.Slice, func(s *string) policy.Slice { return policy.Slice(*s) }, func(s policy.Slice) bool { return s == "" }, open.Slice)
+	patch(&t.RecoveryMail, in.Recovery, func(r *RecoveryMail) policy.RecoveryMail { return r.policy() },
+		func(r policy.RecoveryMail) bool { return r == policy.RecoveryDefault }, open.RecoveryMail)
 	patch(&t.Quotas, in.Quotas, (*QuotasInput).policy, policy.Quotas.IsZero, open.Quotas)
 	patch(&t.Sending, in.Sending, (*SendingInput).policy, policy.Sending.IsZero, open.Sending)
 	if in.MaxAgents != nil {

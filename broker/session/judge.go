@@ -161,8 +161,10 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 		HardwareKey: f.workstation != nil && f.workstation.Class == broker.ClassHardware,
 		Locks:       f.active(),
 		Addresses:   f.mailbox.Addresses(),
-		Zones:       f.zones,
-		Guardrails:  f.guardrails,
+
+		RecoverySenders: f.mailbox.AllRecoverySenders(),
+		Zones:           f.zones,
+		Guardrails:      f.guardrails,
 		Subject: policy.Subject{
 			Agent: string(f.agent.ID), AgentName: f.agent.Name,
 			Mailbox: string(f.mailbox.ID), Address: f.mailbox.Address, Firm: string(f.mailbox.FirmID),

@@ -99,6 +99,14 @@ func changes() []change {
 		{"mailbox lost an address", nil, func(w *world) {
 			w.set(broker.Change{Kind: "mailbox", ID: w.mailbox.ID}, func() { w.change(func(m *broker.Mailbox) { m.Aliases = nil }) })
 		}, broker.EndRevoked},
+		{"delegation hides recovery mail", nil, func(w *world) {
+			w.set(broker.Change{Kind: "delegation", ID: w.delegation.ID}, func() { w.delegation.Terms.RecoveryMail = policy.RecoveryHidden })
+		}, broker.EndRevoked},
+		{"mailbox has another sender of recovery mail", nil, func(w *world) {
+			w.set(broker.Change{Kind: "mailbox", ID: w.mailbox.ID}, func() {
+				w.change(func(m *broker.Mailbox) { m.RecoverySenders = []string{"accounts.provider.example"} })
+			})
+		}, broker.EndRevoked},
 		{"agent locked", nil, lock(broker.LockAgent, func(w *world) broker.ID { return w.agent.ID }), broker.EndLocked},
 		{"workstation locked", nil, lock(broker.LockWorkstation, func(w *world) broker.ID { return w.workstation.ID }), broker.EndLocked},
 		{"mailbox locked", nil, lock(broker.LockMailbox, func(w *world) broker.ID { return w.mailbox.ID }), broker.EndLocked},
@@ -120,6 +128,11 @@ func changes() []change {
 		}, ""},
 		{"delegation names the session's own site", nil, func(w *world) {
 			w.set(broker.Change{Kind: "delegation", ID: w.delegation.ID}, func() { w.delegation.Terms.Sites = []string{string(w.site.ID)} })
+		}, ""},
+		{"delegation shows recovery mail", func(w *world) {
+			w.mailbox.RecoverySenders, w.assignment.Terms.RecoveryMail = []string{"accounts.provider.example"}, policy.RecoveryShown
+		}, func(w *world) {
+			w.set(broker.Change{Kind: "delegation", ID: w.delegation.ID}, func() { w.delegation.Terms.RecoveryMail = policy.RecoveryShown })
 		}, ""},
 		{"another delegation revoked", nil, func(w *world) {
 			w.set(broker.Change{Kind: "delegation", ID: broker.NewID()}, func() {})

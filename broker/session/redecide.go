@@ -124,7 +124,7 @@ func (m *Manager) redecide(ctx context.Context, v *view, s *live) (*broker.End, 
 func (s *live) early(f *facts, d *broker.Delegation) *broker.End {
 	in := policy.Input{
 		Now: f.now, Site: string(s.record.SiteID), HardwareKey: s.hardware, Addresses: s.decision.Addresses, Zones: f.zones,
-		DelegationRevoked: d == nil || !d.RevokedAt.IsZero(),
+		DelegationRevoked: d == nil || !d.RevokedAt.IsZero(), RecoverySenders: s.mailbox.AllRecoverySenders(),
 	}
 	if d != nil {
 		in.Delegation, in.Assignment = d.Terms, d.Terms

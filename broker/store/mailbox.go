@@ -28,6 +28,10 @@ func checkMailbox(m *broker.Mailbox) error {
 			return broker.InvalidField("aliases", "%s is there twice", a)
 		}
 	}
+	m.RecoverySenders = slices.Clone(m.RecoverySenders)
+	if err := recoverySenders("recovery_senders", m.RecoverySenders); err != nil {
+		return err
+	}
 	if err := endpoint("imap", m.IMAP); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ const (
 	maxLabel     = 63
 	maxCA        = 256 << 10
 	maxAliases   = 100 // things, as are those below
+	maxSenders   = 20
 	maxGroups    = 32
 	maxKeyPins   = 16
 	maxNetworks  = 256
@@ -98,6 +99,30 @@ func address(field, s string) error {
 	}
 	if !isDomain(domain) {
 		return broker.InvalidField(field, "not a mail address: its domain is wrong")
+	}
+	return nil
+}
+
+// recoverySenders wants addresses and domains, each once, and writes them in
+// lower case. Each becomes a search key in the sessions that hide what it sends.
+func recoverySenders(field string, all []string) error {
+	if len(all) > maxSenders {
+		return broker.InvalidField(field, "more than %d", maxSenders)
+	}
+	for i, s := range all {
+		field := field + "[" + strconv.Itoa(i) + "]"
+		all[i] = key(s)
+		switch {
+		case strings.Contains(s, "@"):
+			if err := address(field, s); err != nil {
+				return err
+			}
+		case !isDomain(s) || !strings.Contains(s, "."):
+			return broker.InvalidField(field, "not a mail address, nor a domain such as accounts.provider.example")
+		}
+		if slices.Contains(all[:i], all[i]) {
+			return broker.InvalidField(field, "%s is there twice", s)
+		}
 	}
 	return nil
 }

@@ -60,7 +60,8 @@ func writeDelegation(out io.Writer, d *httpapi.Delegation) {
 		"Delegation", string(d.ID), "Mailbox", nameOr(d.Mailbox, d.MailboxID), "Firm", nameOr(d.Firm, d.FirmID), "State", string(d.State),
 		"Agents need approval", yes(d.ApproveAgents),
 	}
-	writeFields(out, append(fields, termsFields(&d.Terms, d.Sites)...)...)
+	fields = append(fields, termsFields(&d.Terms, d.Sites)...)
+	writeFields(out, append(fields, "Agents see", d.Sees)...)
 }
 
 func newDelegationShowCommand(a *app) *cobra.Command {

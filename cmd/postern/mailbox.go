@@ -27,7 +27,7 @@ func newMailboxCommand(a *app) *cobra.Command {
 type mailboxFlags struct {
 	imap, imapTLS, submission, submissionTLS string
 	caFile, username                         string
-	aliases                                  []string
+	aliases, recoverySenders                 []string
 	maxConnections                           int
 }
 
@@ -40,6 +40,8 @@ func (f *mailboxFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.caFile, "ca-file", "", "certificates in PEM that both servers are verified against, in place of the system's; empty: those again")
 	flags.StringVar(&f.username, "username", "", "the login name upstream, where it is not the address")
 	flags.StringSliceVar(&f.aliases, "alias", nil, "a further `address` that it may send from; may be repeated")
+	flags.StringSliceVar(&f.recoverySenders, "recovery-sender", nil,
+		"an `address or domain` that mail for the recovery of this account comes from, which is hidden from agents; may be repeated (what is known of the provider is hidden without it)")
 	flags.IntVar(&f.maxConnections, "max-connections", 0, "the budget of upstream IMAP connections (0: the server's default)")
 }
 
@@ -111,7 +113,7 @@ func newMailboxAddCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in := httpapi.MailboxInput{
 				Firm: firm, Address: args[0], Aliases: f.aliases,
-				Username: f.username, MaxConnections: f.maxConnections,
+				Username: f.username, MaxConnections: f.maxConnections, RecoverySenders: f.recoverySenders,
 			}
 			imap, err := f.endpoint(cmd, "imap", f.imap, f.imapTLS)
 			if err != nil {
@@ -154,7 +156,7 @@ func writeMailbox(out io.Writer, m *httpapi.Mailbox) {
 	}
 	writeFields(out, "Mailbox", m.Address, "Firm", nameOr(m.Firm, m.FirmID), "Aliases", list(m.Aliases),
 		"IMAP", endpoint(m.IMAP), "Submission", endpoint(m.Submission), "Username", m.Username,
-		"Connections", connections, "Credential", credential, "Created", stamp(m.CreatedAt), "Id", string(m.ID))
+		"Recovery mail from", list(m.AllRecoverySenders()), "Connections", connections, "Credential", credential, "Created", stamp(m.CreatedAt), "Id", string(m.ID))
 }
 
 func endpoint(e broker.Endpoint) string {
@@ -249,6 +251,9 @@ func (f *mailboxFlags) patch(cmd *cobra.Command) (patch httpapi.MailboxPatch, er
 	}
 	if cmd.Flags().Changed("max-connections") {
 		patch.MaxConnections = &f.maxConnections
+	}
+	if cmd.Flags().Changed("recovery-sender") {
+		patch.RecoverySenders = &f.recoverySenders
 	}
 	return patch, nil
 }

@@ -25,6 +25,7 @@ type termsFlags struct {
 	hardwareKey         bool
 	folders, hidden     []string
 	slice, file         string
+	recoveryMail        string
 	maxAgents           int
 }
 
@@ -34,6 +35,8 @@ func (f *termsFlags) registerRest(cmd *cobra.Command, unset string) {
 	flags.StringArrayVar(&f.folders, "folder", nil, "a `pattern` of folders that are visible; may be repeated ("+unset+")")
 	flags.StringArrayVar(&f.hidden, "hide-folder", nil, "a `pattern` of folders that are not, with those below them; may be repeated")
 	flags.StringVar(&f.slice, "slice", "", "an IMAP `search` that chooses the visible messages, such as 'SINCE @-30d' ("+unset+")")
+	flags.StringVar(&f.recoveryMail, "recovery-mail", "",
+		"mail for account recovery and one-time codes: `hidden`, also by its subject and from anybody; shown; or default, where what is known to come from the provider is hidden")
 	flags.StringVar(&f.file, "terms", "", "a `file` with terms in JSON, as the API has them: for hours, quotas and sending rules; flags go before it")
 	flags.IntVar(&f.maxAgents, "max-agents", 0, "how many agents may be assigned at a time; 0: any number (a delegation's alone)")
 }
@@ -90,6 +93,9 @@ func (f *termsFlags) terms() (in httpapi.TermsInput, err error) {
 	if f.slice != "" {
 		in.Slice = f.slice
 	}
+	if f.recoveryMail != "" {
+		in.Recovery = httpapi.RecoveryMail(f.recoveryMail)
+	}
 	if f.maxAgents != 0 {
 		in.MaxAgents = f.maxAgents
 	}
@@ -132,12 +138,12 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 	terms, changed := &in.Terms, cmd.Flags().Changed
 	given := false
 	for _, flag := range []string{
-		"actions", "not-before", "not-after", "site", "hardware-key", "folder", "hide-folder", "slice", "max-agents", "terms", "approve-agents",
+		"actions", "not-before", "not-after", "site", "hardware-key", "folder", "hide-folder", "slice", "recovery-mail", "max-agents", "terms", "approve-agents",
 	} {
 		given = given || changed(flag)
 	}
 	if !given {
-		return in, usagef("nothing to change: give --actions, --not-before, --not-after, --site, --hardware-key, --folder, --hide-folder, --slice, --max-agents or --terms")
+		return in, usagef("nothing to change: give --actions, --not-before, --not-after, --site, --hardware-key, --folder, --hide-folder, --slice, --recovery-mail, --max-agents or --terms")
 	}
 	if err := f.readFile(terms); err != nil {
 		return in, err
@@ -165,6 +171,9 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 	if changed("slice") {
 		terms.Slice = &f.slice
 	}
+	if changed("recovery-mail") {
+		terms.Recovery = &named.Recovery
+	}
 	if changed("max-agents") {
 		terms.MaxAgents = &f.maxAgents
 	}
@@ -191,7 +200,7 @@ func termsFields(t *policy.Terms, sites []string) []string {
 	return []string{
 		"Actions", list(t.Actions.Names()), "Not before", stamp(t.NotBefore), "Not after", stamp(t.NotAfter),
 		"Sites", list(sites), "Hardware key", yes(t.HardwareKey), "Hours", hours,
-		"Folders", list(t.Folders.Allow), "Hidden folders", list(t.Folders.Deny), "Slice", string(t.Slice),
+		"Folders", list(t.Folders.Allow), "Hidden folders", list(t.Folders.Deny), "Slice", string(t.Slice), "Recovery mail", string(t.RecoveryMail),
 		"Quotas", rules(t.Quotas.IsZero(), t.Quotas), "Sending", rules(t.Sending.IsZero(), t.Sending), "Max agents", agents,
 	}
 }

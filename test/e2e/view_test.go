@@ -82,6 +82,56 @@ func TestClientsWithAView(t *testing.T) {
 	})
 }
 
+// TestRecoveryMailIsHiddenFromAgents: what a firm names as the senders of its
+// provider's recovery mail is hidden without a word in the terms, from a session
+// that runs too, and 'delegation create' says so.
+func TestRecoveryMailIsHiddenFromAgents(t *testing.T) {
+	const mailbox = "recovery@client.example"
+	w := NewWorld(t, WorldOptions{Mailboxes: []string{mailbox}, Sealed: true})
+	s := w.Seat(mailbox)
+	deliver := func(from string) {
+		w.Dovecot.Deliver(mailbox, "", []byte(message(from, mailbox, "Hello", "493817")))
+	}
+	deliver("no-reply@accounts.provider.example")
+	deliver("anna@customer.example")
+	before := s.IMAP(t)
+	before.OK("SELECT INBOX")
+	if untagged := before.OK("UID SEARCH ALL"); !slices.Contains(untagged, "* SEARCH 1 2") {
+		t.Errorf("%q", untagged)
+	}
+	before.Send("i IDLE\r\n")
+	before.Expect(`\+ .*`)
+	ended := before.UntilClosed(30 * time.Second)
+	w.Postern.CLI("mailbox", "update", mailbox, "--recovery-sender", "accounts.provider.example")
+	if end := <-ended; end.Err != nil {
+		t.Errorf("the session that was shown it: %v", end.Err)
+	}
+	shown := w.Postern.CLI("delegation", "show", string(s.Delegation))
+	if want := "all folders; all messages; no mail for account recovery and one-time codes: none from accounts.provider.example"; !strings.Contains(shown, want) {
+		t.Errorf("delegation show:\n%s", shown)
+	}
+	after := s.IMAP(t)
+	after.OK("SELECT INBOX")
+	deliver("security@accounts.provider.example")
+	deliver("ravi@customer.example")
+	after.OK("NOOP")
+	if untagged := after.OK("UID SEARCH ALL"); !slices.Contains(untagged, "* SEARCH 2 4") {
+		t.Errorf("%q", untagged)
+	}
+	// Only a firm that says so has it shown: an assignment alone cannot.
+	_, said, code := w.Postern.TryCLI("", "assignment", "update", string(s.Assignment), "--recovery-mail", "shown")
+	if code == 0 || !strings.Contains(said, "recovery_mail") {
+		t.Errorf("exit %d: %s", code, said)
+	}
+	w.Postern.CLI("delegation", "update", string(s.Delegation), "--recovery-mail", "shown")
+	w.Postern.CLI("assignment", "update", string(s.Assignment), "--recovery-mail", "shown")
+	again := s.IMAP(t)
+	again.OK("SELECT INBOX")
+	if untagged := again.OK("UID SEARCH ALL"); !slices.Contains(untagged, "* SEARCH 1 2 3 4") {
+		t.Errorf("%q", untagged)
+	}
+}
+
 const viewMessages = 40
 
 // fillView puts messages of today and of sixty days ago into INBOX, in turns, and

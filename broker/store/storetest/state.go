@@ -198,6 +198,10 @@ func testInvalid(t *testing.T, w *World) {
 		{"long local part", "address", mailbox(func(m *broker.Mailbox) { m.Address = strings.Repeat("a", 65) + "@x.example" })},
 		{"bad alias", "aliases", mailbox(func(m *broker.Mailbox) { m.Aliases = []string{"x"} })},
 		{"alias twice", "aliases", mailbox(func(m *broker.Mailbox) { m.Aliases = []string{"NEW@northwind.example"} })},
+		{"sender of recovery mail", "recovery_senders[0]", mailbox(func(m *broker.Mailbox) { m.RecoverySenders = []string{`a" ALL "`} })},
+		{"sender of all mail", "recovery_senders[1]", mailbox(func(m *broker.Mailbox) { m.RecoverySenders = []string{"a.example", "com"} })},
+		{"sender twice", "recovery_senders[1]", mailbox(func(m *broker.Mailbox) { m.RecoverySenders = []string{"a.example", "A.example"} })},
+		{"many senders", "recovery_senders", mailbox(func(m *broker.Mailbox) { m.RecoverySenders = make([]string, 21) })},
 		{"no firm", "firm_id", mailbox(func(m *broker.Mailbox) { m.FirmID = broker.NewID() })},
 		{"no host", "imap.host", mailbox(func(m *broker.Mailbox) { m.IMAP.Host = "" })},
 		{"host with a port", "imap.host", mailbox(func(m *broker.Mailbox) { m.IMAP.Host = "x.example:993" })},
@@ -529,8 +533,10 @@ func testAssignmentWithinDelegation(t *testing.T, w *World) {
 		"sites":        func(x *policy.Terms) { x.Sites = nil },
 		"folders":      func(x *policy.Terms) { x.Folders.Allow = nil },
 		"slice":        func(x *policy.Terms) { x.Slice = "SINCE @-31d" },
-		"quotas":       func(x *policy.Terms) { x.Quotas.Messages.Day = 0 },
-		"hours":        func(x *policy.Terms) { x.Hours.Zone = "UTC" },
+
+		"recovery_mail": func(x *policy.Terms) { x.RecoveryMail = policy.RecoveryShown },
+		"quotas":        func(x *policy.Terms) { x.Quotas.Messages.Day = 0 },
+		"hours":         func(x *policy.Terms) { x.Hours.Zone = "UTC" },
 	} {
 		a := broker.Assignment{DelegationID: w.Delegation.ID, AgentID: w.Agent.ID, Terms: w.Delegation.Terms.Clone()}
 		change(&a.Terms)
