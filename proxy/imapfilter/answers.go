@@ -19,7 +19,7 @@ func (u *upstreamSide) wordList(resp *imapwire.Response) error {
 		return err
 	}
 	out := append(u.scratch[:0], line[:resp.Len]...)
-	out = append(appendOffered(out, u.r.view.extensions(), line[resp.Len:len(line)-2]), '\r', '\n')
+	out = append(appendOffered(out, u.r.extensions(), line[resp.Len:len(line)-2]), '\r', '\n')
 	u.scratch = out
 	return u.replace(len(line), out)
 }
@@ -81,7 +81,7 @@ func (u *upstreamSide) statusLine(line []byte, head int, name, args, rest, retag
 	switch {
 	case capability:
 		out = append(out, "[CAPABILITY"...)
-		out = append(appendOffered(out, u.r.view.extensions(), args), "] "...)
+		out = append(appendOffered(out, u.r.extensions(), args), "] "...)
 	case passed:
 		out = append(out, '[')
 		out = append(out, name...)

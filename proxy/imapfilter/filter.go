@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,6 +119,15 @@ func (f *Filter) newRelay(s broker.LiveSession, c *proxy.Conn, up *broker.IMAPCo
 		u.offers &^= offersCatenate
 	}
 	return r
+}
+
+// extensions returns what the session is offered of what its upstream has.
+func (r *relay) extensions() []string {
+	list := r.view.extensions()
+	if r.decision.Sending.ReplyOnly {
+		list = slices.DeleteFunc(slices.Clone(list), func(e string) bool { return e == "CATENATE" || e == "URL-PARTIAL" })
+	}
+	return list
 }
 
 // newPrefix returns the beginning of the tags of Postern's own commands: 50

@@ -373,7 +373,7 @@ func (l *login) authenticate(ctx context.Context, user, authzid string, token br
 		session.End(&broker.End{Reason: broker.EndUpstreamFailed, Detail: string(broker.CodeOf(err))}, nil)
 		return nil, l.refused(tag, err)
 	}
-	if err := l.say("%s OK [CAPABILITY %s] logged in\r\n", tag, offered(in.relay.view.extensions(), in.relay.up.Capabilities)); err != nil {
+	if err := l.say("%s OK [CAPABILITY %s] logged in\r\n", tag, offered(in.relay.extensions(), in.relay.up.Capabilities)); err != nil {
 		closeNow(in.relay.up.Conn)
 		session.End(&broker.End{Reason: broker.EndClientClosed}, nil)
 		return nil, err

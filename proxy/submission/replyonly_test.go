@@ -5,7 +5,6 @@ package submission
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/proxy"
 	"github.com/postern-mail/postern/proxy/imapfilter"
-	"github.com/postern-mail/postern/test/servers"
 )
 
 // gateEvents reads what a gate's sessions recorded, as the store does.
@@ -39,35 +37,6 @@ func (r gateEvents) Events(_ context.Context, q broker.EventQuery) (all []*broke
 		}
 	}
 	return all, nil
-}
-
-// dialDovecot logs in to a Dovecot as broker/upstream does.
-func dialDovecot(d *servers.Dovecot) func(context.Context) (*broker.IMAPConn, error) {
-	return func(ctx context.Context) (*broker.IMAPConn, error) {
-		var dialer net.Dialer
-		c, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", d.IMAPPort))
-		if err != nil {
-			return nil, err
-		}
-		r := bufio.NewReader(c)
-		if _, err := r.ReadString('\n'); err != nil {
-			return nil, err
-		}
-		fmt.Fprintf(c, "a LOGIN %s secret\r\n", ownAddress)
-		for {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				return nil, err
-			}
-			if rest, ok := strings.CutPrefix(line, "a OK [CAPABILITY "); ok {
-				capabilities, _, _ := strings.Cut(rest, "]")
-				return &broker.IMAPConn{Conn: c, Capabilities: strings.Fields(capabilities)}, nil
-			}
-			if strings.HasPrefix(line, "a ") {
-				return nil, errors.New(line)
-			}
-		}
-	}
 }
 
 // imapSide is an agent's IMAP session through the filter.
@@ -153,14 +122,13 @@ func letter(id, fields string) string {
 	return lines("Message-ID: <" + id + "@x.example>\n" + fields + "\n\nwrite to body@evil.example\n")
 }
 
-// replyOnly is a gateway with the rule, in front of a Dovecot.
-func replyOnly(t *testing.T) (*setup, *sink, *servers.Dovecot) {
+// replyOnly is a gateway with the rule, in front of a mail server.
+func replyOnly(t *testing.T, m *mailServer) (*setup, *sink) {
 	t.Helper()
-	d := servers.StartDovecot(t, servers.WithUser(ownAddress, "secret"))
 	gate, k := newGate(), newSink(t, nil)
-	gate.dial, gate.dialIMAP = dialTo(k.addr), dialDovecot(d)
+	gate.dial, gate.dialIMAP = dialTo(k.addr), m.dial
 	gate.terms.Sending.ReplyOnly = true
-	return newSetup(t, gate, func(c *Config) { c.Correspondents = NewIMAPCorrespondents(gateEvents{gate}) }), k, d
+	return newSetup(t, gate, func(c *Config) { c.Correspondents = NewIMAPCorrespondents(gateEvents{gate}) }), k
 }
 
 // mayWrite asks for each address whether the gateway takes it.
@@ -183,14 +151,16 @@ func (s *setup) mayWrite(t *testing.T, want bool, addresses ...string) {
 
 // TestReplyOnlyKnowsCorrespondents by the exact address, wherever in the
 // mailbox it stands and in whichever of the four fields.
-func TestReplyOnlyKnowsCorrespondents(t *testing.T) {
-	s, k, d := replyOnly(t)
-	d.Deliver(ownAddress, "", []byte(letter("1", "From: \"rival@evil.example\" <Friend@x.example>\nReply-To: answers@x.example\nTo: alice@own.example, (rival2@evil.example) second@x.example\n"+
-		"Cc: friends: third@x.example, fourth@x.example;, =?utf-8?q?rival3=40evil.example?= <fifth@x.example>\nSubject: rival4@evil.example\nBcc: hidden@evil.example\nSender: sender@evil.example")))
-	d.Doveadm("mailbox", "create", "-u", ownAddress, "Old mail")
-	d.Deliver(ownAddress, "Old mail", []byte(letter("2", "From: old@x.example\nTo: alice@own.example")))
-	d.Deliver(ownAddress, "", []byte(lines("From: nameless@evil.example\nTo: alice@own.example\n\nx\n")))
-	d.Deliver(ownAddress, "", []byte(letter("3", "From: first@evil.example, twice@evil.example\nMessage-ID: <other@x.example>")))
+func TestReplyOnlyKnowsCorrespondents(t *testing.T) { onEachServer(t, replyOnlyKnowsCorrespondents) }
+
+func replyOnlyKnowsCorrespondents(t *testing.T, m *mailServer) {
+	s, k := replyOnly(t, m)
+	m.deliver("INBOX", letter("1", "From: \"rival@evil.example\" <Friend@x.example>\nReply-To: answers@x.example\nTo: alice@own.example, (rival2@evil.example) second@x.example\n"+
+		"Cc: friends: third@x.example, fourth@x.example;, =?utf-8?q?rival3=40evil.example?= <fifth@x.example>\nSubject: rival4@evil.example\nBcc: hidden@evil.example\nSender: sender@evil.example"))
+	m.create("Old mail")
+	m.deliver("Old mail", letter("2", "From: old@x.example\nTo: alice@own.example"))
+	m.deliver("INBOX", lines("From: nameless@evil.example\nTo: alice@own.example\n\nx\n"))
+	m.deliver("INBOX", letter("3", "From: first@evil.example, twice@evil.example\nMessage-ID: <other@x.example>"))
 	s.mayWrite(t, true, "friend@x.example", "FRIEND@X.EXAMPLE", `"friend"@x.example`, "answers@x.example", "second@x.example", "third@x.example",
 		"fourth@x.example", "fifth@x.example", "old@x.example", ownAddress)
 	s.mayWrite(t, false, "rival@evil.example", "rival2@evil.example", "rival3@evil.example", "rival4@evil.example", "hidden@evil.example", "sender@evil.example",
@@ -211,12 +181,12 @@ func TestReplyOnlyKnowsCorrespondents(t *testing.T) {
 // TestReplyOnlyIsNotForged by what an agent does with IMAP: what he files is no
 // evidence, wherever he copies or moves it, and what could not be known again
 // is not filed.
-func TestReplyOnlyIsNotForged(t *testing.T) {
-	s, _, d := replyOnly(t)
-	for _, folder := range []string{"Drafts", "Sent", "Archive"} {
-		d.Doveadm("mailbox", "create", "-u", ownAddress, folder)
-	}
-	d.Deliver(ownAddress, "", []byte(letter("1", "From: friend@x.example\nTo: alice@own.example")))
+func TestReplyOnlyIsNotForged(t *testing.T) { onEachServer(t, replyOnlyIsNotForged) }
+
+func replyOnlyIsNotForged(t *testing.T, m *mailServer) {
+	s, _ := replyOnly(t, m)
+	m.create("Drafts", "Sent", "Archive")
+	m.deliver("INBOX", letter("1", "From: friend@x.example\nTo: alice@own.example"))
 	agent := openIMAP(t, s.gate)
 	forged := func(n int) string {
 		return letter(fmt.Sprintf("forged%d", n), fmt.Sprintf("From: rival%d@evil.example", n))
@@ -230,6 +200,10 @@ func TestReplyOnlyIsNotForged(t *testing.T) {
 	agent.do("OK", "SELECT INBOX")
 	agent.do("OK", "COPY 1:* Archive")
 	agent.do("OK", "RENAME Archive Kept")
+	fmt.Fprint(agent, "c CAPABILITY\r\n")
+	if offered := agent.until("* CAPABILITY"); strings.Contains(offered, "CATENATE") || strings.Contains(offered, "URL-PARTIAL") {
+		t.Errorf("offered: %q", offered)
+	}
 	agent.do("BAD", `APPEND INBOX CATENATE (URL "/INBOX/;UID=1/;SECTION=HEADER" URL "/INBOX/;UID=1/;SECTION=TEXT")`)
 	s.mayWrite(t, true, "friend@x.example")
 	s.mayWrite(t, false, "rival1@evil.example", "rival2@evil.example", "rival3@evil.example")
@@ -244,11 +218,11 @@ func TestReplyOnlyIsNotForged(t *testing.T) {
 		"blank before colon": lines("From: rival@evil.example\nMessage-ID : <f@x.example>\n\nx\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := len(d.Messages(ownAddress, "INBOX", "ALL"))
+			before := m.count("INBOX")
 			again := openIMAP(t, s.gate)
 			again.file("NO", "INBOX", message)
 			again.until("") // half a command is cut off
-			if n := len(d.Messages(ownAddress, "INBOX", "ALL")); n != before {
+			if n := m.count("INBOX"); n != before {
 				t.Errorf("INBOX has %d messages, had %d", n, before)
 			}
 		})
@@ -259,11 +233,15 @@ func TestReplyOnlyIsNotForged(t *testing.T) {
 // TestReplyOnlyKnowsWhatNobodySawFiled: the record of a filing is durable
 // before the upstream has the message as a whole, and without it there is none.
 func TestReplyOnlyKnowsWhatNobodySawFiled(t *testing.T) {
-	s, _, d := replyOnly(t)
+	onEachServer(t, replyOnlyKnowsWhatNobodySawFiled)
+}
+
+func replyOnlyKnowsWhatNobodySawFiled(t *testing.T, m *mailServer) {
+	s, _ := replyOnly(t, m)
 	recorded := make(chan struct{}, 8)
 	s.gate.onAppend = func(e event) {
 		if e.kind == broker.EventMessageFiling {
-			if n := len(d.Messages(ownAddress, "INBOX", "ALL")); n != 0 {
+			if n := m.count("INBOX"); n != 0 {
 				t.Errorf("%d messages are there before the record", n)
 			}
 			recorded <- struct{}{}
@@ -277,21 +255,23 @@ func TestReplyOnlyKnowsWhatNobodySawFiled(t *testing.T) {
 	s.gate.set(func() { s.gate.onAppend = nil })
 	s.mayWrite(t, false, "rival@evil.example")
 
-	before := len(d.Messages(ownAddress, "INBOX", "ALL"))
+	before := m.count("INBOX")
 	s.gate.set(func() {
 		s.gate.appendErr = map[broker.EventType]error{broker.EventMessageFiling: broker.Errorf(broker.Unavailable, "full")}
 	})
 	openIMAP(t, s.gate).file("NO [UNAVAILABLE]", "INBOX", letter("unrecorded", "From: rival2@evil.example"))
-	if n := len(d.Messages(ownAddress, "INBOX", "ALL")); n != before {
+	if n := m.count("INBOX"); n != before {
 		t.Errorf("INBOX has %d messages, had %d", n, before)
 	}
 }
 
 // TestReplyOnlyIsNotForgedByMail that an agent sends to the mailbox itself, or
 // that its server files in Sent.
-func TestReplyOnlyIsNotForgedByMail(t *testing.T) {
-	s, k, d := replyOnly(t)
-	d.Deliver(ownAddress, "", []byte(letter("1", "From: friend@x.example\nTo: alice@own.example")))
+func TestReplyOnlyIsNotForgedByMail(t *testing.T) { onEachServer(t, replyOnlyIsNotForgedByMail) }
+
+func replyOnlyIsNotForgedByMail(t *testing.T, m *mailServer) {
+	s, k := replyOnly(t, m)
+	m.deliver("INBOX", letter("1", "From: friend@x.example\nTo: alice@own.example"))
 	c := s.login(t)
 	send := func(message, want string) {
 		t.Helper()
@@ -300,7 +280,7 @@ func TestReplyOnlyIsNotForgedByMail(t *testing.T) {
 		c.expect(want)
 	}
 	send(letter("mine", "From: alice@own.example\nTo: alice@own.example\nCc: rival@evil.example\nReply-To: rival2@evil.example"), "250 ")
-	d.Deliver(ownAddress, "", k.only(t).body)
+	m.deliver("INBOX", string(k.only(t).body))
 	s.mayWrite(t, false, "rival@evil.example", "rival2@evil.example")
 	send(lines("From: alice@own.example\nCc: rival@evil.example\n\nx\n"), "554 5.6.0 ")
 	send(letter("a", "From: alice@own.example\nCc: rival@evil.example\nX : y"), "554 ")
@@ -388,10 +368,14 @@ func TestNewestOfASet(t *testing.T) {
 
 // TestReplyOnlyTellsNothingOfHiddenFolders.
 func TestReplyOnlyTellsNothingOfHiddenFolders(t *testing.T) {
-	s, _, d := replyOnly(t)
+	onEachServer(t, replyOnlyTellsNothingOfHiddenFolders)
+}
+
+func replyOnlyTellsNothingOfHiddenFolders(t *testing.T, m *mailServer) {
+	s, _ := replyOnly(t, m)
 	s.gate.terms.Folders = []policy.FolderPatterns{{Allow: []string{"INBOX"}}}
-	d.Doveadm("mailbox", "create", "-u", ownAddress, "Board")
-	d.Deliver(ownAddress, "Board", []byte(letter("1", "From: friend@x.example")))
+	m.create("Board")
+	m.deliver("Board", letter("1", "From: friend@x.example"))
 	s.mayWrite(t, false, "friend@x.example")
 	s.gate.set(func() { s.gate.terms.Folders = nil })
 	s.mayWrite(t, true, "friend@x.example")
