@@ -37,11 +37,16 @@ type FolderPatterns struct {
 // IsZero reports whether all folders are visible.
 func (f FolderPatterns) IsZero() bool { return len(f.Allow) == 0 && len(f.Deny) == 0 }
 
-// folderGlob is for comparing patterns with each other.
-func folderGlob() glob { return glob{percent: true, separator: '/'} }
+// folderGlob matches names and compares patterns.
+func folderGlob() glob { return glob{percent: true} }
+
+// maxQuick is the length of names and addresses that are looked at without an
+// allocation.
+const maxQuick = 256
 
 // Visible reports whether a folder may be seen. The name is decoded; the
-// delimiter is what the server's LIST says, 0 for NIL. It allocates nothing.
+// delimiter is what the server's LIST says, 0 for NIL. It allocates nothing for
+// names of at most maxQuick octets.
 //
 // A name in which "/" is not the separator cannot be told apart from a
 // pattern's levels, and is not visible unless all are.
@@ -52,17 +57,65 @@ func (f FolderPatterns) Visible(name string, delimiter byte) bool {
 	if delimiter != '/' && strings.IndexByte(name, '/') >= 0 {
 		return false
 	}
-	g := glob{percent: true, separator: delimiter}
-	if delimiter == 0 {
-		g.separator = '/' // which no name holds
-	}
-	if firstIsInbox(name, g.separator) {
-		g.upperText = len(inbox)
-	}
-	if len(f.Allow) > 0 && !slices.ContainsFunc(f.Allow, func(p string) bool { return g.folder(p).match(p, name) }) {
+	var quick [maxQuick]byte
+	n := spell(quick[:0], name, delimiter)
+	if len(f.Allow) > 0 && !slices.ContainsFunc(f.Allow, n.matches) {
 		return false
 	}
-	return !slices.ContainsFunc(f.Deny, func(p string) bool { return g.folder(p).run(p, name, true) })
+	return !slices.ContainsFunc(f.Deny, n.liesIn)
+}
+
+// spelling is a folder's name as patterns have it: with "/" between its levels,
+// and INBOX in upper case.
+type spelling struct {
+	text []byte
+	// inbox says that the first level is INBOX.
+	inbox bool
+}
+
+func spell(dst []byte, name string, delimiter byte) spelling {
+	n := spelling{appendLevels(dst, name, delimiter), firstIsInbox(name, delimiter)}
+	if n.inbox {
+		copy(n.text, inbox)
+	}
+	return n
+}
+
+// appendLevels appends a name with "/" between its levels.
+func appendLevels(dst []byte, name string, delimiter byte) []byte {
+	dst = append(dst, name...)
+	if delimiter != '/' && delimiter != 0 {
+		for i, c := range dst {
+			if c == delimiter {
+				dst[i] = '/'
+			}
+		}
+	}
+	return dst
+}
+
+// matches reports whether the pattern describes the name.
+func (n *spelling) matches(pattern string) bool {
+	pattern, text, ok := n.behindInbox(pattern)
+	return ok && folderGlob().match(pattern, text)
+}
+
+// liesIn reports whether it describes the name or one above it.
+func (n *spelling) liesIn(pattern string) bool {
+	pattern, text, ok := n.behindInbox(pattern)
+	return ok && folderGlob().run(pattern, text, true)
+}
+
+// behindInbox takes INBOX, which is of any case, off a pattern that begins with
+// it and off the name.
+func (n *spelling) behindInbox(pattern string) (rest string, text []byte, ok bool) {
+	switch {
+	case !firstIsInbox(pattern, '/'):
+		return pattern, n.text, true
+	case !n.inbox:
+		return "", nil, false
+	}
+	return pattern[len(inbox):], n.text[len(inbox):], true
 }
 
 // Creatable reports whether a folder may be made under a name: it would be
@@ -73,27 +126,21 @@ func (f FolderPatterns) Creatable(name string, delimiter byte) bool {
 	if !f.Visible(name, delimiter) {
 		return false
 	}
-	g := glob{percent: true, separator: delimiter}
-	folded := fold(name)
-	return !slices.ContainsFunc(f.Deny, func(p string) bool { return g.run(fold(p), folded, true) })
+	folded := appendLevels(nil, fold(name), delimiter)
+	return !slices.ContainsFunc(f.Deny, func(p string) bool { return folderGlob().run(fold(p), folded, true) })
 }
 
 // fold gives one form to names that differ in case and normal form alone.
 func fold(name string) string { return norm.NFKC.String(strings.ToLower(norm.NFKC.String(name))) }
 
-// folder is g for a pattern: INBOX at the first level is of any case.
-func (g glob) folder(pattern string) glob {
-	if firstIsInbox(pattern, '/') {
-		g.upperPattern = len(inbox)
-	}
-	return g
-}
-
 const inbox = "INBOX"
 
+// firstIsInbox reports whether a name's first level is INBOX; the separator is 0
+// where there is none.
 func firstIsInbox(name string, separator byte) bool {
 	n := len(inbox)
-	return len(name) >= n && upper(name[0]) == inbox[0] && strings.EqualFold(name[:n], inbox) && (len(name) == n || name[n] == separator)
+	return len(name) >= n && upper(name[0]) == inbox[0] && strings.EqualFold(name[:n], inbox) &&
+		(len(name) == n || name[n] == separator && separator != 0)
 }
 
 // canonicalFolder writes INBOX at the first level in upper case.

@@ -2,28 +2,26 @@
 
 package policy
 
-// glob says what the wildcards of a kind of pattern stand for. "*" stands for
-// any octets, or none.
+import "bytes"
+
+// glob says what the octets of a kind of pattern stand for. "*" stands for any
+// octets, or none.
 type glob struct {
-	// percent says that "%" stands for any octets but the separator, or none.
+	// percent says that "%" stands for any octets but "/", or none.
 	percent bool
-	// separator is what a pattern's "/" stands for, and no other octet is;
-	// 0: "/" is an octet like any other.
-	separator byte
-	// upperPattern and upperText are how many octets at the beginning are taken
-	// for upper-case letters.
-	upperPattern, upperText int
+	// fold says that the pattern's letters count as upper-case ones.
+	fold bool
 }
 
 // match reports whether the pattern describes the whole of s. It allocates
 // nothing.
-func (g glob) match(pattern, s string) bool {
+func (g glob) match(pattern string, s []byte) bool {
 	// Most patterns that do not fit do not end as s does.
 	for n := 1; n <= len(pattern); n++ {
-		switch c := pattern[len(pattern)-n]; {
+		switch c := g.octet(pattern, len(pattern)-n); {
 		case g.wild(c):
 			return (n == len(pattern) && c == '*') || g.run(pattern, s, false)
-		case n > len(s) || !g.same(pattern, len(pattern)-n, s, len(s)-n):
+		case n > len(s) || s[len(s)-n] != c:
 			return false
 		}
 	}
@@ -31,18 +29,18 @@ func (g glob) match(pattern, s string) bool {
 }
 
 // run matches from the beginning: the whole of s or, when below, a beginning
-// that a separator follows. When something does not fit, the last wildcard
-// takes one octet more: the last "%" until a separator stops it, then the last
-// "*". Wildcards before those need not be tried again, since what they found
-// first leaves the most to what follows.
-func (g glob) run(pattern, s string, below bool) bool {
+// that "/" follows. When something does not fit, the last wildcard takes one
+// octet more: the last "%" until a "/" stops it, then the last "*". Wildcards
+// before those need not be tried again, since what they found first leaves the
+// most to what follows.
+func (g glob) run(pattern string, s []byte, below bool) bool {
 	const none = -1
 	p, i := 0, 0
 	starP, starI := none, 0
 	percentP, percentI := none, 0
 	for {
 		if p < len(pattern) {
-			switch c := pattern[p]; {
+			switch c := g.octet(pattern, p); {
 			case c == '*':
 				p++
 				starP, starI = p, i
@@ -52,22 +50,26 @@ func (g glob) run(pattern, s string, below bool) bool {
 				p++
 				percentP, percentI = p, i
 				continue
-			case i < len(s) && g.same(pattern, p, s, i):
+			case i < len(s) && s[i] == c:
 				p, i = p+1, i+1
 				continue
 			}
-		} else if i == len(s) || (below && g.separates(s[i])) {
+		} else if i == len(s) || (below && s[i] == '/') {
 			return true
 		}
 		switch {
-		case percentP != none && percentI < len(s) && !g.separates(s[percentI]):
+		case percentP != none && percentI < len(s) && s[percentI] != '/':
 			percentI++
 			p, i = percentP, percentI
 		case starP != none && starI < len(s):
 			starI++
-			if starP < len(pattern) && !g.wild(pattern[starP]) {
-				for starI < len(s) && !g.same(pattern, starP, s, starI) {
-					starI++
+			if starP < len(pattern) {
+				if c := g.octet(pattern, starP); !g.wild(c) {
+					skipped := bytes.IndexByte(s[starI:], c)
+					if skipped < 0 {
+						return false
+					}
+					starI += skipped
 				}
 			}
 			p, i = starP, starI
@@ -80,28 +82,12 @@ func (g glob) run(pattern, s string, below bool) bool {
 
 func (g glob) wild(c byte) bool { return c == '*' || (c == '%' && g.percent) }
 
-func (g glob) separates(c byte) bool { return g.separator != 0 && c == g.separator }
-
-// same compares one octet of each.
-func (g glob) same(pattern string, p int, text string, i int) bool {
-	want, got := pattern[p], text[i]
-	if want == got && want != '/' && !g.separates(got) {
-		return true
+// octet is what text is compared with.
+func (g glob) octet(pattern string, i int) byte {
+	if g.fold {
+		return upper(pattern[i])
 	}
-	return g.sameByRule(p < g.upperPattern, want, i < g.upperText, got)
-}
-
-func (g glob) sameByRule(upperWant bool, want byte, upperGot bool, got byte) bool {
-	if want == '/' && g.separator != 0 {
-		return g.separates(got)
-	}
-	if upperWant {
-		want = upper(want)
-	}
-	if upperGot {
-		got = upper(got)
-	}
-	return want == got && !g.separates(got)
+	return pattern[i]
 }
 
 func upper(c byte) byte {

@@ -26,7 +26,8 @@ func (r RecipientPatterns) IsZero() bool { return len(r.Allow) == 0 && len(r.Den
 // recipientGlob compares canonical patterns with each other.
 func recipientGlob() glob { return glob{} }
 
-// Allowed reports whether the address may be written to. It allocates nothing.
+// Allowed reports whether the address may be written to. It allocates nothing for
+// addresses of at most maxQuick octets.
 //
 // Patterns describe plain addresses alone. One with a quoted local part, an
 // address literal, or a domain that is not ASCII may be another spelling of an
@@ -38,9 +39,12 @@ func (r RecipientPatterns) Allowed(address string) bool {
 	if !plainAddress(address) {
 		return false
 	}
-	matches := func(pattern string) bool {
-		return glob{upperPattern: len(pattern), upperText: len(address)}.match(pattern, address)
+	var quick [maxQuick]byte
+	folded := append(quick[:0], address...)
+	for i, c := range folded {
+		folded[i] = upper(c)
 	}
+	matches := func(pattern string) bool { return glob{fold: true}.match(pattern, folded) }
 	return (len(r.Allow) == 0 || slices.ContainsFunc(r.Allow, matches)) && !slices.ContainsFunc(r.Deny, matches)
 }
 
