@@ -26,6 +26,7 @@ const (
 	EventCredentialSet     EventType = "credential.set"
 	EventCommandRefused    EventType = "command.refused"
 	EventQuotaReached      EventType = "quota.reached"
+	EventFoldersUnmatched  EventType = "folders.unmatched"
 	EventMessageOpen       EventType = "message.open"
 	EventMessageIdentify   EventType = "message.identify"
 	EventMessageFlag       EventType = "message.flag"
@@ -67,6 +68,7 @@ func Catalogue() []EventSpec {
 		{EventCredentialSet, 1, CredentialSetData{}, "a mailbox's credential was stored", ""},
 		{EventCommandRefused, 1, CommandRefused{}, "an IMAP command was not allowed by the decision; the first of its kind in a session", ""},
 		{EventQuotaReached, 1, QuotaReached{}, "a quota on what is opened refused a FETCH; the first of its kind in a session", "folder"},
+		{EventFoldersUnmatched, 1, FoldersUnmatched{}, "a warning: patterns in the terms describe no folder that the mailbox has; each once while the server runs", "patterns"},
 		{EventMessageOpen, 1, MessageOpen{}, "body octets of a message were relayed to the agent", "message_id, folder"},
 		{EventMessageIdentify, 1, MessageIdentify{}, "the Message-ID of a message that was opened without its header", "message_id, folder"},
 		{EventMessageFlag, 1, MessageChange{}, "flags were changed (STORE)", "folder"},
@@ -207,6 +209,11 @@ type CommandRefused struct {
 type QuotaReached struct {
 	Quota  string `json:"quota"`
 	Folder string `json:"folder"`
+}
+
+// FoldersUnmatched is the data of folders.unmatched.
+type FoldersUnmatched struct {
+	Patterns []string `json:"patterns"`
 }
 
 // MessageOpen is the data of message.open: the messages of one folder whose

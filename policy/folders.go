@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -63,6 +64,21 @@ func (f FolderPatterns) Visible(name string, delimiter byte) bool {
 		return false
 	}
 	return !slices.ContainsFunc(f.Deny, n.liesIn)
+}
+
+// Unmatched returns the patterns that describe none of a mailbox's folders, which
+// come with their delimiters: slips, perhaps.
+func (f FolderPatterns) Unmatched(folders iter.Seq2[string, byte]) []string {
+	allow, deny := slices.Clone(f.Allow), slices.Clone(f.Deny)
+	for name, delimiter := range folders {
+		if delimiter != '/' && strings.IndexByte(name, '/') >= 0 {
+			continue // see Visible
+		}
+		n := spell(nil, name, delimiter)
+		allow = slices.DeleteFunc(allow, n.matches)
+		deny = slices.DeleteFunc(deny, n.liesIn)
+	}
+	return append(allow, deny...)
 }
 
 // spelling is a folder's name as patterns have it: with "/" between its levels,

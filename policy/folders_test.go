@@ -3,12 +3,26 @@
 package policy_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/postern-mail/postern/policy"
 )
+
+func TestUnmatched(t *testing.T) {
+	f := policy.FolderPatterns{Allow: []string{"inbox", "Clients/*", "Clinets/*", "Work/%"}, Deny: []string{"Clients", "Old", "*/Board"}}
+	folders := map[string]byte{"INBOX": '.', "Clients.Acme": '.', "Work": '.', "a/Board": '.'}
+	if diff := cmp.Diff([]string{"Clinets/*", "Work/%", "Old", "*/Board"}, f.Unmatched(maps.All(folders))); diff != "" {
+		t.Error(diff)
+	}
+	if len(f.Allow) != 4 || f.Allow[2] != "Clinets/*" || len(f.Deny) != 3 {
+		t.Errorf("the patterns became %+v", f)
+	}
+}
 
 func TestFoldersVisible(t *testing.T) {
 	type names map[string]bool

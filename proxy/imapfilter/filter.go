@@ -47,6 +47,7 @@ type Filter struct {
 	table      map[string]*command
 	buffers    bufferPool
 	metrics    *metrics
+	unmatched  unmatched
 
 	// Times of limits.go; shorter in tests.
 	silence, listenAfter            time.Duration

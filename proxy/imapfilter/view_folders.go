@@ -205,6 +205,9 @@ func (s *clientSide) folders(fresh bool) (*folderList, error) {
 		}
 	}
 	v.shown.Store(&shown)
+	if !v.listed {
+		s.tellUnmatched(&list)
+	}
 	v.list, v.listed, v.stale = list, true, false
 	return &v.list, nil
 }
