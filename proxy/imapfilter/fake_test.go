@@ -236,7 +236,7 @@ func (p *peer) send(format string, args ...any) {
 
 func (p *peer) raw(s string) {
 	p.t.Helper()
-	_ = p.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	_ = p.conn.SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(p.conn, s); err != nil {
 		p.t.Fatalf("writing %.60q: %v", s, err)
 	}
@@ -253,7 +253,7 @@ func (p *peer) line() string {
 }
 
 func (p *peer) tryLine() (string, error) {
-	_ = p.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = p.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	s, err := p.r.ReadString('\n')
 	return strings.TrimSuffix(s, "\r\n"), err
 }

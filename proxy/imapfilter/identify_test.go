@@ -45,12 +45,30 @@ func TestNever2OwnCommandsDoNotRenumber(t *testing.T) {
 		t.Fatalf("got %q", rest)
 	}
 	u.raw("* 1 FETCH (FLAGS (\\Answered) UID 3 BODY[HEADER.FIELDS (MESSAGE-ID)] {17}\r\nMessage-ID: <x>\r\n)\r\n* 1 EXPUNGE\r\n" + own + " OK\r\n")
-	c.expect("* 1 FETCH (FLAGS (\\Answered) UID 3")
-	c.until("* 1 EXPUNGE")
+	c.expect("* 1 FETCH (FLAGS (\\Answered) UID 3)")
+	c.expect("* 1 EXPUNGE")
 	u.expect("e UID STORE")
 	u.raw("e OK\r\n")
 	c.expect("e OK")
 	if got := gate.last().recorded(broker.EventMessageIdentify); len(got) != 1 || got[0].(broker.MessageIdentify).MessageID != "<x>" {
 		t.Fatalf("identified %+v", got)
+	}
+}
+
+// TestNever2OwnFetchTellsNoHeader: what Postern alone asks for does not reach a
+// client that may see no headers, though flags come with it.
+func TestNever2OwnFetchTellsNoHeader(t *testing.T) {
+	for line, want := range map[string]string{
+		"* 1 FETCH (FLAGS (x) UID 3 BODY[HEADER.FIELDS (MESSAGE-ID)] {17}\r\nMessage-ID: <x>\r\n)\r\n":                 "* 1 FETCH (FLAGS (x) UID 3)\r\n",
+		"* 1 FETCH (BODY[HEADER.FIELDS (MESSAGE-ID)] {17}\r\nMessage-ID: <x>\r\n UID 3 FLAGS (x))\r\n":                 "* 1 FETCH (UID 3 FLAGS (x))\r\n",
+		"* 1 FETCH (UID 3 body[header.fields (\"Message-ID\")] \"Message-ID: \\\"] \" FLAGS (BODY[HEADER.FIELDS))\r\n": "* 1 FETCH (UID 3 FLAGS (BODY[HEADER.FIELDS))\r\n",
+		"* 1 FETCH (UID 3 BODY[HEADER.FIELDS (MESSAGE-ID)] NIL FLAGS (x))\r\n":                                         "* 1 FETCH (UID 3 FLAGS (x))\r\n",
+		"* 1 FETCH (UID 3 BODY[HEADER.FIELDS (MESSAGE-ID)] {99}\r\nMessage-ID: <x>\r\n)\r\n":                           "",
+		"* 1 FETCH (UID 3 BODY[HEADER.FIELDS (MESSAGE-ID)]":                                                            "",
+		"* 1 FETCH (UID 3 FLAGS (x))\r\n":                                                                              "",
+	} {
+		if got := string(withoutHeader([]byte(line))); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
 	}
 }

@@ -3,8 +3,11 @@
 package imapfilter
 
 import (
+	"bytes"
 	"errors"
 	"time"
+
+	"github.com/postern-mail/postern/proxy/imapwire"
 )
 
 // This file is how the upstream's goroutine writes to the client.
@@ -133,16 +136,54 @@ func (u *upstreamSide) beginCollecting() {
 	}
 }
 
-// endCollecting swallows the answer to an own FETCH and lets any other pass.
+// endCollecting swallows the answer to an own FETCH and lets any other pass. Flags
+// that come with the answer pass, without the header, which nobody but Postern
+// asked for.
 func (u *upstreamSide) endCollecting() error {
 	if u.fate != collected {
 		return nil
 	}
-	// What tells of flags is not for Postern alone.
-	if u.message.header && u.fetch.UID != 0 && u.record.identified(u, u.fetch.UID) && !u.fetch.Flags {
-		u.fate, u.collected = passes, nil
+	u.fate = passes
+	if u.message.header && u.fetch.UID != 0 && u.record.identified(u, u.fetch.UID) {
+		line := u.collected
+		if u.collected = nil; u.fetch.Flags {
+			u.collected = withoutHeader(line)
+		}
+	}
+	return u.flush()
+}
+
+// withoutHeader takes the header that an own FETCH asks for out of a response
+// that holds it and no other string or literal. nil: it stands there in another
+// form than servers write it.
+func withoutHeader(line []byte) []byte {
+	const section = "BODY[HEADER.FIELDS ("
+	at := bytes.Index(bytes.ToUpper(line), []byte(section))
+	if at <= 0 {
 		return nil
 	}
-	u.fate = passes
-	return u.flush()
+	_, value, ok := bytes.Cut(line[at:], []byte("] "))
+	var rest []byte
+	switch nl := bytes.IndexByte(value, '\n'); {
+	case !ok || nl < 0:
+		return nil
+	case value[0] == '{':
+		size := imapwire.TrailingLiteral(value[:nl+1])
+		if size < 0 || size > int64(len(value)-nl-1) {
+			return nil
+		}
+		rest = value[nl+1+int(size):]
+	case value[0] == '"' || len(value) > 3 && bytes.EqualFold(value[:3], []byte("NIL")):
+		if _, rest, ok = listedName(value); !ok {
+			return nil
+		}
+	default:
+		return nil
+	}
+	if line[at-1] == ' ' {
+		at--
+	} else {
+		rest = bytes.TrimPrefix(rest, []byte(" "))
+	}
+	return append(line[:at:at], rest...)
 }
