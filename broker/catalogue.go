@@ -40,6 +40,7 @@ const (
 	EventSendFlagged       EventType = "send.flagged"
 	EventSendResult        EventType = "send.result"
 	EventSendRefused       EventType = "send.refused"
+	EventCertified         EventType = "workstation.certified"
 	EventStateRestored     EventType = "state.restored"
 )
 
@@ -82,6 +83,7 @@ func Catalogue() []EventSpec {
 		{EventSendFlagged, 1, SendFlagged{}, "a content rule that flags matched a message that is about to be submitted; durable before the final dot goes upstream", "message_id"},
 		{EventSendResult, 1, SendResult{}, "what the upstream answered to it", "message_id"},
 		{EventSendRefused, 1, SendRefused{}, "a rule refused a message or an address", "address"},
+		{EventCertified, 1, WorkstationCertified{}, "a certificate was issued for a workstation; durable before it is handed out. It opens nothing unless its key is the workstation's", ""},
 		{EventStateRestored, 1, StateRestored{}, "state and log were restored from a backup: what the log held after it is not there", ""},
 	}
 	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code"} {
@@ -110,6 +112,15 @@ var changeVerbs = map[string][]string{
 	"api-token":      {"created", "revoked"},
 	"claim":          {"created", "replaced", "redeemed"},
 	"enrolment-code": {"created", "replaced", "redeemed"},
+}
+
+// WorkstationCertified is the data of workstation.certified.
+type WorkstationCertified struct {
+	// Serial is as SerialNumber has it, Issuer the CA's distinguished name.
+	Serial   string    `json:"serial"`
+	Issuer   string    `json:"issuer"`
+	KeyPin   string    `json:"key_pin"`
+	NotAfter time.Time `json:"not_after"`
 }
 
 // StateChange is the data of every change of state: the thing before and

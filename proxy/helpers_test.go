@@ -171,7 +171,7 @@ func (h *house) workstation(ca *workstationca.Authority) tls.Certificate {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	certPEM, err := ca.Issue(
+	certPEM, err := ca.Issue(h.t.Context(),
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}),
 		&broker.Workstation{ID: broker.NewID(), Name: "desk-7"})
 	if err != nil {

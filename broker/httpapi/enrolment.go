@@ -119,8 +119,8 @@ func (a *api) enrol(ctx context.Context, in *struct{ Body Enrolment }) (*answer[
 	// What is signed in vain opens nothing, since nobody pinned its key.
 	w := &broker.Workstation{ID: broker.NewID(), Name: c.Name}
 	var certificate string
-	if w.KeyPins, certificate, err = a.keyPins(workstationKey{csr: in.Body.CSR}, w); err != nil {
-		return nil, err
+	if w.KeyPins, certificate, err = a.keyPins(ctx, machine(w), workstationKey{csr: in.Body.CSR}, w); err != nil {
+		return nil, &undoneError{err}
 	}
 	err = a.Enrolments.RedeemEnrolmentCode(ctx, hash, w)
 	if broker.CodeOf(err) == broker.NotFound {
@@ -169,7 +169,10 @@ func (a *api) renewCertificate(ctx context.Context, in *struct{ Body Certificate
 			return nil, broker.Errorf(broker.Refused, "this workstation is locked: %s", l.Message)
 		}
 	}
-	pins, certificate, err := a.keyPins(workstationKey{csr: in.Body.CSR}, w)
+	if wait := a.renewals.take(pin, a.Now()); wait > 0 {
+		return nil, broker.Errorf(broker.Limit, "this certificate was renewed often a moment ago: try again in %s", wait.Round(time.Second))
+	}
+	pins, certificate, err := a.keyPins(ctx, machine(w), workstationKey{csr: in.Body.CSR}, w)
 	if err != nil {
 		return nil, err
 	}

@@ -56,6 +56,22 @@ func TestEnrolment(t *testing.T) {
 	if len(w.KeyPins) != 1 || len(w.Groups) != 1 || w.Groups[0] != "night" {
 		t.Errorf("the workstation is %+v", w)
 	}
+	// The certificate is on record.
+	page := ok[httpapi.LogPage](c, "GET", "/v1/events?type=workstation.certified", "")
+	var record struct {
+		WorkstationID broker.ID                   `json:"workstation_id"`
+		Actor         broker.Actor                `json:"actor"`
+		Data          broker.WorkstationCertified `json:"data"`
+	}
+	if len(page.Items) != 1 {
+		t.Fatalf("%d certificates are on record", len(page.Items))
+	}
+	if err := json.Unmarshal(page.Items[0].Record, &record); err != nil {
+		t.Fatal(err)
+	}
+	if record.WorkstationID != w.ID || record.Actor.Kind != "workstation" || record.Data.KeyPin != w.KeyPins[0] || record.Data.Serial == "" {
+		t.Errorf("on record is %+v", record)
+	}
 	again := good
 	again.CSR = requestOf(t, newKey(t))
 	c.refused("POST", "/v1/enrolments", jsonOf(t, again), http.StatusForbidden, broker.Denied)
@@ -102,6 +118,26 @@ func TestCertificatesAreRenewedByTheirOwnKey(t *testing.T) {
 		t.Fatalf("%d %s", status, answer)
 	}
 	c.refused("POST", "/v1/enrolments/renew", jsonOf(t, in), http.StatusForbidden, broker.Denied)
+}
+
+// TestRenewalsAreBounded: each is signed, and on record for ever.
+func TestRenewalsAreBounded(t *testing.T) {
+	c := start(t)
+	key := newKey(t)
+	created := ok[httpapi.WorkstationCreated](c, "POST", "/v1/workstations",
+		jsonOf(t, httpapi.WorkstationInput{Name: "goa-03", Class: broker.ClassSoftware, CSR: requestOf(t, key)}))
+	in := jsonOf(t, httpapi.CertificateRenewal{Certificate: created.Certificate, CSR: requestOf(t, key)})
+	renewed := 0
+	for range 50 {
+		status, _, _ := c.do("POST", "/v1/enrolments/renew", in)
+		if status == http.StatusTooManyRequests {
+			break
+		}
+		renewed++
+	}
+	if renewed < 5 || renewed > 30 {
+		t.Errorf("%d certificates were renewed at once", renewed)
+	}
 }
 
 // selfSigned is a certificate for a key that no CA issued.

@@ -71,15 +71,24 @@ type Tokens interface {
 	NewToken() (display string, hash []byte, err error)
 }
 
-// WorkstationCA issues client certificates: broker/workstationca.
+// WorkstationCA issues client certificates: broker/workstationca, broker/vault.
 type WorkstationCA interface {
 	// Issue checks a PKCS #10 request in PEM and certifies its key for w. The
-	// error is Invalid when the request is no good.
-	Issue(csrPEM []byte, w *broker.Workstation) (certPEM []byte, err error)
+	// error is Invalid when the request is no good, and Unavailable when the CA
+	// cannot be used: nothing was issued then.
+	Issue(ctx context.Context, csrPEM []byte, w *broker.Workstation) (certPEM []byte, err error)
 	// CertificatePEM returns the CA's own certificate.
 	CertificatePEM() []byte
 	// Verify checks that it issued a client certificate, which is valid now.
 	Verify(*x509.Certificate) error
+}
+
+// CertificateRevoker is a WorkstationCA that publishes what it has revoked. It
+// adds nothing to what Postern itself does, which goes by its own record: it is
+// for others who trust the CA.
+type CertificateRevoker interface {
+	// Revoke returns nil for a certificate that is another's or not known.
+	Revoke(context.Context, *broker.WorkstationCertified) error
 }
 
 // TokenMaker makes tokens that are shown once: broker/people.
@@ -127,8 +136,9 @@ type api struct {
 	public, secret map[string]bool
 	faults         []error
 	// before, failures and after limit requests before a token is looked at,
-	// tokens that are not good, and requests by person.
-	before, failures, after *limiter
+	// tokens that are not good, and requests by person; renewals limits those
+	// of a workstation's certificate by its key.
+	before, failures, after, renewals *limiter
 }
 
 // New returns the API's handler, for [Server].
@@ -166,6 +176,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a := &api{
 		Config: c, huma: humago.New(mux, humaConfig()), rules: rules(), public: map[string]bool{}, secret: map[string]bool{},
 		before: newLimiter(addressRate, addressBurst), failures: newLimiter(failureRate, failureBurst), after: newLimiter(personRate, personBurst),
+		renewals: newLimiter(renewalRate, renewalBurst),
 	}
 	a.registerPeople()
 	a.registerAPITokens()

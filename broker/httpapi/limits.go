@@ -27,6 +27,9 @@ const (
 	failureRate, failureBurst = 10.0 / 60, 20
 	// personRate is what one person may do a second, after a burst.
 	personRate, personBurst = 20, 200
+	// renewalRate is how many certificates a second may be renewed for
+	// one key, after a burst: each is signed, and on record.
+	renewalRate, renewalBurst = 1.0 / 60 / 6, 20
 	// maxLimited bounds how many keys a limiter remembers.
 	maxLimited = 1 << 16
 )

@@ -104,6 +104,7 @@ func (a *api) offBoardAgent(ctx context.Context, in *struct {
 	}
 	for id := range machines {
 		out.Workstations = append(out.Workstations, names.workstations[id])
+		a.revokeCertificates(ctx, id, allPins)
 	}
 	slices.Sort(out.Workstations)
 	out.Downloads = a.downloads(ctx, in.Body.Days, names, func(e *broker.Event) bool { return e.AgentID == g.ID })
@@ -151,6 +152,7 @@ func (a *api) offBoardWorkstation(ctx context.Context, in *struct {
 		return nil, err
 	}
 	out.Workstations = append(out.Workstations, w.Name)
+	a.revokeCertificates(ctx, w.ID, allPins)
 	out.Downloads = a.downloads(ctx, in.Body.Days, names, func(e *broker.Event) bool { return e.WorkstationID == w.ID })
 	out.Complete = out.Complete && unread == nil
 	return &answer[*OffBoarded]{out}, nil

@@ -28,7 +28,15 @@ type Problem struct {
 	Errors []ProblemField `json:"errors,omitempty" nullable:"false" doc:"The inputs that are wrong."`
 	// Current is set with status 412.
 	Current any `json:"current,omitempty" doc:"With status 412: what the thing is now, as a GET shows it."`
+	// Undone tells an outage before the change from one in the middle of it.
+	Undone bool `json:"undone,omitempty" doc:"With status 503: nothing was changed, for certain."`
 }
+
+// undoneError is an outage before anything was changed.
+type undoneError struct{ error }
+
+// Unwrap returns the outage.
+func (e *undoneError) Unwrap() error { return e.error }
 
 // ProblemField is one input that is wrong.
 type ProblemField struct {
@@ -132,6 +140,8 @@ func (a *api) problem(ctx context.Context, op *huma.Operation, err error) *Probl
 	if errors.As(err, &stale) {
 		p.Status, p.Title, p.Current = http.StatusPreconditionFailed, http.StatusText(http.StatusPreconditionFailed), stale.current
 	}
+	var undone *undoneError
+	p.Undone = errors.As(err, &undone)
 	fields := []zap.Field{zap.String("operation", op.OperationID), zap.String("code", string(code)), zap.Error(err)}
 	if code == broker.Internal {
 		a.Logger.Error("request failed", fields...)

@@ -46,11 +46,11 @@ func (a *api) renewWorkstation(ctx context.Context, in *struct {
 		return nil, err
 	}
 	defer unlock()
-	pins, certificate, err := a.keyPins(workstationKey{csr: b.CSR, certificate: b.Certificate}, w)
+	pins, certificate, err := a.keyPins(ctx, actor(ctx), workstationKey{csr: b.CSR, certificate: b.Certificate}, w)
 	if err != nil {
 		return nil, err
 	}
-	isNew := !slices.Contains(w.KeyPins, pins[0])
+	isNew, before := !slices.Contains(w.KeyPins, pins[0]), w.KeyPins
 	if err := sameClass(w, b.Class, isNew); err != nil {
 		return nil, err
 	}
@@ -64,6 +64,7 @@ func (a *api) renewWorkstation(ctx context.Context, in *struct {
 	if renewed.WorkstationUpdated, err = a.storeWorkstation(ctx, w); err != nil {
 		return nil, err
 	}
+	a.revokeCertificates(ctx, w.ID, func(pin string) bool { return slices.Contains(before, pin) && !slices.Contains(w.KeyPins, pin) })
 	if certificate != "" {
 		renewed.CA = string(a.WorkstationCA.CertificatePEM())
 		// A key that it had leaves no other trace.
@@ -96,8 +97,8 @@ type workstationKey struct {
 }
 
 // keyPins returns the pins of a key for w, and the certificate if one was
-// issued.
-func (a *api) keyPins(in workstationKey, w *broker.Workstation) (pins []string, certificate string, err error) {
+// issued, which is on record then.
+func (a *api) keyPins(ctx context.Context, by broker.Actor, in workstationKey, w *broker.Workstation) (pins []string, certificate string, err error) {
 	ways := 0
 	for _, given := range []bool{in.csr != "", in.certificate != "", len(in.pins) > 0} {
 		if given {
@@ -111,35 +112,38 @@ func (a *api) keyPins(in workstationKey, w *broker.Workstation) (pins []string, 
 	case len(in.pins) > 0:
 		return in.pins, "", nil
 	case in.certificate != "":
-		pin, err := certificatePin([]byte(in.certificate))
+		c, err := parseCertificate([]byte(in.certificate))
 		if err != nil {
 			return nil, "", broker.InvalidField("certificate", "%s", broker.PublicText(err)).WithCause(err)
 		}
-		return []string{pin}, "", nil
+		return []string{broker.KeyPin(c)}, "", nil
 	}
 	if a.WorkstationCA == nil {
 		return nil, "", broker.InvalidField("csr", "this server has no CA of its own: give a certificate of the CA it trusts")
 	}
-	issued, err := a.WorkstationCA.Issue([]byte(in.csr), w)
+	issued, err := a.WorkstationCA.Issue(ctx, []byte(in.csr), w)
 	if err != nil {
 		return nil, "", err
 	}
-	pin, err := certificatePin(issued)
+	c, err := parseCertificate(issued)
 	if err != nil {
 		return nil, "", broker.Errorf(broker.Internal, "the CA's certificate cannot be read").WithCause(err)
 	}
-	return []string{pin}, string(issued), nil
+	if err := a.recordCertificate(ctx, by, w, c); err != nil {
+		return nil, "", err
+	}
+	return []string{broker.KeyPin(c)}, string(issued), nil
 }
 
-// certificatePin hashes the key of the first certificate in PEM.
-func certificatePin(text []byte) (string, error) {
+// parseCertificate reads the first certificate in PEM.
+func parseCertificate(text []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return "", broker.Errorf(broker.Invalid, "is no certificate in PEM")
+		return nil, broker.Errorf(broker.Invalid, "is no certificate in PEM")
 	}
 	c, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return "", broker.Errorf(broker.Invalid, "is a certificate that cannot be read").WithCause(err)
+		return nil, broker.Errorf(broker.Invalid, "is a certificate that cannot be read").WithCause(err)
 	}
-	return broker.KeyPin(c), nil
+	return c, nil
 }

@@ -80,6 +80,9 @@ func (a *api) registerWorkstations() {
 			ended, err := a.ending(ctx,
 				func(s *broker.Session) bool { return s.WorkstationID == w.ID },
 				func() error { return a.State.DeleteWorkstation(ctx, actor(ctx), w.ID) })
+			if err == nil {
+				a.revokeCertificates(ctx, w.ID, allPins)
+			}
 			return &answer[Ended]{ended}, err
 		})
 }
@@ -131,7 +134,7 @@ func (a *api) createWorkstation(ctx context.Context, in *struct{ Body Workstatio
 	}
 	var err error
 	key := workstationKey{csr: b.CSR, certificate: b.Certificate, pins: b.KeyPins}
-	if w.KeyPins, created.Certificate, err = a.keyPins(key, w); err != nil {
+	if w.KeyPins, created.Certificate, err = a.keyPins(ctx, actor(ctx), key, w); err != nil {
 		return nil, err
 	}
 	if created.Certificate != "" {

@@ -28,6 +28,7 @@ const (
 	ReasonLimit       = "vault-limit"       // a rate limit of Vault's
 	ReasonMount       = "vault-mount"       // no KV version 2 engine at the mount
 	ReasonAnswer      = "vault-answer"      // an answer that is not Vault's, or an error of its own
+	ReasonRefused     = "vault-refused"     // the PKI engine does not sign
 )
 
 // What follows is for the agent, who can do no more than wait or tell.

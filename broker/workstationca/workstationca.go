@@ -3,6 +3,7 @@
 package workstationca
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -44,9 +45,6 @@ const (
 	// backdated makes up for clocks that are behind.
 	backdated = 5 * time.Minute
 )
-
-// maxRequest bounds a certificate request, in octets of PEM.
-const maxRequest = 64 << 10
 
 // Config has no required field.
 type Config struct {
@@ -170,18 +168,14 @@ func (a *Authority) Verify(c *x509.Certificate) error {
 // #10, PEM), whose key must be w's own: Issue does not pin it. The error is
 // Invalid, with the field "csr", when the request is not good, and Internal
 // otherwise.
-func (a *Authority) Issue(csrPEM []byte, w *broker.Workstation) (certPEM []byte, err error) {
-	id, err := broker.ParseID(string(w.ID))
-	if err != nil {
-		return nil, broker.Errorf(broker.Internal, "the workstation has no id").WithCause(err)
-	}
-	csr, err := parseRequest(csrPEM)
+func (a *Authority) Issue(_ context.Context, csrPEM []byte, w *broker.Workstation) (certPEM []byte, err error) {
+	uri, err := w.URI()
 	if err != nil {
 		return nil, err
 	}
-	uri, err := url.Parse("urn:uuid:" + string(id))
+	csr, err := broker.ParseCertificateRequest(csrPEM)
 	if err != nil {
-		return nil, broker.Errorf(broker.Internal, "the workstation's id makes no URI").WithCause(err)
+		return nil, err
 	}
 	der, err := a.sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: w.Name},

@@ -94,7 +94,7 @@ func TestIssueTakesNothingButTheKey(t *testing.T) {
 			{Id: []int{2, 5, 29, 37}, Value: []byte{0x30, 0x0a, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01}},
 		},
 	}, key)
-	certPEM, err := a.Issue(csr, w)
+	certPEM, err := a.Issue(t.Context(), csr, w)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,14 +146,14 @@ func TestIssueRefusesBadRequests(t *testing.T) {
 		"RSA 1024":        {request(t, &x509.CertificateRequest{}, weak), "1024 bits"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := a.Issue(tc.csr, workstation())
+			_, err := a.Issue(t.Context(), tc.csr, workstation())
 			var e *broker.Error
 			if !errors.As(err, &e) || e.Code != broker.Invalid || e.Field != "csr" || !strings.Contains(e.Public, tc.want) {
 				t.Fatalf("error is %v, want one about the csr that says %q", err, tc.want)
 			}
 		})
 	}
-	if _, err := a.Issue(good, &broker.Workstation{ID: "../x", Name: "x"}); broker.CodeOf(err) != broker.Internal {
+	if _, err := a.Issue(t.Context(), good, &broker.Workstation{ID: "../x", Name: "x"}); broker.CodeOf(err) != broker.Internal {
 		t.Errorf("an id that is none: %v", err)
 	}
 }
@@ -169,7 +169,7 @@ func TestIssueAcceptsKeysInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, key := range map[string]crypto.Signer{"P-384": ecKey(t, elliptic.P384()), "Ed25519": ed, "RSA 2048": strong} {
-		if _, err := a.Issue(request(t, &x509.CertificateRequest{}, key), workstation()); err != nil {
+		if _, err := a.Issue(t.Context(), request(t, &x509.CertificateRequest{}, key), workstation()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -269,7 +269,7 @@ func TestCertificateEndsWithTheAuthority(t *testing.T) {
 	csr := request(t, &x509.CertificateRequest{}, ecKey(t, elliptic.P256()))
 	end := parse(t, a.CertificatePEM()).NotAfter
 	now = end.Add(-24 * time.Hour)
-	certPEM, err := a.Issue(csr, workstation())
+	certPEM, err := a.Issue(t.Context(), csr, workstation())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func TestCertificateEndsWithTheAuthority(t *testing.T) {
 		t.Errorf("the certificate ends on %s, the authority on %s", got, end)
 	}
 	now = end.Add(time.Second)
-	if _, err := a.Issue(csr, workstation()); err == nil {
+	if _, err := a.Issue(t.Context(), csr, workstation()); err == nil {
 		t.Error("an authority that has expired signed")
 	}
 }
@@ -287,7 +287,7 @@ func TestSerialsAreRandomAndPositive(t *testing.T) {
 	csr := request(t, &x509.CertificateRequest{}, ecKey(t, elliptic.P256()))
 	seen := make(map[string]bool)
 	for range 50 {
-		certPEM, err := a.Issue(csr, workstation())
+		certPEM, err := a.Issue(t.Context(), csr, workstation())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +308,7 @@ func FuzzIssue(f *testing.F) {
 	f.Add(request(f, &x509.CertificateRequest{}, key))
 	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n"))
 	f.Fuzz(func(t *testing.T, csr []byte) {
-		certPEM, err := a.Issue(csr, workstation())
+		certPEM, err := a.Issue(t.Context(), csr, workstation())
 		if err == nil {
 			if c := parse(t, certPEM); c.IsCA || len(c.ExtKeyUsage) != 1 || len(c.DNSNames) != 0 {
 				t.Fatalf("a certificate for more than a client: %+v", c)

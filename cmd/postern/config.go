@@ -74,9 +74,24 @@ type TLSConfig struct {
 
 // WorkstationsConfig says whose client certificates are good.
 type WorkstationsConfig struct {
-	EmbeddedCA          string   `yaml:"embedded_ca"`
-	CAFiles             []string `yaml:"ca_files"`
-	CertificateValidity duration `yaml:"certificate_validity"`
+	EmbeddedCA          string        `yaml:"embedded_ca"`
+	CAFiles             []string      `yaml:"ca_files"`
+	CertificateValidity duration      `yaml:"certificate_validity"`
+	Vault               *IssuerConfig `yaml:"vault"`
+}
+
+// IssuerConfig is broker/vault's Issuer: Vault's PKI engine signs workstations'
+// certificates.
+type IssuerConfig struct {
+	Address       string           `yaml:"address"`
+	CAFile        string           `yaml:"ca_file"`
+	ServerName    string           `yaml:"server_name"`
+	Namespace     string           `yaml:"namespace"`
+	Mount         string           `yaml:"mount"`
+	Role          string           `yaml:"role"`
+	AuthorityFile string           `yaml:"authority_file"`
+	Timeout       duration         `yaml:"timeout"`
+	Auth          *VaultAuthConfig `yaml:"auth"`
 }
 
 // AppPasswordsConfig holds the key of the app passwords' hashes.
@@ -264,6 +279,13 @@ func (c *Config) complete(dir string) {
 		&c.Upstream.CAFile, &c.OAuth.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {
 		under(dir, &c.Workstations.CAFiles[i])
+	}
+	if v := c.Workstations.Vault; v != nil {
+		setDefault(&v.Mount, vault.DefaultIssuerMount)
+		setDefault(&v.Role, vault.DefaultIssuerRole)
+		setDefault(&v.Timeout, duration(vault.DefaultTimeout))
+		under(dir, &v.CAFile, &v.AuthorityFile)
+		v.Auth.complete(func(paths ...*string) { under(dir, paths...) })
 	}
 	for i := range c.API.OIDC {
 		under(dir, &c.API.OIDC[i].CAFile)

@@ -63,6 +63,8 @@ func TestExampleConfigIsComplete(t *testing.T) {
 	for _, key := range allKeys("", reflect.TypeFor[Config]()) {
 		// What is below writer_auth is documented below auth.
 		key = strings.Replace(key, ".writer_auth.", ".auth.", 1)
+		// All ways to log in to Vault are documented once.
+		key = strings.Replace(key, "workstations.vault.auth.", "credentials.vault.auth.", 1)
 		if !documented[key] {
 			t.Errorf("%s is not in the example", key)
 		}
@@ -136,6 +138,9 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 	vault := func(auth string) string {
 		return strings.Replace(minimal, "{sealed: {}}", "{vault: {address: 'https://vault.example:8200', "+auth+"}}", 1)
 	}
+	pki := func(keys string) string {
+		return strings.Replace(minimal, "{embedded_ca: ca}", "{vault: {"+keys+"}}", 1)
+	}
 	for name, tc := range map[string]struct{ config, want string }{
 		"empty":                  {"", "data_dir: name the directory"},
 		"no YAML":                {"\t", "postern.yaml: "},
@@ -161,7 +166,7 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		"a listener with a name": {strings.Replace(minimal, "127.0.0.1:0", "localhost:993", 1), "listeners.imaps: give an IP address and a port"},
 		"a listener twice":       {strings.Replace(minimal, `"127.0.0.1:0"`, `":993", imap: ":993"`, 1), "listeners.imap: listeners.imaps has the same address"},
 		"no certificate":         {strings.Replace(minimal, "certificate: tls/server.pem, ", "", 1), "tls.certificate: name the PEM file"},
-		"no CA":                  {strings.Replace(minimal, "{embedded_ca: ca}", "{}", 1), "workstations: give embedded_ca, ca_files or both"},
+		"no CA":                  {strings.Replace(minimal, "{embedded_ca: ca}", "{}", 1), "workstations: give embedded_ca, vault or ca_files"},
 		"no credentials":         {strings.Replace(minimal, "{sealed: {}}", "{}", 1), "credentials: give exactly one of sealed and vault"},
 		"both credentials":       {strings.Replace(minimal, "{sealed: {}}", "{sealed: {}, vault: {}}", 1), "credentials: give exactly one of sealed and vault"},
 		"vault without address":  {strings.Replace(minimal, "{sealed: {}}", "{vault: }", 1), "credentials.vault.address: give Vault's address"},
@@ -169,6 +174,11 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		"vault with two auths":   {vault("auth: {token_file: a, kubernetes: {role: b}}"), "credentials.vault.auth: give exactly one of"},
 		"approle without id":     {vault("auth: {approle: {secret_id_file: x}}"), "credentials.vault.auth.approle.role_id: give the role-id"},
 		"writer with no auth":    {vault("auth: {token_file: a}, writer_auth: {}"), "credentials.vault.writer_auth: give exactly one of"},
+		"PKI without address":    {pki("auth: {token_file: a}"), "workstations.vault.address: give Vault's address"},
+		"PKI without auth":       {pki("address: 'https://vault.example:8200'"), "workstations.vault.auth: give exactly one of"},
+		"PKI with two auths":     {pki("address: 'https://vault.example:8200', auth: {token_file: a, kubernetes: {role: b}}"), "workstations.vault.auth: give exactly one of"},
+		"PKI without authority":  {pki("address: 'https://vault.example:8200', auth: {token_file: a}"), "workstations.vault.authority_file: name the PEM file"},
+		"PKI with a key unknown": {pki("validity: 1h"), "workstations.vault.validity: there is no such key"},
 		"long socket path":       {minimal + "api: {socket: /" + strings.Repeat("x", 120) + "}", "api.socket: the path has 121 octets"},
 		"log level":              {minimal + "log: {level: loud}", "log.level: give debug, info, warn or error"},
 		"log format":             {minimal + "log: {format: xml}", "log.format: give json or console"},

@@ -47,12 +47,7 @@ func (c *Config) problems() []problem {
 	v.listeners(&c.Listeners)
 	v.check(c.TLS.Certificate != "", "tls.certificate", "name the PEM file with the server's certificate and its intermediates")
 	v.check(c.TLS.Key != "", "tls.key", "name the PEM file with the key of tls.certificate")
-	v.check(c.Workstations.EmbeddedCA != "" || len(c.Workstations.CAFiles) > 0, "workstations",
-		"give embedded_ca, ca_files or both: without a CA no workstation could connect")
-	for i, file := range c.Workstations.CAFiles {
-		v.check(file != "", fmt.Sprintf("workstations.ca_files[%d]", i), "name a PEM file")
-	}
-	v.between("workstations.certificate_validity", c.Workstations.CertificateValidity, time.Hour, workstationca.MaxValidity)
+	v.workstations(&c.Workstations)
 	v.state(&c.State)
 	v.credentials(&c.Credentials)
 	v.between("upstream.dial_timeout", c.Upstream.DialTimeout, 100*time.Millisecond, time.Minute)
@@ -74,6 +69,21 @@ func (c *Config) problems() []problem {
 	v.check(c.Log.Format == "json" || c.Log.Format == "console", "log.format", "give json or console")
 	v.between("drain.timeout", c.Drain.Timeout, 0, 10*time.Minute)
 	return v.problems
+}
+
+func (v *validator) workstations(c *WorkstationsConfig) {
+	v.check(c.EmbeddedCA != "" || c.Vault != nil || len(c.CAFiles) > 0, "workstations",
+		"give embedded_ca, vault or ca_files, or several: without a CA no workstation could connect")
+	for i, file := range c.CAFiles {
+		v.check(file != "", fmt.Sprintf("workstations.ca_files[%d]", i), "name a PEM file")
+	}
+	v.between("workstations.certificate_validity", c.CertificateValidity, time.Hour, workstationca.MaxValidity)
+	if i := c.Vault; i != nil {
+		const key = "workstations.vault"
+		v.vault(key, &VaultConfig{Address: i.Address, Timeout: i.Timeout, Auth: i.Auth})
+		v.check(i.AuthorityFile != "", key+".authority_file",
+			"name the PEM file with the certificate of the CA that the PKI engine signs with ('setup.sh pki-ca' prints it)")
+	}
 }
 
 func (v *validator) listeners(c *ListenersConfig) {
@@ -202,6 +212,9 @@ func (c *Config) workstationCAFiles() []string {
 	var files []string
 	if c.Workstations.EmbeddedCA != "" {
 		files = append(files, filepath.Join(c.Workstations.EmbeddedCA, workstationca.CertificateFile))
+	}
+	if c.Workstations.Vault != nil {
+		files = append(files, c.Workstations.Vault.AuthorityFile)
 	}
 	return append(files, c.Workstations.CAFiles...)
 }

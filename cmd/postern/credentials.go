@@ -47,17 +47,17 @@ func openVault(c *VaultConfig, logger *zap.Logger, registry prometheus.Registere
 	}
 	client, err := vault.New(config)
 	if err != nil {
-		return nil, vaultError(err)
+		return nil, vaultError("credentials.vault", err)
 	}
 	return client, nil
 }
 
-// vaultError gives an error of vault.New the name that its field has in the
+// vaultError gives an error of broker/vault the name that its field has in the
 // configuration file. Environment variables keep theirs.
-func vaultError(err error) error {
+func vaultError(section string, err error) error {
 	var e *broker.Error
 	if !errors.As(err, &e) || e.Field == "" {
-		return keyError("credentials.vault", err)
+		return keyError(section, err)
 	}
 	named := *e
 	if e.Field == "environment" || strings.HasPrefix(e.Field, "VAULT_") {
@@ -72,7 +72,7 @@ func vaultError(err error) error {
 	if strings.HasSuffix(field, ".secret_id_state") {
 		field += "_file"
 	}
-	named.Field = "credentials.vault." + field
+	named.Field = section + "." + field
 	return &named
 }
 

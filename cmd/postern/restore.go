@@ -180,7 +180,7 @@ func (o *restoreOptions) checkKeys(c *Config) error {
 		return err
 	}
 	if now.WorkstationCA != "" {
-		if _, err := loadWorkstationCA(c); err != nil {
+		if _, err := loadEmbeddedCA(c); err != nil {
 			return err
 		}
 	}

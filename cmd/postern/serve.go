@@ -64,10 +64,7 @@ func checkFiles(c *Config) error {
 	_, issuers := readCAs("oauth.ca_file", c.OAuth.CAFile)
 	_, credentials := openCredentials(&c.Credentials, zap.NewNop(), prometheus.NewRegistry())
 	state := c.checkState()
-	var authority error
-	if c.Workstations.EmbeddedCA != "" {
-		_, authority = loadWorkstationCA(c)
-	}
+	_, authority := openWorkstationCA(c, zap.NewNop(), prometheus.NewRegistry())
 	return errors.Join(certificates, authority, tokenKey, upstreams, issuers, credentials, state)
 }
 

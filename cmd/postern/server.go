@@ -32,6 +32,7 @@ type server struct {
 	manager      *session.Manager
 	networkOnly  *networkOnly
 	certificates *proxy.Certificates
+	authorities  *authorities
 	proxies      []*proxy.Server
 	api          *httpapi.Server
 	health       *health

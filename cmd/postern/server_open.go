@@ -124,13 +124,11 @@ func (s *server) openAPI(ctx context.Context) error {
 	if err := s.openPeople(ctx, &config); err != nil {
 		return err
 	}
-	if s.config.Workstations.EmbeddedCA != "" {
-		ca, err := loadWorkstationCA(s.config)
-		if err != nil {
-			return err
-		}
-		config.WorkstationCA = ca
+	var err error
+	if s.authorities, err = openWorkstationCA(s.config, s.logger.Named("workstation-ca"), s.registry); err != nil {
+		return err
 	}
+	config.WorkstationCA = s.authorities.issuing()
 	handler, err := httpapi.New(config)
 	if err != nil {
 		return err

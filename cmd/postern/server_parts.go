@@ -15,7 +15,6 @@ import (
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/oauth"
 	"github.com/postern-mail/postern/broker/upstream"
-	"github.com/postern-mail/postern/broker/workstationca"
 	"github.com/postern-mail/postern/proxy"
 )
 
@@ -88,14 +87,6 @@ func newCertificates(c *Config, logger *zap.Logger, registry prometheus.Register
 		return nil, keyError("tls or workstations", err)
 	}
 	return certificates, nil
-}
-
-func loadWorkstationCA(c *Config) (*workstationca.Authority, error) {
-	ca, err := workstationca.Load(c.Workstations.EmbeddedCA, workstationca.Config{Validity: time.Duration(c.Workstations.CertificateValidity)})
-	if err != nil {
-		return nil, keyError("workstations.embedded_ca", err)
-	}
-	return ca, nil
 }
 
 // appPasswordKeySize is the HMAC-SHA-256 key's size in octets.

@@ -84,6 +84,7 @@ func (s *server) Run(ctx context.Context) error {
 	tokens := newStage(ctx, failed)
 	defer tokens.stop()
 	tokens.start("oauth", s.upstream.Run)
+	services.start("workstation-ca", s.authorities.Run)
 	services.start("sites", s.networkOnly.Run)
 	services.start("memory", newReclaimer(s.manager.Count).Run)
 	services.start("tls", func(ctx context.Context) error {

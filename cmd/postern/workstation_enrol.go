@@ -140,7 +140,7 @@ func (f *enrolFlags) run(cmd *cobra.Command, a *app) error {
 	raw, err := f.enrol(cmd, a, &w, strings.TrimSpace(string(code)), making)
 	if err != nil {
 		var problem *httpapi.Problem
-		if errors.As(err, &problem) && problem.Code != broker.Internal && problem.Code != broker.Unavailable {
+		if errors.As(err, &problem) && (problem.Undone || problem.Code != broker.Internal && problem.Code != broker.Unavailable) {
 			return errors.Join(err, os.RemoveAll(making))
 		}
 		return fmt.Errorf("%w\nwhat was made stays in %s; if the workstation exists by now, remove it and ask for another code", err, making)

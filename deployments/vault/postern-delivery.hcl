@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # What delivers secret-ids to Postern's machines may do: make wrapped ones for
-# its two roles. It never sees a secret-id, reads no credential, and logs in
+# its roles. It never sees a secret-id, reads no credential, and logs in
 # as nobody.
 
 path "auth/approle/role/postern-proxy/role-id" {
   capabilities = ["read"]
 }
 path "auth/approle/role/postern-writer/role-id" {
+  capabilities = ["read"]
+}
+path "auth/approle/role/postern-pki/role-id" {
   capabilities = ["read"]
 }
 
@@ -18,6 +21,11 @@ path "auth/approle/role/postern-proxy/secret-id" {
   max_wrapping_ttl = "1h"
 }
 path "auth/approle/role/postern-writer/secret-id" {
+  capabilities     = ["update"]
+  min_wrapping_ttl = "1s"
+  max_wrapping_ttl = "1h"
+}
+path "auth/approle/role/postern-pki/secret-id" {
   capabilities     = ["update"]
   min_wrapping_ttl = "1s"
   max_wrapping_ttl = "1h"

@@ -7,6 +7,9 @@
 #   setup.sh engine                 the KV version 2 engine for credentials
 #   setup.sh policies               what Postern's identities may do
 #   setup.sh approle                their AppRole roles
+#   setup.sh pki                    the PKI engine that signs workstations'
+#                                   certificates, with a CA if it has none
+#   setup.sh pki-ca                 prints the certificate of that CA
 #   setup.sh audit FILE             an audit device, if there is none: FILE is
 #                                   on Vault's own machine
 #   setup.sh role-id ROLE           prints a role's id, for postern.yaml
@@ -15,11 +18,14 @@
 #                                   instead of approle: logs Postern in by its
 #                                   service account; API is the cluster's URL
 #
-# ROLE is postern-proxy (reads credentials) or postern-writer (stores them).
+# ROLE is postern-proxy (reads credentials), postern-writer (stores them) or
+# postern-pki (has workstations' certificates signed).
 # The environment is that of Vault's own command line: VAULT_ADDR, VAULT_TOKEN
 # and, where needed, VAULT_CACERT and VAULT_NAMESPACE. Further:
 #
 #   POSTERN_MOUNT         where the engine is mounted          (postern)
+#   POSTERN_PKI_MOUNT     where the PKI engine is mounted      (postern-pki)
+#   POSTERN_PKI_TTL       how long its CA lives, if it is made (87600h)
 #   POSTERN_NETWORKS      networks that Postern logs in from, with commas
 #                                                              (any)
 #   POSTERN_SECRET_ID_TTL how long a secret-id is good         (2160h)
@@ -31,6 +37,8 @@
 set -eu
 
 mount=${POSTERN_MOUNT:-postern}
+pki=${POSTERN_PKI_MOUNT:-postern-pki}
+roles="postern-proxy postern-writer postern-pki"
 here=$(cd "$(dirname "$0")" && pwd)
 
 # Tokens live an hour and are renewed; after a day Postern logs in anew, so
@@ -50,6 +58,9 @@ call() {
 	} | curl --silent --show-error --fail-with-body --max-time 30 --request "$1" --config -
 }
 
+# quiet is call for an answer that nobody needs.
+quiet() { answer=$(call "$@") || { printf '%s\n' "$answer" >&2 && return 1; }; }
+
 # there PATH reports whether something is mounted.
 there() { call GET "$1" >/dev/null 2>&1; }
 
@@ -58,7 +69,7 @@ field() { sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p'; }
 
 known() {
 	case $1 in
-	postern-proxy | postern-writer) ;;
+	postern-proxy | postern-writer | postern-pki) ;;
 	*) echo "setup.sh: no such role: $1" >&2 && exit 2 ;;
 	esac
 }
@@ -81,11 +92,37 @@ engine() {
 	call POST "$mount/config" '{"max_versions":3}'
 }
 
+pki() {
+	there "sys/mounts/$pki" ||
+		call POST "sys/mounts/$pki" "{\"type\":\"pki\",\"description\":\"workstations of Postern\",\"config\":{\"max_lease_ttl\":\"${POSTERN_PKI_TTL:-87600h}\"}}"
+	call GET "sys/mounts/$pki" | grep -q '"type":"pki"' || {
+		echo "setup.sh: $pki is not a PKI engine" >&2
+		exit 1
+	}
+	# Its key never leaves Vault.
+	pki_ca >/dev/null 2>&1 ||
+		quiet POST "$pki/root/generate/internal" "{\"common_name\":\"Postern workstation CA\",\"key_type\":\"ec\",\"key_bits\":256,\"ttl\":\"${POSTERN_PKI_TTL:-87600h}\"}"
+	# TLS clients and nothing else, whatever a request asks for. Names are
+	# Postern's own and need not be host names.
+	quiet POST "$pki/roles/workstation" '{"allow_any_name":true,"enforce_hostnames":false,"cn_validations":["disabled"],"use_csr_common_name":false,"use_csr_sans":false,"allow_ip_sans":false,"allow_localhost":false,"allowed_uri_sans":["urn:uuid:*"],"key_type":"any","key_usage":["DigitalSignature"],"server_flag":false,"client_flag":true,"code_signing_flag":false,"email_protection_flag":false,"basic_constraints_valid_for_non_ca":true,"not_before_duration":"5m","ttl":"2160h","max_ttl":"17520h"}'
+	# Certificates that are long over are forgotten.
+	quiet POST "$pki/config/auto-tidy" '{"enabled":true,"interval_duration":"24h","tidy_cert_store":true,"tidy_revoked_certs":true,"safety_buffer":"72h"}'
+}
+
+pki_ca() {
+	# Nothing at all, while there is none.
+	ca=$(call GET "$pki/ca/pem") && case $ca in
+	*"BEGIN CERTIFICATE"*) printf '%s\n' "$ca" ;;
+	*) echo "setup.sh: $pki has no CA" >&2 && return 1 ;;
+	esac
+}
+
 policies() {
-	for name in postern-proxy postern-writer postern-delivery; do
-		# The mount's name is the only thing in them that may differ. Vault
+	for name in $roles postern-delivery; do
+		# The mounts' names are the only thing in them that may differ. Vault
 		# takes a policy in base64.
-		policy=$(sed "s|^path \"postern/|path \"$mount/|" "$here/$name.hcl" | base64 | tr -d '\n')
+		policy=$(sed -e "s|^path \"postern/|path \"$mount/|" -e "s|^path \"postern-pki/|path \"$pki/|" "$here/$name.hcl" |
+			base64 | tr -d '\n')
 		call PUT "sys/policies/acl/$name" "{\"policy\":\"$policy\"}"
 	done
 }
@@ -96,7 +133,7 @@ approle() {
 	if [ -n "${POSTERN_NETWORKS:-}" ]; then
 		networks=",\"secret_id_bound_cidrs\":\"$POSTERN_NETWORKS\",\"token_bound_cidrs\":\"$POSTERN_NETWORKS\""
 	fi
-	for role in postern-proxy postern-writer; do
+	for role in $roles; do
 		call POST "auth/approle/role/$role" \
 			"{\"token_policies\":\"$role\",$token,\"secret_id_ttl\":\"${POSTERN_SECRET_ID_TTL:-2160h}\"$networks}"
 	done
@@ -109,7 +146,7 @@ kubernetes() {
 		ca=",\"kubernetes_ca_cert\":\"$(awk '{printf "%s\\n", $0}' "$KUBERNETES_CA")\",\"disable_local_ca_jwt\":true"
 	fi
 	call POST auth/kubernetes/config "{\"kubernetes_host\":\"$1\"$ca}"
-	for role in postern-proxy postern-writer; do
+	for role in $roles; do
 		call POST "auth/kubernetes/role/$role" \
 			"{\"bound_service_account_namespaces\":\"$2\",\"bound_service_account_names\":\"$3\",\"audience\":\"${POSTERN_AUDIENCE:-vault}\",\"token_policies\":\"$role\",$token}"
 	done
@@ -123,7 +160,8 @@ audit() {
 step=${1:-}
 [ $# -eq 0 ] || shift
 case $step:$# in
-engine:0 | policies:0 | approle:0 | audit:1 | kubernetes:3) "$step" "$@" ;;
+engine:0 | pki:0 | policies:0 | approle:0 | audit:1 | kubernetes:3) "$step" "$@" ;;
+pki-ca:0) pki_ca ;;
 role-id:1)
 	known "$1"
 	call GET "auth/approle/role/$1/role-id" | field role_id

@@ -19,7 +19,7 @@ import (
 func newVault(t *testing.T) *servers.Vault {
 	t.Helper()
 	v := servers.StartVault(t)
-	for _, step := range []string{"engine", "policies", "approle"} {
+	for _, step := range []string{"engine", "pki", "policies", "approle"} {
 		v.Setup(step)
 	}
 	return v
@@ -46,13 +46,14 @@ func login(t *testing.T, v *servers.Vault, role string) *api.Secret {
 func TestVaultRoles(t *testing.T) {
 	v := newVault(t)
 	proxy, writer := login(t, v, "postern-proxy"), login(t, v, "postern-writer")
+	pki := login(t, v, "postern-pki")
 	delivery := v.Token("postern-delivery", time.Hour)
 	const credential = "firms/f1/mailboxes/m1"
 	secret := map[string]any{"data": map[string]any{"secret": "x"}, "options": map[string]any{"cas": 0}}
 	if _, err := v.Client().Logical().Write("postern/data/"+credential, secret); err != nil {
 		t.Fatal(err)
 	}
-	for name, s := range map[string]*api.Secret{"proxy": proxy, "writer": writer} {
+	for name, s := range map[string]*api.Secret{"proxy": proxy, "writer": writer, "pki": pki} {
 		if a := s.Auth; a.LeaseDuration != 3600 || !a.Renewable || len(a.TokenPolicies) != 1 || a.TokenPolicies[0] != "postern-"+name {
 			t.Errorf("%s's token: %d s, renewable %v, policies %q", name, a.LeaseDuration, a.Renewable, a.TokenPolicies)
 		}
@@ -85,6 +86,19 @@ func TestVaultRoles(t *testing.T) {
 		{"writer", writer.Auth.ClientToken, http.MethodPut, "postern/config", no},
 		{"writer", writer.Auth.ClientToken, http.MethodPut, "postern/data/other", no},
 		{"writer", writer.Auth.ClientToken, http.MethodPut, "postern/data/firms/f1/mailboxes/m2", yes},
+		{"proxy", proxy.Auth.ClientToken, http.MethodPut, "postern-pki/sign/workstation", no},
+		{"writer", writer.Auth.ClientToken, http.MethodPut, "postern-pki/sign/workstation", no},
+		{"pki", pki.Auth.ClientToken, http.MethodGet, "postern/data/" + credential, no},
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/sign/workstation", no}, // with other parameters
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/sign/other", no},
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/sign-verbatim/workstation", no},
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/issue/workstation", no},
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/root/sign-intermediate", no},
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/roles/workstation", no},
+		{"pki", pki.Auth.ClientToken, http.MethodGet, "postern-pki/roles/workstation", no},
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/revoke", no}, // with other parameters
+		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/config/issuers", no},
+		{"pki", pki.Auth.ClientToken, "LIST", "postern-pki/certs", no},
 		{"delivery", delivery, http.MethodGet, "postern/data/" + credential, no},
 		{"delivery", delivery, http.MethodPut, "auth/approle/role/postern-proxy/secret-id", no}, // not wrapped
 		{"delivery", delivery, http.MethodPut, "auth/approle/role/postern-proxy", no},
@@ -131,14 +145,18 @@ func answers(t *testing.T, v *servers.Vault, token, method, path string, body ma
 func TestVaultSetup(t *testing.T) {
 	v := newVault(t)
 	audit := filepath.Join(t.TempDir(), "audit.log")
+	authority := v.Setup("pki-ca")
 	for range 2 {
-		for _, step := range []string{"engine", "policies", "approle"} {
+		for _, step := range []string{"engine", "pki", "policies", "approle"} {
 			v.Setup(step)
 		}
 		v.Setup("audit", audit)
 		if out, err := v.TrySetup(v.RootToken, []string{"KUBERNETES_CA=" + v.CAFile}, "kubernetes", "https://192.0.2.1:6443", "mail", "postern"); err != nil {
 			t.Fatalf("kubernetes: %v\n%s", err, out)
 		}
+	}
+	if again := v.Setup("pki-ca"); again != authority || !strings.Contains(again, "BEGIN CERTIFICATE") {
+		t.Errorf("repeated, the PKI engine's CA is another: %s", again)
 	}
 	role, err := v.Client().Logical().Read("auth/approle/role/postern-proxy")
 	if err != nil {
@@ -181,8 +199,8 @@ func TestVaultSetup(t *testing.T) {
 	}
 
 	// Elsewhere mounted, from known networks alone.
-	elsewhere := []string{"POSTERN_MOUNT=bpo/mail", "POSTERN_NETWORKS=192.0.2.0/24,198.51.100.7/32"}
-	for _, step := range []string{"engine", "policies", "approle"} {
+	elsewhere := []string{"POSTERN_MOUNT=bpo/mail", "POSTERN_PKI_MOUNT=bpo/pki", "POSTERN_NETWORKS=192.0.2.0/24,198.51.100.7/32"}
+	for _, step := range []string{"engine", "pki", "policies", "approle"} {
 		if out, err := v.TrySetup(v.RootToken, elsewhere, step); err != nil {
 			t.Errorf("%s: %v\n%s", step, err, out)
 		}
@@ -190,6 +208,9 @@ func TestVaultSetup(t *testing.T) {
 	policy, err := v.Client().Sys().GetPolicy("postern-proxy")
 	if err != nil || !strings.Contains(policy, `path "bpo/mail/data/firms/+/mailboxes/+"`) || strings.Contains(policy, `path "postern/`) {
 		t.Errorf("the policy for another mount: %v\n%s", err, policy)
+	}
+	if policy, err = v.Client().Sys().GetPolicy("postern-pki"); err != nil || !strings.Contains(policy, `path "bpo/pki/sign/workstation"`) || strings.Contains(policy, `path "postern-pki/`) {
+		t.Errorf("the policy for another PKI engine: %v\n%s", err, policy)
 	}
 	if _, err := v.ClientFor("").Logical().Write("auth/approle/login", map[string]any{
 		"role_id": v.Setup("role-id", "postern-proxy"), "secret_id": v.SecretID("postern-proxy"),

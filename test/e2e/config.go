@@ -22,9 +22,7 @@ listeners:
 tls:
   certificate: tls/server.pem
   key: tls/server.key
-workstations:
-  embedded_ca: workstation-ca
-api:
+%sapi:
   socket: %s
   listen: "127.0.0.1:%d"
 metrics:
@@ -33,7 +31,7 @@ log:
   level: debug
 drain:
   timeout: 2s
-`, p.options.Node, p.IMAPSPort, p.IMAPPort, p.SubmissionsPort, p.SubmissionPort,
+`, p.options.Node, p.IMAPSPort, p.IMAPPort, p.SubmissionsPort, p.SubmissionPort, p.workstations,
 		filepath.Base(p.Socket), p.APIPort, strings.TrimPrefix(p.MetricsURL, "http://"))
 	if p.options.StorePath != "" {
 		fmt.Fprintf(&b, "state:\n  sqlite: %q\n", p.options.StorePath)
@@ -72,6 +70,26 @@ func (p *Postern) vaultConfig() string {
     auth:
 %s    writer_auth:
 %s`, v.Addr, v.CAFile, p.appRole("postern-proxy"), p.appRole("postern-writer"))
+}
+
+// workstationsConfig is the section about workstations' certificates; Vault is
+// made ready to sign them, where it is to.
+func (p *Postern) workstationsConfig() string {
+	p.t.Helper()
+	section := "workstations:\n  embedded_ca: workstation-ca\n"
+	if v := p.options.Vault; p.options.Issuer {
+		for _, step := range []string{"pki", "policies", "approle"} {
+			v.Setup(step)
+		}
+		p.write(filepath.Join(p.Dir, "authority.pem"), v.Setup("pki-ca"))
+		section += fmt.Sprintf(`  vault:
+    address: %s
+    ca_file: %q
+    authority_file: authority.pem
+    auth:
+%s`, v.Addr, v.CAFile, p.appRole("postern-pki"))
+	}
+	return section + p.options.Workstations
 }
 
 // appRole lets Postern in as a role that Vault was made ready with.

@@ -31,6 +31,11 @@ const (
 type Options struct {
 	// Vault keeps the credentials; nil: the sealed file does.
 	Vault *servers.Vault
+	// Issuer has Vault sign the workstations' certificates, beside the embedded
+	// CA.
+	Issuer bool
+	// Workstations is appended to the configuration's section of that name.
+	Workstations string
 	// Config is appended to the configuration file: further sections, such as
 	// "limits:\n  authenticate_timeout: 2s\n". See Postern.ConfigFile for those
 	// that are there.
@@ -76,6 +81,8 @@ type server struct {
 	LogFile string
 
 	options Options
+	// workstations is the configuration's section of that name.
+	workstations string
 	child   *servers.Child
 }
 
@@ -96,7 +103,9 @@ func StartPostern(t testing.TB, options Options) *Postern {
 	p.ConfigFile = filepath.Join(p.Dir, "e2e.yaml")
 	p.CAFile = filepath.Join(p.Dir, "workstation-ca", "workstation-ca.pem")
 	p.run("", "init", "--dir", p.Dir, "--hostname", "localhost", "--hostname", "127.0.0.1")
-	p.startFirst(p.vaultConfig())
+	vault := p.vaultConfig()
+	p.workstations = p.workstationsConfig()
+	p.startFirst(vault)
 	return p
 }
 
@@ -122,6 +131,7 @@ func (p *Postern) Beside(t testing.TB, node string) *Postern {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
+	second.workstations = p.workstations
 	second.startFirst("")
 	return second
 }
