@@ -83,7 +83,7 @@ type server struct {
 	options Options
 	// workstations is the configuration's section of that name.
 	workstations string
-	child   *servers.Child
+	child        *servers.Child
 }
 
 // StartPostern builds postern, runs `postern init`, writes the configuration
