@@ -21,6 +21,7 @@ func newWorkstationCommand(a *app) *cobra.Command {
 		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a),
 		newWorkstationUpdateCommand(a), newWorkstationRenewCommand(a), newWorkstationRemoveCommand(a),
 		newWorkstationCodeCommand(a), newWorkstationEnrolCommand(a), newWorkstationRefreshCommand(a), newWorkstationConnectCommand(a),
+		newWorkstationExportCommand(),
 		newWorkstationOffBoardCommand(a))
 }
 
@@ -46,8 +47,8 @@ func newWorkstationAddCommand(a *app) *cobra.Command {
                       machine. Always of class software
   --key-pin HEX       a SHA-256 hash of a certificate's SubjectPublicKeyInfo
 
-Mail clients that want key and certificate in one file take what this makes:
-openssl pkcs12 -export -inkey NAME.key -in NAME.crt -out NAME.p12`,
+Mail clients that want key and certificate in one file take what 'postern
+workstation export --certificate DIR/NAME.crt --key DIR/NAME.key' makes.`,
 		Example: `  postern workstation add pune-07 --csr pune-07.csr --class hardware --site Pune --out pune-07.crt
   postern workstation add laptop-3 --generate-key ./laptop-3 --group night-shift`,
 		Args: exactly("NAME"),

@@ -62,6 +62,24 @@ func TestWorkstationConnect(t *testing.T) {
 		d := dialPlain(t, f.imapPort)
 		d.say("a LOGIN "+s.Mailbox+" "+s.Token, "a NO")
 	})
+	t.Run("PKCS #12", func(t *testing.T) {
+		w := w.For(t)
+		s := w.Seat(mbsync)
+		h := newHome(t)
+		const passphrase = "correct horse battery"
+		file := h.path("key.p12")
+		h.run(passphrase+"\n", w.Postern.Bin, "workstation", "export", "--certificate", s.CertFile, "--key", s.KeyFile, "--pkcs12", file)
+		curl := h.write("curlrc", fmt.Sprintf("cert = %q\ncert-type = P12\npass = %q\ncacert = %q\nuser = %q\nmax-time = 60\n",
+			file, passphrase, w.Postern.CAFile, s.Mailbox+":"+s.Token))
+		url := fmt.Sprintf("imaps://localhost:%d/", w.Postern.IMAPSPort)
+		if out := h.run("", "curl", "-sS", "-K", curl, url); !strings.Contains(out, "INBOX") {
+			t.Errorf("curl lists %q", out)
+		}
+		opened := s.Events(broker.EventSessionOpen)
+		if len(opened) != 1 || opened[0].WorkstationID != s.WorkstationID {
+			t.Errorf("on record are %+v", opened)
+		}
+	})
 	t.Run("another user", func(t *testing.T) {
 		w := w.For(t)
 		s := w.Seat(buyer)
