@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -142,7 +141,11 @@ func (f *connectFlags) run(cmd *cobra.Command, a *app) error {
 	}
 	renew := func(context.Context) error { return nil }
 	if f.certificate == "" {
-		renew = func(ctx context.Context) error { return w.keepRenewed(ctx, a, logger.Named("certificate")) }
+		renew = (&connect.Renewer{
+			Identity: w.identity,
+			Renew:    func(ctx context.Context) error { return w.renewed(ctx, a) },
+			Logger:   logger.Named("certificate"),
+		}).Run
 	}
 	return runAll(cmd.Context(), forwarders, renew)
 }
@@ -205,42 +208,4 @@ func readRoots(file string) (*x509.CertPool, error) {
 		return nil, usagef("--ca: %s holds no certificate in PEM form", file)
 	}
 	return roots, nil
-}
-
-// renewEvery is how often workstation connect looks whether its certificate is
-// to be renewed: when a third of its time is left.
-const renewEvery = 10 * time.Minute
-
-// keepRenewed renews the certificate in time until ctx ends. What fails is
-// tried again.
-func (w *localWorkstation) keepRenewed(ctx context.Context, a *app, logger *zap.Logger) error {
-	ticks := time.NewTicker(renewEvery)
-	defer ticks.Stop()
-	for {
-		if due, err := w.renewalDue(time.Now()); err != nil {
-			logger.Error("this machine's certificate cannot be used", zap.Error(err))
-		} else if due {
-			if err := w.renewed(ctx, a); err != nil {
-				logger.Error("this machine's certificate was not renewed", zap.Error(err))
-			} else {
-				logger.Info("this machine's certificate was renewed")
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticks.C:
-		}
-	}
-}
-
-// renewalDue reports whether less than a third of the certificate's time is
-// left.
-func (w *localWorkstation) renewalDue(now time.Time) (bool, error) {
-	c, err := w.identity()
-	if err != nil {
-		return false, err
-	}
-	third := c.Leaf.NotAfter.Sub(c.Leaf.NotBefore) / 3
-	return now.After(c.Leaf.NotAfter.Add(-third)), nil
 }

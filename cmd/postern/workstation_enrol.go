@@ -21,11 +21,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
+	"github.com/postern-mail/postern/proxy/connect"
 	"github.com/postern-mail/postern/proxy/connect/tpmkey"
 )
 
@@ -259,12 +261,19 @@ func (w *localWorkstation) renewed(ctx context.Context, a *app) error {
 	}
 	server := app{socket: a.socket, server: w.APIServer, ca: w.caFile, anonymous: true}
 	raw, err := server.request(ctx, http.MethodPost, "/v1/enrolments/renew", body)
+	var problem *httpapi.Problem
+	if errors.As(err, &problem) && problem.Code == broker.Denied {
+		return fmt.Errorf("%w: %w", connect.ErrRenewalRefused, err)
+	}
 	if err != nil {
 		return err
 	}
 	var e httpapi.Enrolled
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return fmt.Errorf("the server's answer is not understood: %w", err)
+	}
+	if err := replaces(identity.Leaf, e.Certificate); err != nil {
+		return fmt.Errorf("the server's answer is not used: %w", err)
 	}
 	next := w.certificateFile + ".next"
 	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -277,6 +286,25 @@ func (w *localWorkstation) renewed(ctx context.Context, a *app) error {
 		return err
 	}
 	return syncDir(filepath.Dir(w.certificateFile))
+}
+
+// replaces checks that a new certificate can take the present one's place: a
+// wrong one there would shut the machine out.
+func replaces(present *x509.Certificate, next string) error {
+	block, _ := pem.Decode([]byte(next))
+	if block == nil {
+		return errors.New("it holds no certificate")
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	switch {
+	case err != nil:
+		return err
+	case broker.KeyPin(c) != broker.KeyPin(present):
+		return errors.New("it is a certificate for another key")
+	case !time.Now().Before(c.NotAfter):
+		return fmt.Errorf("its certificate expired on %s", stamp(c.NotAfter))
+	}
+	return nil
 }
 
 func newWorkstationRefreshCommand(a *app) *cobra.Command {
