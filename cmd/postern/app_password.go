@@ -26,7 +26,7 @@ func newAppPasswordCommand(a *app) *cobra.Command {
 
 func newAppPasswordCreateCommand(a *app) *cobra.Command {
 	var in httpapi.AppPasswordInput
-	var notAfter string
+	var notAfter, save string
 	cmd := &cobra.Command{
 		Use:   "create AGENT",
 		Short: "Make an app password; it is shown once",
@@ -39,18 +39,32 @@ Postern, from sanctioned workstations. It is shown once and cannot be read again
 			if in.ExpiresAt, err = parseTime("not-after", notAfter, true); err != nil {
 				return err
 			}
-			raw, created, err := call[httpapi.AppPasswordCreated](cmd, a, http.MethodPost, path("app-passwords"), in)
+			file, err := newTokenFile(save)
 			if err != nil {
 				return err
 			}
+			raw, created, err := call[httpapi.AppPasswordCreated](cmd, a, http.MethodPost, path("app-passwords"), in)
+			if err != nil {
+				return file.discard(err)
+			}
+			if raw, err = file.save(raw, created, &created.Token); err != nil {
+				return err
+			}
 			return a.show(cmd, raw, func(out io.Writer) {
-				p := created.AppPassword
-				writeFields(out, "App password", created.Token, "Agent", p.Agent, "Label", p.Label,
+				p, shown := created.AppPassword, created.Token
+				if save != "" {
+					shown = "in " + save
+				}
+				writeFields(out, "App password", shown, "Agent", p.Agent, "Label", p.Label,
 					"Groups", list(p.Groups), "Not after", stamp(p.ExpiresAt), "Id", string(p.ID))
+				if save != "" {
+					return
+				}
 				fmt.Fprintln(out, "It is shown this once: enter it in the agent's mail client now. The user name there is the mailbox's address.")
 			})
 		},
 	}
+	cmd.Flags().StringVar(&save, "save", "", "write it into this `file`, of mode 0600, and do not show it")
 	cmd.Flags().StringVar(&in.Label, "label", "", "what it is for")
 	cmd.Flags().StringSliceVar(&in.Groups, "group", nil, "a workstation `group` that it is good on; may be repeated (without it: every sanctioned workstation)")
 	cmd.Flags().StringVar(&notAfter, "not-after", "", "when it ends: a `date`, whose whole day it holds, or a time in RFC 3339")

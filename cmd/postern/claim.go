@@ -48,7 +48,7 @@ the file that --save names, of mode 0600, which must not exist yet.`,
 			if err != nil {
 				return file.discard(err)
 			}
-			if err := file.write(r.Token.Token); err != nil {
+			if raw, err = file.save(raw, r, &r.Token.Token); err != nil {
 				// It is the only one: better seen than lost.
 				fmt.Fprintf(cmd.ErrOrStderr(), "the token, which is not in the file: %s\n", r.Token.Token)
 				return err

@@ -44,7 +44,7 @@ func newFirmCreateCommand(a *app) *cobra.Command {
 			if err != nil {
 				return file.discard(err)
 			}
-			if err := file.write(f.Claim.Claim); err != nil {
+			if raw, err = file.save(raw, f, &f.Claim.Claim); err != nil {
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
@@ -109,7 +109,7 @@ is no other: the firm's own admins add its people.`,
 			if err != nil {
 				return file.discard(err)
 			}
-			if err := file.write(c.Claim); err != nil {
+			if raw, err = file.save(raw, c, &c.Claim); err != nil {
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) { writeClaim(out, c, save) })

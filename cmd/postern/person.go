@@ -77,7 +77,7 @@ people of an identity provider.`,
 			if err != nil {
 				return file.discard(err)
 			}
-			if err := file.write(made.Token.Token); err != nil {
+			if raw, err = file.save(raw, made, &made.Token.Token); err != nil {
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {

@@ -61,7 +61,7 @@ their side, which is how somebody who lost his gets another.`,
 			if err != nil {
 				return file.discard(err)
 			}
-			if err := file.write(made.Token); err != nil {
+			if raw, err = file.save(raw, made, &made.Token); err != nil {
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -33,11 +34,21 @@ func newTokenFile(path string) (*tokenFile, error) {
 
 // write writes the token, so that a power cut does not lose it.
 func (t *tokenFile) write(token string) error {
-	if t == nil {
-		return nil
-	}
 	_, err := t.f.WriteString(token + "\n")
 	return errors.Join(err, t.f.Sync(), t.f.Close())
+}
+
+// save writes the secret of an answer, and returns the answer without it: what
+// goes into a file of mode 0600 is not to be in a script's output as well.
+func (t *tokenFile) save(raw []byte, answer any, secret *string) ([]byte, error) {
+	if t == nil {
+		return raw, nil
+	}
+	if err := t.write(*secret); err != nil {
+		return nil, err
+	}
+	*secret = ""
+	return json.Marshal(answer)
 }
 
 // discard removes the file again, since err kept the token from being made.

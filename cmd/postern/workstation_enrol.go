@@ -59,7 +59,7 @@ nobody but him who sits there.`,
 			if err != nil {
 				return file.discard(err)
 			}
-			if err := file.write(c.Code); err != nil {
+			if raw, err = file.save(raw, c, &c.Code); err != nil {
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
