@@ -111,7 +111,7 @@ func rules() map[string]rule {
 		"update-agent": {group: "agents", who: admin},
 		"delete-agent": {group: "agents", who: admin, conditional: true},
 
-		"import-agents":       {group: "agents", who: admin},
+		"import-agents":       {group: "agents", who: admin, secret: true},
 		"import-workstations": {group: "workstations", who: admin, secret: true},
 		"import-mailboxes":    {group: "mailboxes", who: admin | firmAdmin},
 		"import-assignments":  {group: "assignments", who: admin},

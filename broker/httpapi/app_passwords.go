@@ -119,6 +119,17 @@ func (a *api) showAppPassword(p *broker.AppPassword, names *directory) *AppPassw
 	}
 }
 
+// newAppPassword makes a token for p, and stores p with its hash.
+func (a *api) newAppPassword(ctx context.Context, p *broker.AppPassword) (token string, err error) {
+	if !p.ExpiresAt.IsZero() && !p.ExpiresAt.After(a.Now()) {
+		return "", broker.InvalidField("expires_at", "has passed already")
+	}
+	if token, p.Hash, err = a.Tokens.NewToken(); err != nil {
+		return "", err
+	}
+	return token, a.State.CreateAppPassword(ctx, actor(ctx), p)
+}
+
 func (a *api) createAppPassword(ctx context.Context, in *struct{ Body AppPasswordInput }) (*answer[AppPasswordCreated], error) {
 	agent, err := a.findAgent(ctx, "agent", in.Body.Agent)
 	if err != nil {
@@ -127,16 +138,9 @@ func (a *api) createAppPassword(ctx context.Context, in *struct{ Body AppPasswor
 	p := &broker.AppPassword{AgentID: agent.ID, Label: in.Body.Label, Groups: in.Body.Groups}
 	if in.Body.ExpiresAt != nil {
 		p.ExpiresAt = in.Body.ExpiresAt.UTC()
-		if !p.ExpiresAt.After(a.Now()) {
-			return nil, broker.InvalidField("expires_at", "has passed already")
-		}
 	}
-	token, hash, err := a.Tokens.NewToken()
+	token, err := a.newAppPassword(ctx, p)
 	if err != nil {
-		return nil, err
-	}
-	p.Hash = hash
-	if err := a.State.CreateAppPassword(ctx, actor(ctx), p); err != nil {
 		return nil, err
 	}
 	return &answer[AppPasswordCreated]{AppPasswordCreated{

@@ -31,9 +31,10 @@ type ImportedRow struct {
 	Name    string    `json:"name"`
 	Outcome string    `json:"outcome" enum:"created,unchanged"`
 	ID      broker.ID `json:"id,omitempty" doc:"The thing's; a workstation that waits for its enrolment has none yet."`
-	// Code is shown this once.
-	Code      string     `json:"code,omitempty" doc:"A workstation's enrolment code: it is shown this once, and not kept."`
-	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"The code's."`
+	// AppPassword and Code are shown this once.
+	AppPassword string     `json:"app_password,omitempty" doc:"An agent's, as he types it: it is shown this once, and not kept."`
+	Code        string     `json:"code,omitempty" doc:"A workstation's enrolment code: it is shown this once, and not kept."`
+	ExpiresAt   *time.Time `json:"expires_at,omitempty" doc:"The code's."`
 }
 
 // The outcomes of a row.
@@ -147,6 +148,17 @@ func (e earlier) once(field, name string) error {
 	}
 	e[k] = true
 	return nil
+}
+
+// within puts the field that an error is about below a member of the row.
+func within(member string, err error) error {
+	var own *broker.Error
+	if errors.As(err, &own) && own.Field != "" {
+		below := *own
+		below.Field = member + "." + own.Field
+		return &below
+	}
+	return err
 }
 
 // differs is the error about a thing that is there, but not as a row says.

@@ -13,29 +13,79 @@ import (
 
 // AgentsImport are agents to add.
 type AgentsImport struct {
-	DryRun bool         `json:"dry_run,omitempty" doc:"Checks everything, and stores nothing."`
-	Rows   []AgentInput `json:"rows" minItems:"1" maxItems:"500" nullable:"false"`
+	DryRun bool       `json:"dry_run,omitempty" doc:"Checks everything, and stores nothing."`
+	Rows   []AgentRow `json:"rows" minItems:"1" maxItems:"500" nullable:"false"`
+}
+
+// AgentRow is an agent to add, and whether he needs an app password.
+type AgentRow struct {
+	AgentInput
+	AppPassword *AppPasswordRow `json:"app_password,omitempty" doc:"Makes an app password, unless the agent has one that is good."`
+}
+
+// AppPasswordRow says what an app password is good for.
+type AppPasswordRow struct {
+	Groups    []string   `json:"groups,omitempty" nullable:"false" doc:"Workstation groups that it is good on; without any, every sanctioned workstation."`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
 func (a *api) importAgents(ctx context.Context, in *struct{ Body AgentsImport }) (*answer[Imported], error) {
 	before := earlier{}
-	return importRows(ctx, a, in.Body.DryRun, in.Body.Rows, func(ctx context.Context, row *AgentInput) (ImportedRow, error) {
+	var supplied map[broker.ID]bool
+	return importRows(ctx, a, in.Body.DryRun, in.Body.Rows, func(ctx context.Context, row *AgentRow) (ImportedRow, error) {
 		if err := before.once("name", row.Name); err != nil {
 			return ImportedRow{}, err
 		}
-		g, err := a.State.AgentByName(ctx, row.Name)
-		switch {
-		case broker.CodeOf(err) == broker.NotFound:
-			g = &broker.Agent{Name: row.Name, FullName: row.FullName}
-			err := a.State.CreateAgent(ctx, actor(ctx), g)
-			return ImportedRow{Name: g.Name, Outcome: rowCreated, ID: g.ID}, err
-		case err != nil:
-			return ImportedRow{}, err
-		case row.FullName != "" && row.FullName != g.FullName:
-			return ImportedRow{}, differs("full_name", "%s is there with the full name %q: change that agent, or this row", g.Name, g.FullName)
+		out, err := a.importAgent(ctx, &row.AgentInput)
+		if err != nil || row.AppPassword == nil {
+			return out, err
 		}
-		return ImportedRow{Name: g.Name, Outcome: rowUnchanged, ID: g.ID}, nil
+		if supplied == nil {
+			if supplied, err = a.suppliedAgents(ctx); err != nil {
+				return out, err
+			}
+		}
+		if supplied[out.ID] {
+			return out, nil
+		}
+		p := &broker.AppPassword{AgentID: out.ID, Groups: row.AppPassword.Groups}
+		if row.AppPassword.ExpiresAt != nil {
+			p.ExpiresAt = row.AppPassword.ExpiresAt.UTC()
+		}
+		out.Outcome = rowCreated
+		out.AppPassword, err = a.newAppPassword(ctx, p)
+		return out, within("app_password", err)
 	})
+}
+
+// suppliedAgents returns the agents who have an app password that is good.
+func (a *api) suppliedAgents(ctx context.Context) (map[broker.ID]bool, error) {
+	all, err := a.State.AppPasswords(ctx)
+	if err != nil {
+		return nil, err
+	}
+	supplied := map[broker.ID]bool{}
+	for _, p := range all {
+		if a.grantState(time.Time{}, p.ExpiresAt, p.RevokedAt).holds() {
+			supplied[p.AgentID] = true
+		}
+	}
+	return supplied, nil
+}
+
+func (a *api) importAgent(ctx context.Context, row *AgentInput) (ImportedRow, error) {
+	g, err := a.State.AgentByName(ctx, row.Name)
+	switch {
+	case broker.CodeOf(err) == broker.NotFound:
+		g = &broker.Agent{Name: row.Name, FullName: row.FullName}
+		err := a.State.CreateAgent(ctx, actor(ctx), g)
+		return ImportedRow{Name: g.Name, Outcome: rowCreated, ID: g.ID}, err
+	case err != nil:
+		return ImportedRow{}, err
+	case row.FullName != "" && row.FullName != g.FullName:
+		return ImportedRow{}, differs("full_name", "%s is there with the full name %q: change that agent, or this row", g.Name, g.FullName)
+	}
+	return ImportedRow{Name: g.Name, Outcome: rowUnchanged, ID: g.ID}, nil
 }
 
 // WorkstationRow is a workstation to add: by the pins of its keys, or else by

@@ -87,6 +87,37 @@ func TestImportIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestImportAgentsWithAppPasswords: who has a good one gets no other, and a dry
+// run shows none.
+func TestImportAgentsWithAppPasswords(t *testing.T) {
+	c := start(t)
+	ok[broker.Agent](c, "POST", "/v1/agents", `{"name":"meera"}`)
+	ok[httpapi.AppPasswordCreated](c, "POST", "/v1/app-passwords", `{"agent":"meera"}`)
+	const rows = `"rows":[{"name":"asha","app_password":{"groups":["night"]}},{"name":"ravi"},{"name":"meera","app_password":{}}]}`
+	if out := ok[httpapi.Imported](c, "POST", "/v1/agents/import", `{"dry_run":true,`+rows); out.Created != 2 || out.Rows[0].AppPassword != "" {
+		t.Errorf("dry run %+v", out)
+	}
+	out := ok[httpapi.Imported](c, "POST", "/v1/agents/import", `{`+rows)
+	if out.Created != 2 || out.Rows[0].AppPassword == "" || out.Rows[1].AppPassword != "" || out.Rows[2].AppPassword != "" {
+		t.Fatalf("imported %+v", out)
+	}
+	all := ok[httpapi.List[*httpapi.AppPassword]](c, "GET", "/v1/app-passwords?agent=asha", "")
+	if len(all.Items) != 1 || len(all.Items[0].Groups) != 1 || all.Items[0].Groups[0] != "night" {
+		t.Errorf("app passwords %+v", all.Items)
+	}
+	if again := ok[httpapi.Imported](c, "POST", "/v1/agents/import", `{`+rows); again.Unchanged != 3 || again.Rows[0].AppPassword != "" {
+		t.Errorf("again %+v", again)
+	}
+	ok[httpapi.Ended](c, "POST", "/v1/app-passwords/"+string(all.Items[0].ID)+"/revoke", "")
+	if anew := ok[httpapi.Imported](c, "POST", "/v1/agents/import", `{`+rows); anew.Created != 1 || anew.Rows[0].AppPassword == out.Rows[0].AppPassword || anew.Rows[0].AppPassword == "" {
+		t.Errorf("after a revoke %+v", anew)
+	}
+	wrong := c.wrongRows("", "agents", `{"rows":[{"name":"new","app_password":{"groups":[""]}},{"name":"late","app_password":{"expires_at":"2020-01-01T00:00:00Z"}}]}`, http.StatusUnprocessableEntity)
+	if len(wrong) != 2 || wrong["#/rows/1/app_password/expires_at"] == "" {
+		t.Errorf("wrong %v", wrong)
+	}
+}
+
 // TestImportWorkstations: those without keys get codes, which a second run
 // leaves good.
 func TestImportWorkstations(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -189,7 +188,7 @@ func (a *app) showFaults(cmd *cobra.Command, faults *importFaults, stored string
 
 func (k *importKind[R]) report(cmd *cobra.Command, a *app, out *httpapi.Imported, dryRun bool) error {
 	for i := range out.Rows {
-		out.Rows[i].Code = "" // it is in its file
+		out.Rows[i].Code, out.Rows[i].AppPassword = "", "" // they are in their file
 	}
 	raw, err := json.Marshal(out)
 	if err != nil {
@@ -207,21 +206,24 @@ func (k *importKind[R]) report(cmd *cobra.Command, a *app, out *httpapi.Imported
 	})
 }
 
-// codesFile keeps the codes that an import shows once, as CSV: made before
-// the first code is, and written before the next request.
-type codesFile struct {
+// onceFile keeps what an import shows once, as CSV: made before the first
+// secret is, and written before the next request.
+type onceFile struct {
 	path string
 	file *tokenFile
 	kept int
+	// columns are its header; again says how to get what it could not keep.
+	columns []string
+	again   string
 }
 
-// open makes the file, if any of the rows is to get a code.
-func (c *codesFile) open(rows []httpapi.WorkstationRow) error {
-	if !slices.ContainsFunc(rows, func(r httpapi.WorkstationRow) bool { return len(r.KeyPins) == 0 }) {
+// open makes the file, if anything is to go into it.
+func (c *onceFile) open(needed bool) error {
+	if !needed {
 		return nil
 	}
 	if c.path == "" {
-		return usagef("--save is missing: the file for the codes, which are shown once")
+		return usagef("--save is missing: the file for the %ss, which are shown once", strings.ReplaceAll(c.columns[1], "_", " "))
 	}
 	file, err := newTokenFile(c.path)
 	if err != nil {
@@ -232,30 +234,34 @@ func (c *codesFile) open(rows []httpapi.WorkstationRow) error {
 }
 
 // keep writes what rows show, so that a power cut does not lose it.
-func (c *codesFile) keep(rows []httpapi.ImportedRow) error {
+func (c *onceFile) keep(rows []httpapi.ImportedRow) error {
 	if c.file == nil {
 		return nil
 	}
 	w := csv.NewWriter(c.file.f)
 	var err error
 	if c.kept == 0 {
-		err = w.Write([]string{"workstation", "code", "until"})
+		err = w.Write(c.columns)
 	}
 	for _, row := range rows {
-		if row.Code != "" {
+		if secret := row.Code + row.AppPassword; secret != "" {
 			c.kept++
-			err = cmp.Or(err, w.Write([]string{row.Name, row.Code, stamp(*row.ExpiresAt)}))
+			cells := []string{row.Name, secret}
+			if row.ExpiresAt != nil {
+				cells = append(cells, stamp(*row.ExpiresAt))
+			}
+			err = cmp.Or(err, w.Write(cells))
 		}
 	}
 	w.Flush()
 	if err = errors.Join(err, w.Error(), c.file.f.Sync()); err != nil {
-		return fmt.Errorf("%s, with the codes, was not written whole; make those that it lacks anew with --new-codes: %w", c.path, err)
+		return fmt.Errorf("%s was not written whole; %s: %w", c.path, c.again, err)
 	}
 	return nil
 }
 
 // close ends the file, and removes it when it holds nothing.
-func (c *codesFile) close(err error) error {
+func (c *onceFile) close(err error) error {
 	switch {
 	case c.file == nil:
 		return err

@@ -67,7 +67,10 @@ func (f *importFaults) take(err error, rows []*cells) (ok bool) {
 
 // columnOf names the column that a member of a row came from.
 func columnOf(pointer string) string {
-	steps := strings.Split(strings.TrimPrefix(pointer, "terms/"), "/")
+	steps := strings.Split(strings.TrimPrefix(strings.TrimPrefix(pointer, "terms/"), "app_password/"), "/")
+	if steps[0] == "expires_at" {
+		return "" // a flag's
+	}
 	if len(steps) > 1 && steps[1] == "tls" {
 		return steps[0] + "_tls"
 	}

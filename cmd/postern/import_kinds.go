@@ -4,8 +4,10 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,28 +17,55 @@ import (
 )
 
 func newImportAgentsCommand(a *app) *cobra.Command {
-	cmd, _ := newImportKindCommand(a, &importKind[httpapi.AgentInput]{
-		plural: "agents", short: "Add agents from a file",
-		long: "Add agents from a file.",
+	passwords := &onceFile{columns: []string{"agent", "app_password"}, again: "revoke those that it lacks ('postern app-password list'), and import again"}
+	var notAfter string
+	var expires *time.Time
+	cmd, _ := newImportKindCommand(a, &importKind[httpapi.AgentRow]{
+		plural: "agents", short: "Add agents from a file, and make their app passwords",
+		long: `Add agents from a file. Where the column app_password says yes, an agent who has
+no good app password gets one: into the file that --save names, of mode 0600, and
+shown nowhere else.`,
 		example: `  postern import agents agents.csv --dry-run
+  postern import agents agents.csv --save ./app-passwords.csv
   printf 'name,full_name\nasha,Asha Rao\n' | postern import agents -`,
 		columns: []importColumn{
 			{name: "name", doc: "short, unique and stable: what agent/mailbox logs in with", required: true},
 			{name: "full_name", doc: "the agent's full name"},
+			{name: "app_password", doc: "yes: makes one"},
+			{name: "groups", doc: "a list of workstation groups that it is good on (without: all workstations)"},
 		},
-		row: func(c *cells) httpapi.AgentInput {
-			return httpapi.AgentInput{Name: c.values["name"], FullName: c.values["full_name"]}
+		row: func(c *cells) httpapi.AgentRow {
+			row := httpapi.AgentRow{AgentInput: httpapi.AgentInput{Name: c.values["name"], FullName: c.values["full_name"]}}
+			if c.oneOf("app_password", "yes", "no") == "yes" {
+				row.AppPassword = &httpapi.AppPasswordRow{Groups: c.list("groups"), ExpiresAt: expires}
+			} else if c.values["groups"] != "" {
+				c.wrong("groups", "they are an app password's, and the row asks for none")
+			}
+			return row
 		},
-		body: func(dryRun bool, rows []httpapi.AgentInput) any {
+		body: func(dryRun bool, rows []httpapi.AgentRow) any {
 			return httpapi.AgentsImport{DryRun: dryRun, Rows: rows}
 		},
-		next: "Next: 'postern import assignments', and 'postern app-password create' for each",
+		prepare: func(rows []httpapi.AgentRow) error {
+			return passwords.open(slices.ContainsFunc(rows, func(r httpapi.AgentRow) bool { return r.AppPassword != nil }))
+		},
+		save: passwords.keep,
+		next: "Next: 'postern import assignments'",
 	})
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if expires, err = parseTime("not-after", notAfter, true); err != nil {
+			return err
+		}
+		return passwords.close(run(cmd, args))
+	}
+	cmd.Flags().StringVar(&passwords.path, "save", "", "write the app passwords into this `file`, of mode 0600, which must not be there")
+	cmd.Flags().StringVar(&notAfter, "not-after", "", "when the app passwords end: a `date`, whose whole day it holds, or a time in RFC 3339")
 	return cmd
 }
 
 func newImportWorkstationsCommand(a *app) *cobra.Command {
-	codes := &codesFile{}
+	codes := &onceFile{columns: []string{"workstation", "code", "until"}, again: "make those that it lacks anew with --new-codes"}
 	var notAfter string
 	in := httpapi.WorkstationsImport{}
 	cmd, _ := newImportKindCommand(a, &importKind[httpapi.WorkstationRow]{
@@ -65,7 +94,10 @@ else. A workstation that has a good code already keeps it, and gets no other unl
 			in.DryRun, in.Rows = dryRun, rows
 			return in
 		},
-		prepare: codes.open, save: codes.keep,
+		prepare: func(rows []httpapi.WorkstationRow) error {
+			return codes.open(slices.ContainsFunc(rows, func(r httpapi.WorkstationRow) bool { return len(r.KeyPins) == 0 }))
+		},
+		save: codes.keep,
 		next: "Next, on each machine that has a code: postern workstation enrol --server HOST:PORT",
 	})
 	run := cmd.RunE
