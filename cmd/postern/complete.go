@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,8 @@ import (
 )
 
 // completionTimeout bounds the question to the server that a press of the tab
-// key makes; without its answer nothing is offered.
+// key makes, unless POSTERN_COMPLETION_TIMEOUT says otherwise; without its
+// answer nothing is offered.
 const completionTimeout = 2 * time.Second
 
 // complete has the shell offer what every argument and flag of a command tree
@@ -196,7 +198,11 @@ func (a *app) names(cmd *cobra.Command, kind, begin string) []cobra.Completion {
 	if where == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	timeout, err := time.ParseDuration(os.Getenv("POSTERN_COMPLETION_TIMEOUT"))
+	if err != nil || timeout <= 0 {
+		timeout = completionTimeout
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	raw, err := a.request(ctx, http.MethodGet, where, nil)
 	if err != nil {
