@@ -188,18 +188,28 @@ type MailboxesImport struct {
 
 func (a *api) importMailboxes(ctx context.Context, in *struct{ Body MailboxesImport }) (*answer[Imported], error) {
 	before := earlier{}
+	var there map[string]*broker.Mailbox
 	return importRows(ctx, a, in.Body.DryRun, in.Body.Rows, func(ctx context.Context, row *MailboxInput) (ImportedRow, error) {
 		if err := before.once("address", row.Address); err != nil {
 			return ImportedRow{}, err
 		}
-		m, err := a.reads(ctx).MailboxByAddress(ctx, row.Address)
-		if err == nil {
+		if there == nil {
+			// Once: a firm's look-ups go through all that it has, and all others
+			// wait for this transaction.
+			all, err := a.reads(ctx).Mailboxes(ctx)
+			if err != nil {
+				return ImportedRow{}, err
+			}
+			there = make(map[string]*broker.Mailbox, len(all))
+			for _, m := range all {
+				there[strings.ToLower(m.Address)] = m
+			}
+		}
+		if m := there[strings.ToLower(row.Address)]; m != nil {
 			return ImportedRow{Name: m.Address, Outcome: rowUnchanged, ID: m.ID}, a.sameMailbox(ctx, m, row)
 		}
-		if broker.CodeOf(err) != broker.NotFound {
-			return ImportedRow{}, err
-		}
-		if m, _, err = a.addMailbox(ctx, row); err != nil {
+		m, _, err := a.addMailbox(ctx, row)
+		if err != nil {
 			return ImportedRow{}, err
 		}
 		return ImportedRow{Name: m.Address, Outcome: rowCreated, ID: m.ID}, nil
