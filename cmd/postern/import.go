@@ -129,8 +129,11 @@ func (k *importKind[R]) run(cmd *cobra.Command, a *app, file string, dryRun bool
 // interrupted adds to an error what it leaves: of the request that it ended,
 // the outcome may not be known.
 func interrupted(err error, out *httpapi.Imported) error {
-	return broker.Errorf(codeOf(err), "%s\n%s, others may be: import the file again, which changes nothing of what is there",
-		words(err), stored(out)).WithCause(err)
+	if len(out.Rows) == 0 && codeOf(err) != broker.Unavailable {
+		return err
+	}
+	return broker.Errorf(codeOf(err), "%s\n%d rows are stored for certain: import the file again, which changes nothing of what is there",
+		words(err), len(out.Rows)).WithCause(err)
 }
 
 // stored says how much of a file is stored, when an error stopped the rest.

@@ -159,6 +159,7 @@ delegation has them now; none can be wider. Further terms can be narrowed with
 			{name: "delegation", doc: "in its place: the delegation's id"},
 			{name: "actions", doc: "a list of " + list(policy.All.Names())},
 			{name: "folders", doc: "a list of patterns of folders that are visible"},
+			{name: "hide_folders", doc: "a list of patterns of folders that are not"},
 			{name: "slice", doc: "which messages are visible: an IMAP search program"},
 			{name: "sites", doc: "a list of sites that may be used"},
 			{name: "hardware_key", doc: "yes: demands a workstation of class hardware"},
@@ -189,8 +190,8 @@ func (c *cells) terms() (t httpapi.TermsInput) {
 			t.Actions = append(t.Actions, httpapi.Action(name))
 		}
 	}
-	if folders := c.list("folders"); len(folders) > 0 {
-		t.Folders = &httpapi.PatternsInput{Allow: folders}
+	if visible, hidden := c.list("folders"), c.list("hide_folders"); len(visible)+len(hidden) > 0 {
+		t.Folders = &httpapi.PatternsInput{Allow: visible, Deny: hidden}
 	}
 	t.Slice, t.Sites = c.values["slice"], c.list("sites")
 	t.HardwareKey = c.oneOf("hardware_key", "yes", "no") == "yes"
