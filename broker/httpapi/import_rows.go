@@ -249,6 +249,8 @@ func (a *api) sameMailbox(ctx context.Context, old *broker.Mailbox, row *Mailbox
 		return differs("submission.host", instead, old.Address)
 	case len(row.Aliases) > 0 && !slices.Equal(lower(row.Aliases), lower(old.Aliases)):
 		return differs("aliases", "%s is there with the aliases %q: change that mailbox, or this row", old.Address, strings.Join(old.Aliases, ", "))
+	case len(row.RecoverySenders) > 0 && !slices.Equal(lower(row.RecoverySenders), lower(old.RecoverySenders)):
+		return differs("recovery_senders", instead, old.Address)
 	case row.Username != "" && row.Username != old.Username:
 		return differs("username", instead, old.Address)
 	case row.MaxConnections != 0 && row.MaxConnections != old.MaxConnections:

@@ -181,6 +181,10 @@ func TestNever5ImportIsTheFirms(t *testing.T) {
 	if out := okAs[httpapi.Imported](c, firm, "POST", "/v1/mailboxes/import", rows); out.Unchanged != 2 {
 		t.Errorf("again: %+v", out)
 	}
+	hidden := strings.ReplaceAll(rows, `"address"`, `"recovery_senders":["accounts.acme.example"],"address"`)
+	if wrong := c.wrongRows(firm, "mailboxes", hidden, http.StatusConflict); len(wrong) != 2 || wrong["#/rows/0/recovery_senders"] == "" {
+		t.Errorf("with other senders: %v", wrong)
+	}
 	other := strings.ReplaceAll(rows, "smtp.acme.example", "smtp2.acme.example")
 	if wrong := c.wrongRows(firm, "mailboxes", other, http.StatusConflict); len(wrong) != 2 || wrong["#/rows/0/submission/host"] == "" {
 		t.Errorf("with another host: %v", wrong)

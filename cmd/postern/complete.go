@@ -130,8 +130,13 @@ func flagWords(flag string) []string {
 		return []string{string(broker.TLSImplicit), string(broker.TLSStartTLS), string(broker.TLSNone)}
 	case "role":
 		return []string{string(broker.RoleAdmin), string(broker.RoleAuditor), string(broker.RoleFirmAdmin), string(broker.RoleFirmAuditor)}
+	case "recovery-mail":
+		return []string{"hidden", "shown", "default"}
 	case "kind":
-		return []string{string(broker.KindPassword), string(broker.KindAccessToken)}
+		return []string{
+			string(broker.KindPassword), string(broker.KindAccessToken), string(broker.KindOAuth2Client),
+			string(broker.KindOAuth2Refresh), string(broker.KindGoogleServiceAccount),
+		}
 	case "type":
 		var types []string
 		for _, spec := range broker.Catalogue() {

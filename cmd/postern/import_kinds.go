@@ -129,11 +129,12 @@ no passwords: 'postern mailbox set-credential' checks and stores each.`,
 			{name: "submission", doc: "the submission server, as host or host:port", required: true},
 			{name: "submission_tls", doc: mode},
 			{name: "username", doc: "the login name upstream, where it is not the address"},
+			{name: "recovery_senders", doc: "a list of whom mail for the account's recovery comes from: it is hidden from agents"},
 			{name: "max_connections", doc: "the budget of upstream IMAP connections"},
 		},
 		row: func(c *cells) httpapi.MailboxInput {
 			return httpapi.MailboxInput{
-				Firm: c.values["firm"], Address: c.values["address"], Aliases: c.list("aliases"),
+				Firm: c.values["firm"], Address: c.values["address"], Aliases: c.list("aliases"), RecoverySenders: c.list("recovery_senders"),
 				IMAP: c.endpoint("imap"), Submission: c.endpoint("submission"),
 				Username: c.values["username"], MaxConnections: c.number("max_connections", 1000),
 			}
@@ -161,6 +162,7 @@ delegation has them now; none can be wider. Further terms can be narrowed with
 			{name: "folders", doc: "a list of patterns of folders that are visible"},
 			{name: "hide_folders", doc: "a list of patterns of folders that are not"},
 			{name: "slice", doc: "which messages are visible: an IMAP search program"},
+			{name: "recovery_mail", doc: "mail for account recovery: hidden, shown or default"},
 			{name: "sites", doc: "a list of sites that may be used"},
 			{name: "hardware_key", doc: "yes: demands a workstation of class hardware"},
 			{name: "not_before", doc: "when it begins: a date, or a time in RFC 3339"},
@@ -194,6 +196,7 @@ func (c *cells) terms() (t httpapi.TermsInput) {
 		t.Folders = &httpapi.PatternsInput{Allow: visible, Deny: hidden}
 	}
 	t.Slice, t.Sites = c.values["slice"], c.list("sites")
+	t.Recovery = httpapi.RecoveryMail(c.oneOf("recovery_mail", "hidden", "shown", "default"))
 	t.HardwareKey = c.oneOf("hardware_key", "yes", "no") == "yes"
 	var err error
 	if t.NotBefore, err = parseTime("not_before", c.values["not_before"], false); err != nil {
