@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -223,8 +222,10 @@ func (r *relay) closeGently() {
 	}
 	if r.session.Context().Err() != nil {
 		// Others may have to end as well: the sockets of all of them first, and
-		// then the records and all else that is left to do.
-		runtime.Gosched()
+		// then the records and all else that is left to do. What the client's
+		// goroutine has in hand goes no further meanwhile.
+		_ = r.up.SetWriteDeadline(time.Unix(1, 0))
+		time.Sleep(killAside)
 	}
 	r.mu.Lock()
 	_ = r.down.SetReadDeadline(time.Unix(1, 0)) // and readBy moves it no more
