@@ -36,7 +36,7 @@ func newPKI(t *testing.T) (*servers.Vault, vault.IssuerConfig) {
 	v.Setup("approle")
 	return v, vault.IssuerConfig{
 		Vault: vault.Config{
-			Address: v.Addr, CACert: v.CAFile, Timeout: 10 * time.Second, Logger: zaptest.NewLogger(t),
+			Address: v.Addr, CACert: v.CAFile, Timeout: 25 * time.Second, Logger: zaptest.NewLogger(t),
 			Auth: vault.AuthConfig{AppRole: &vault.AppRole{
 				RoleID: v.Setup("role-id", "postern-pki"), SecretIDFile: writeFile(t, "secret-id", v.Setup("secret-id", "postern-pki")), Wrapped: true,
 			}},
