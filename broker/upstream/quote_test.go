@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/redact"
 )
 
 func testCredentials(secret string) *credentials {
@@ -73,7 +74,7 @@ func FuzzQuote(f *testing.F) {
 	f.Add("se\x00cret", "no \xffsecret", uint8(3))
 	f.Add(`q"q\`, `"q\"q\\"`, uint8(2))
 	f.Fuzz(func(t *testing.T, secret, words string, form uint8) {
-		if len(secret) < shortestEcho {
+		if len(secret) < redact.ShortestEcho {
 			return
 		}
 		c := testCredentials(secret)
@@ -93,7 +94,7 @@ func FuzzQuote(f *testing.F) {
 			t.Fatalf("not printable: %q", got)
 		}
 		// What is printed in place of something could itself be the secret.
-		rest := strings.ReplaceAll(got, cutOut, "\n")
+		rest := strings.ReplaceAll(got, redact.Mark, "\n")
 		if !strings.Contains(secret, "?") && strings.Contains(rest, secret) {
 			t.Fatalf("%q holds %q", got, secret)
 		}
