@@ -54,6 +54,8 @@ type dovecotSettings struct {
 	connections   int
 	mailFormat    string
 	quota         string
+	postgresql    *Database
+	slapd         *Slapd
 	extra         string
 }
 

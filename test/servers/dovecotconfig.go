@@ -130,6 +130,7 @@ userdb {
   default_fields = uid=%[2]d gid=%[3]d home=%[1]s/mail/%%u
 }
 `, d.dir, uid, gid)
+	b.WriteString(d.elsewhere(uid, gid))
 	return b.String()
 }
 

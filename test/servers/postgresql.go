@@ -213,10 +213,7 @@ func (p *PostgreSQL) Exec(database string, statements ...string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	conn, err := p.connect(ctx, database)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	conn := p.Connect(database)
 	for _, s := range statements {
 		if _, err := conn.Exec(ctx, s); err != nil {
 			p.t.Fatalf("%s: %v", s, err)
@@ -225,6 +222,18 @@ func (p *PostgreSQL) Exec(database string, statements ...string) {
 	if err := conn.Close(ctx); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// Connect connects to a database as the superuser; the caller closes it.
+func (p *PostgreSQL) Connect(database string) *pgx.Conn {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	conn, err := p.connect(ctx, database)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return conn
 }
 
 // NewDatabase makes a database with an owner that can do nothing else.

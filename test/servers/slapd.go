@@ -106,10 +106,14 @@ func (s *Slapd) config(settings []string) string {
 		"directory " + filepath.Join(s.dir, "db"),
 		"dbnosync",
 		"index objectClass,uid,sAMAccountName eq",
+	}
+	// Of rules for an attribute the first counts: the settings' come before.
+	lines = append(lines, settings...)
+	lines = append(lines,
 		"access to attrs=userPassword by self =xw by anonymous auth by * none",
 		"access to * by users read by * none",
-	}
-	return strings.Join(append(lines, settings...), "\n") + "\n"
+	)
+	return strings.Join(lines, "\n") + "\n"
 }
 
 func (s *Slapd) start() bool {
