@@ -59,6 +59,7 @@ func New(c Config) (map[string]broker.Driver, error) {
 	return map[string]broker.Driver{
 		NameLDAP:   &LDAP{c},
 		NameSQL:    &SQL{c},
+		NameHTTP:   &HTTP{c},
 		NameExec:   &Exec{c},
 		NameManual: Manual{},
 	}, nil
