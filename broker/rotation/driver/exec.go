@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/redact"
 )
 
 // Exec changes passwords by a program of the operator's.
@@ -116,6 +117,18 @@ func (d *Exec) Inspect(ctx context.Context, c *broker.PasswordChange) (*broker.I
 	var i broker.Inspection
 	if err := json.Unmarshal(output, &i); err != nil {
 		return nil, &broker.DriverError{Outcome: broker.NotApplied, Reason: broker.DriverMisconfigured, Words: "the program's answer is no inspection"}
+	}
+	a := &attempt{}
+	defer a.done()
+	a.hide(c.Old.Reveal(), c.New.Reveal())
+	if c.Account != nil {
+		a.hide(c.Account.Secret.Reveal())
+	}
+	for _, names := range []*[]string{&i.AppPasswords, &i.Delegates, &i.ForwardingRules} {
+		*names = (*names)[:min(len(*names), maxListed)]
+		for n, name := range *names {
+			(*names)[n] = redact.Words([]byte(name), maxListName, a.hidden)
+		}
 	}
 	return &i, nil
 }

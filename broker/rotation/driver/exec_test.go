@@ -64,7 +64,7 @@ func program(dir string) {
 	case asked.Action == "kick":
 		os.Exit(0)
 	case asked.Action == "inspect":
-		fmt.Print(`{"app_passwords": ["phone"], "forwarding_rules": ["to ` + asked.New + `"]}`)
+		fmt.Print(`{"app_passwords": ["phone"], "forwarding_rules": ["to ` + asked.New + `"], "delegates": ["` + asked.Old + `"]}`)
 		os.Exit(0)
 	case asked.Account == nil || asked.Account.Secret != execPassword:
 		fmt.Printf("{\"words\": %q}", "who is "+asked.Account.Secret+"?")
@@ -189,7 +189,7 @@ func TestExec(t *testing.T) {
 			t.Fatal(err)
 		}
 		// It was not told the new password.
-		if len(found.AppPasswords) != 1 || found.AppPasswords[0] != "phone" || found.ForwardingRules[0] != "to " {
+		if len(found.AppPasswords) != 1 || found.AppPasswords[0] != "phone" || found.ForwardingRules[0] != "to " || found.Delegates[0] != "[redacted]" {
 			t.Errorf("found %+v", found)
 		}
 		c.Provider = encode(t, map[string]string{"program": "setter"})
