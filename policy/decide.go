@@ -13,8 +13,8 @@ import (
 //
 // A refusal's text is a whole sentence that an agent understands; the caller
 // adds whom to ask. Of several reasons the first of this order is given:
-// locked, revoked, not approved yet, expired, not yet valid, hours, site, workstation class, no
-// actions, guardrail. Ends are exclusive: at NotAfter itself the terms no longer hold,
+// locked, revoked, not approved yet, expired, not yet valid, hours, site, workstation class, password,
+// no actions, guardrail. Ends are exclusive: at NotAfter itself the terms no longer hold,
 // and at a lock's Until it no longer locks.
 func Decide(in *Input) (*Decision, *Refusal) {
 	for i := range in.Locks {
@@ -56,6 +56,9 @@ func Decide(in *Input) (*Decision, *Refusal) {
 	}
 	if (in.Delegation.HardwareKey || in.Assignment.HardwareKey) && !in.HardwareKey {
 		return nil, &Refusal{ReasonWorkstation, "This mailbox may be used only from a workstation that keeps its key in hardware."}
+	}
+	if (in.Delegation.NeedsPassword || in.Assignment.NeedsPassword) && !in.Password {
+		return nil, &Refusal{ReasonPassword, "This mailbox takes a password beside the workstation's certificate."}
 	}
 	actions := in.Delegation.Actions & in.Assignment.Actions & All
 	if actions == 0 {

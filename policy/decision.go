@@ -19,6 +19,9 @@ type Input struct {
 	Site string
 	// HardwareKey says that the workstation's class is hardware.
 	HardwareKey bool
+	// Password says that the agent proved who he is by a password, the
+	// directory's or an app password, and not by his workstation alone.
+	Password bool
 	// Locks are those on the session's agent, workstation, mailbox, firm
 	// and site, ended ones among them.
 	Locks []Lock
@@ -120,6 +123,7 @@ const (
 	ReasonHours       = "hours"
 	ReasonSite        = "site"
 	ReasonWorkstation = "workstation-class"
+	ReasonPassword    = "password"
 	ReasonNoActions   = "no-actions"
 	// ReasonNotEnforced is for terms that a proxy cannot keep.
 	ReasonNotEnforced = "not-enforced"

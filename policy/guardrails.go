@@ -230,6 +230,8 @@ type Subject struct {
 	Protocol string
 	// WorkstationClass is hardware, software or none.
 	WorkstationClass string
+	// Authentication is app-password, ldap or certificate.
+	Authentication string
 	// Site is an id, or empty.
 	Site string
 }
@@ -274,6 +276,7 @@ func (j *judgement) at(t time.Time) {
 	j.request.Context = types.NewRecord(types.RecordMap{
 		"protocol":          types.String(j.subject.Protocol),
 		"workstation_class": types.String(j.subject.WorkstationClass),
+		"authentication":    types.String(j.subject.Authentication),
 		"site":              types.String(j.subject.Site),
 		"time":              types.NewDatetime(t.UTC().Truncate(guardrailStep)),
 	})

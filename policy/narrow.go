@@ -26,6 +26,8 @@ func Within(outer, inner Terms) (field string, ok bool) {
 		return "sites", false
 	case outer.HardwareKey && !inner.HardwareKey:
 		return "hardware_key", false
+	case outer.NeedsPassword && !inner.NeedsPassword:
+		return "needs_password", false
 	case !outer.Hours.within(inner.Hours):
 		return "hours", false
 	case !outer.Folders.within(inner.Folders):
@@ -50,12 +52,13 @@ func Within(outer, inner Terms) (field string, ok bool) {
 // the actions that become empty then, or lose Send.
 func Narrow(outer, inner Terms) Terms {
 	t := Terms{
-		Actions:     outer.Actions & inner.Actions,
-		NotBefore:   outer.NotBefore,
-		NotAfter:    earlierEnd(outer.NotAfter, inner.NotAfter),
-		HardwareKey: outer.HardwareKey || inner.HardwareKey,
-		Slice:       outer.Slice.and(inner.Slice),
-		Quotas:      outer.Quotas.narrow(inner.Quotas),
+		Actions:       outer.Actions & inner.Actions,
+		NotBefore:     outer.NotBefore,
+		NotAfter:      earlierEnd(outer.NotAfter, inner.NotAfter),
+		HardwareKey:   outer.HardwareKey || inner.HardwareKey,
+		NeedsPassword: outer.NeedsPassword || inner.NeedsPassword,
+		Slice:         outer.Slice.and(inner.Slice),
+		Quotas:        outer.Quotas.narrow(inner.Quotas),
 
 		RecoveryMail: outer.RecoveryMail.narrow(inner.RecoveryMail),
 	}

@@ -30,6 +30,9 @@ type Terms struct {
 	Sites []string `json:"sites,omitempty"`
 	// HardwareKey demands a workstation of class hardware.
 	HardwareKey bool `json:"hardware_key,omitempty"`
+	// NeedsPassword demands an app password, or the directory's, beside the
+	// workstation: its certificate alone is not enough.
+	NeedsPassword bool `json:"needs_password,omitempty"`
 	// Folders that are visible.
 	Folders FolderPatterns `json:"folders,omitzero"`
 	// Slice chooses the messages that are visible.
