@@ -18,8 +18,12 @@ type Login struct {
 	// address, or agent/mailbox, in either.
 	Username        string
 	AuthorizationID string
-	// Token is the app password; the caller wipes it.
+	// Token is the app password, or the agent's in the directory; the caller
+	// wipes it.
 	Token Secret
+	// External says that the certificate alone is to let him in (RFC 4422,
+	// appendix A); Token is empty then.
+	External bool
 	// Certificate is the client's leaf, verified against the workstation CAs
 	// by the TLS layer; nil: none was presented.
 	Certificate *x509.Certificate
@@ -35,6 +39,11 @@ type Gate interface {
 	// Errors: Denied (one text for all, after a back-off that Open itself
 	// waits), Refused (the text says why and whom to ask), Limit, Unavailable.
 	Open(ctx context.Context, l Login) (LiveSession, error)
+	// OffersExternal reports whether a login with this certificate alone could
+	// succeed: whether its machine is somebody's whom it may let in. Nobody else
+	// is told, so that who holds a workstation's key learns nothing that a login
+	// would not tell him, and other clients try nothing that must fail.
+	OffersExternal(ctx context.Context, certificate *x509.Certificate) bool
 }
 
 // EndReason says why a session ended.

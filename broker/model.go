@@ -96,13 +96,41 @@ func (m *Mailbox) Addresses() []string {
 	return all
 }
 
+// Authentication is what somebody was let in by.
+type Authentication string
+
+// The ways. Each wants a sanctioned workstation beside, or a network-only site.
+const (
+	// AuthAppPassword: a random token of Postern's.
+	AuthAppPassword Authentication = "app-password"
+	// AuthLDAP: the password that the agent has in the company's directory.
+	AuthLDAP Authentication = "ldap"
+	// AuthCertificate: the key of a workstation that is his alone, and nothing
+	// else (SASL EXTERNAL).
+	AuthCertificate Authentication = "certificate"
+)
+
 // Agent is a person at the BPO who reads and writes mail.
 type Agent struct {
 	ID ID `json:"id"`
 	// Name is short, unique and stable: what `agent/mailbox` logs in with.
-	Name      string    `json:"name"`
-	FullName  string    `json:"full_name,omitempty"`
-	CreatedAt time.Time `json:"created_at"`
+	Name     string `json:"name"`
+	FullName string `json:"full_name,omitempty"`
+	// Authentication is AuthLDAP for an agent whose password the directory
+	// has, and who has no app password; empty: he has those alone.
+	Authentication Authentication `json:"authentication,omitempty"`
+	// DirectoryAccount is what the directory calls an agent of AuthLDAP; empty:
+	// by his name.
+	DirectoryAccount string    `json:"directory_account,omitempty"`
+	CreatedAt        time.Time `json:"created_at"`
+}
+
+// Account returns what the directory calls the agent.
+func (a *Agent) Account() string {
+	if a.DirectoryAccount != "" {
+		return a.DirectoryAccount
+	}
+	return a.Name
 }
 
 // WorkstationClass is how well a workstation's key is kept.
@@ -124,6 +152,9 @@ type Workstation struct {
 	// SiteID binds it to a site's networks; empty: it may roam.
 	SiteID ID       `json:"site_id,omitempty"`
 	Groups []string `json:"groups,omitempty"`
+	// AgentID is whose machine it is, who may log in by its certificate alone;
+	// empty: nobody may.
+	AgentID ID `json:"agent_id,omitempty"`
 	// KeyPins are SHA-256 hashes of certificates' SubjectPublicKeyInfo, in
 	// lower-case hex: any certificate of a trusted CA with that key is it.
 	KeyPins   []string  `json:"key_pins"`
@@ -222,19 +253,22 @@ const (
 
 // Session is the record of one connection that was let in.
 type Session struct {
-	ID            ID        `json:"id"`
-	Protocol      Protocol  `json:"protocol"`
-	FirmID        ID        `json:"firm_id"`
-	MailboxID     ID        `json:"mailbox_id"`
-	AgentID       ID        `json:"agent_id"`
-	WorkstationID ID        `json:"workstation_id,omitempty"`
-	SiteID        ID        `json:"site_id,omitempty"`
-	DelegationID  ID        `json:"delegation_id"`
-	AssignmentID  ID        `json:"assignment_id"`
-	AppPasswordID ID        `json:"app_password_id,omitempty"`
-	RemoteAddr    string    `json:"remote_addr"`
-	Node          string    `json:"node"`
-	OpenedAt      time.Time `json:"opened_at"`
-	EndedAt       time.Time `json:"ended_at,omitzero"`
-	EndReason     string    `json:"end_reason,omitempty"`
+	ID            ID       `json:"id"`
+	Protocol      Protocol `json:"protocol"`
+	FirmID        ID       `json:"firm_id"`
+	MailboxID     ID       `json:"mailbox_id"`
+	AgentID       ID       `json:"agent_id"`
+	WorkstationID ID       `json:"workstation_id,omitempty"`
+	SiteID        ID       `json:"site_id,omitempty"`
+	DelegationID  ID       `json:"delegation_id"`
+	AssignmentID  ID       `json:"assignment_id"`
+	AppPasswordID ID       `json:"app_password_id,omitempty"`
+	// Authentication is what the agent was let in by; records of older servers
+	// lack it, which knew app passwords alone.
+	Authentication Authentication `json:"authentication,omitempty"`
+	RemoteAddr     string         `json:"remote_addr"`
+	Node           string         `json:"node"`
+	OpenedAt       time.Time      `json:"opened_at"`
+	EndedAt        time.Time      `json:"ended_at,omitzero"`
+	EndReason      string         `json:"end_reason,omitempty"`
 }

@@ -56,10 +56,11 @@ type State interface {
 	CredentialSet(ctx context.Context, by Actor, mailbox ID, version int) error
 
 	CreateAgent(ctx context.Context, by Actor, a *Agent) error
-	// UpdateAgent changes the full name alone: records name agents, and
-	// clients log in, by the other.
+	// UpdateAgent changes all but the name: records name agents, and clients
+	// log in, by that. Of an agent of AuthLDAP the app passwords are revoked.
 	UpdateAgent(ctx context.Context, by Actor, a *Agent) error
-	// DeleteAgent revokes the agent's assignments and app passwords too.
+	// DeleteAgent revokes the agent's assignments and app passwords too, and
+	// makes his workstations nobody's.
 	DeleteAgent(ctx context.Context, by Actor, id ID) error
 	Agent(ctx context.Context, id ID) (*Agent, error)
 	AgentByName(ctx context.Context, name string) (*Agent, error)
@@ -104,6 +105,7 @@ type State interface {
 	// among them, oldest first.
 	AssignmentsOf(ctx context.Context, agent, mailbox ID) ([]*Assignment, error)
 
+	// CreateAppPassword is a Conflict for an agent of AuthLDAP.
 	CreateAppPassword(ctx context.Context, by Actor, p *AppPassword) error
 	RevokeAppPassword(ctx context.Context, by Actor, id ID) error
 	AppPasswordByHash(ctx context.Context, hash []byte) (*AppPassword, error)

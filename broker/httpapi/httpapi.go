@@ -118,7 +118,12 @@ type Config struct {
 	// WorkstationCA may be nil: then workstations have certificates of
 	// another CA, and a CSR is refused.
 	WorkstationCA WorkstationCA
-	Logger        *zap.Logger
+	// Directory says that agents' passwords can be a directory's.
+	Directory bool
+	// CertificateAlone are the classes of workstations whose certificate may be
+	// all that lets their own agent in; empty: none.
+	CertificateAlone []broker.WorkstationClass
+	Logger           *zap.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }

@@ -17,18 +17,19 @@ import (
 // TermsInput says what may be done. In an assignment, what is left out is as
 // the delegation has it now.
 type TermsInput struct {
-	Actions     []Action       `json:"actions,omitempty" nullable:"false" doc:"What may be done; without it, all."`
-	NotBefore   *time.Time     `json:"not_before,omitempty" doc:"When the terms begin to hold; without it, at once."`
-	NotAfter    *time.Time     `json:"not_after,omitempty" doc:"When they end; without it, when revoked."`
-	Sites       []string       `json:"sites,omitempty" nullable:"false" doc:"Sites that may be used, by id or name; without it, any."`
-	HardwareKey bool           `json:"hardware_key,omitempty" doc:"Demands a workstation of class hardware."`
-	Hours       *HoursInput    `json:"hours,omitempty" doc:"The week's shifts; without it, any time."`
-	Folders     *PatternsInput `json:"folders,omitempty" doc:"Which folders are visible, by name; in a pattern / separates levels, * stands for anything and % for anything within a level. Without it, all."`
-	Slice       string         `json:"slice,omitempty" doc:"Which messages are visible: an IMAP search program, in which @-30d is the date thirty days ago. Without it, all."`
-	Recovery    RecoveryMail   `json:"recovery_mail,omitempty" doc:"Whether mail for account recovery and one-time codes is visible; without it, what is known to come from the mailbox's provider is hidden."`
-	Quotas      *QuotasInput   `json:"quotas,omitempty" doc:"Limits on what is opened; without it, none."`
-	Sending     *SendingInput  `json:"sending,omitempty" doc:"Rules for what is sent; without it, none."`
-	MaxAgents   int            `json:"max_agents,omitempty" minimum:"0" doc:"How many agents may be assigned at a time: a delegation's alone; 0 or without it, any number."`
+	Actions       []Action       `json:"actions,omitempty" nullable:"false" doc:"What may be done; without it, all."`
+	NotBefore     *time.Time     `json:"not_before,omitempty" doc:"When the terms begin to hold; without it, at once."`
+	NotAfter      *time.Time     `json:"not_after,omitempty" doc:"When they end; without it, when revoked."`
+	Sites         []string       `json:"sites,omitempty" nullable:"false" doc:"Sites that may be used, by id or name; without it, any."`
+	HardwareKey   bool           `json:"hardware_key,omitempty" doc:"Demands a workstation of class hardware."`
+	NeedsPassword bool           `json:"needs_password,omitempty" doc:"Demands a password beside the workstation: its certificate alone is not enough."`
+	Hours         *HoursInput    `json:"hours,omitempty" doc:"The week's shifts; without it, any time."`
+	Folders       *PatternsInput `json:"folders,omitempty" doc:"Which folders are visible, by name; in a pattern / separates levels, * stands for anything and % for anything within a level. Without it, all."`
+	Slice         string         `json:"slice,omitempty" doc:"Which messages are visible: an IMAP search program, in which @-30d is the date thirty days ago. Without it, all."`
+	Recovery      RecoveryMail   `json:"recovery_mail,omitempty" doc:"Whether mail for account recovery and one-time codes is visible; without it, what is known to come from the mailbox's provider is hidden."`
+	Quotas        *QuotasInput   `json:"quotas,omitempty" doc:"Limits on what is opened; without it, none."`
+	Sending       *SendingInput  `json:"sending,omitempty" doc:"Rules for what is sent; without it, none."`
+	MaxAgents     int            `json:"max_agents,omitempty" minimum:"0" doc:"How many agents may be assigned at a time: a delegation's alone; 0 or without it, any number."`
 }
 
 // RecoveryMail is policy's, whose empty value is called default.
@@ -99,18 +100,19 @@ type ContentRuleInput struct {
 
 // TermsPatch changes terms; what is left out stays as it is.
 type TermsPatch struct {
-	Actions     *[]Action      `json:"actions,omitempty" minItems:"1" nullable:"false" doc:"What may be done, in place of all before."`
-	NotBefore   Instant        `json:"not_before,omitzero" required:"false" doc:"When the terms begin to hold; null: at once (in an assignment: with the delegation)."`
-	NotAfter    Instant        `json:"not_after,omitzero" required:"false" doc:"When they end; null: when revoked (in an assignment: with the delegation)."`
-	Sites       *[]string      `json:"sites,omitempty" nullable:"false" doc:"Sites that may be used, by id or name, in place of all before; empty: any (in an assignment: the delegation's)."`
-	HardwareKey *bool          `json:"hardware_key,omitempty" doc:"Demands a workstation of class hardware, or no longer."`
-	Hours       *HoursInput    `json:"hours,omitempty" doc:"The week's shifts, in place of all before; {}: any time (in an assignment: the delegation's)."`
-	Folders     *PatternsInput `json:"folders,omitempty" doc:"Patterns in place of all before; {}: all folders (in an assignment: the delegation's)."`
-	Slice       *string        `json:"slice,omitempty" doc:"In place of the one before; empty: all messages (in an assignment: the delegation's)."`
-	Recovery    *RecoveryMail  `json:"recovery_mail,omitempty" doc:"Whether mail for account recovery and one-time codes is visible; default: what is known to come from the mailbox's provider is hidden (in an assignment: as the delegation has it)."`
-	Quotas      *QuotasInput   `json:"quotas,omitempty" doc:"In place of all before; {}: none (in an assignment: the delegation's)."`
-	Sending     *SendingInput  `json:"sending,omitempty" doc:"Rules in place of all before; {}: none (in an assignment: the delegation's)."`
-	MaxAgents   *int           `json:"max_agents,omitempty" minimum:"0" doc:"How many agents may be assigned at a time; 0: any number."`
+	Actions       *[]Action      `json:"actions,omitempty" minItems:"1" nullable:"false" doc:"What may be done, in place of all before."`
+	NotBefore     Instant        `json:"not_before,omitzero" required:"false" doc:"When the terms begin to hold; null: at once (in an assignment: with the delegation)."`
+	NotAfter      Instant        `json:"not_after,omitzero" required:"false" doc:"When they end; null: when revoked (in an assignment: with the delegation)."`
+	Sites         *[]string      `json:"sites,omitempty" nullable:"false" doc:"Sites that may be used, by id or name, in place of all before; empty: any (in an assignment: the delegation's)."`
+	HardwareKey   *bool          `json:"hardware_key,omitempty" doc:"Demands a workstation of class hardware, or no longer."`
+	NeedsPassword *bool          `json:"needs_password,omitempty" doc:"Demands a password beside the workstation, or no longer."`
+	Hours         *HoursInput    `json:"hours,omitempty" doc:"The week's shifts, in place of all before; {}: any time (in an assignment: the delegation's)."`
+	Folders       *PatternsInput `json:"folders,omitempty" doc:"Patterns in place of all before; {}: all folders (in an assignment: the delegation's)."`
+	Slice         *string        `json:"slice,omitempty" doc:"In place of the one before; empty: all messages (in an assignment: the delegation's)."`
+	Recovery      *RecoveryMail  `json:"recovery_mail,omitempty" doc:"Whether mail for account recovery and one-time codes is visible; default: what is known to come from the mailbox's provider is hidden (in an assignment: as the delegation has it)."`
+	Quotas        *QuotasInput   `json:"quotas,omitempty" doc:"In place of all before; {}: none (in an assignment: the delegation's)."`
+	Sending       *SendingInput  `json:"sending,omitempty" doc:"Rules in place of all before; {}: none (in an assignment: the delegation's)."`
+	MaxAgents     *int           `json:"max_agents,omitempty" minimum:"0" doc:"How many agents may be assigned at a time; 0: any number."`
 }
 
 func (h *HoursInput) policy() policy.Hours {
@@ -170,11 +172,12 @@ func (Instant) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "date-time", Nullable: true}
 }
 
-// terms reads terms. What in leaves out is as in base; a hardware key that
-// base demands stays demanded.
+// terms reads terms. What in leaves out is as in base; a hardware key or a
+// password that base demands stays demanded.
 func (a *api) terms(ctx context.Context, in *TermsInput, base policy.Terms) (t policy.Terms, err error) {
 	t = base
 	t.HardwareKey = base.HardwareKey || in.HardwareKey
+	t.NeedsPassword = base.NeedsPassword || in.NeedsPassword
 	if len(in.Actions) > 0 {
 		if t.Actions, err = actions("terms.actions", in.Actions); err != nil {
 			return t, err
@@ -246,6 +249,9 @@ func (a *api) patchTerms(ctx context.Context, in *TermsPatch, t, open policy.Ter
 	}
 	if in.HardwareKey != nil {
 		t.HardwareKey = *in.HardwareKey || open.HardwareKey
+	}
+	if in.NeedsPassword != nil {
+		t.NeedsPassword = *in.NeedsPassword || open.NeedsPassword
 	}
 	patch(&t.Hours, in.Hours, (*HoursInput).policy, policy.Hours.IsZero, open.Hours)
 	patch(&t.Folders, in.Folders, (*PatternsInput).folders, policy.FolderPatterns.IsZero, open.Folders)

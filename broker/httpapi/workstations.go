@@ -5,6 +5,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -16,15 +17,17 @@ type WorkstationInput struct {
 	Class       broker.WorkstationClass `json:"class" enum:"hardware,software" doc:"hardware: the key is in a TPM or the system's store and cannot be exported; software: it is in a file."`
 	Site        string                  `json:"site,omitempty" doc:"Binds it to a site's networks, by the site's id or name; without it, it may roam."`
 	Groups      []string                `json:"groups,omitempty" nullable:"false" doc:"What app passwords can be limited to."`
+	Agent       string                  `json:"agent,omitempty" doc:"Whose machine it is, by id or name: he may log in by its certificate alone (SASL EXTERNAL). Without it, nobody may."`
 	CSR         string                  `json:"csr,omitempty" doc:"A PKCS #10 request in PEM: the server's own CA certifies its key."`
 	Certificate string                  `json:"certificate,omitempty" doc:"A certificate of a trusted CA, in PEM: its key is pinned."`
 	KeyPins     []string                `json:"key_pins,omitempty" nullable:"false" doc:"SHA-256 hashes of SubjectPublicKeyInfo, in lower-case hex."`
 }
 
-// Workstation is a workstation with its site's name.
+// Workstation is a workstation with its site's and its agent's name.
 type Workstation struct {
 	broker.Workstation
-	Site string `json:"site,omitempty"`
+	Site  string `json:"site,omitempty"`
+	Agent string `json:"agent,omitempty"`
 }
 
 // WorkstationCreated is a new workstation, and its certificate if the
@@ -40,6 +43,7 @@ type WorkstationPatch struct {
 	Name   *string   `json:"name,omitempty" minLength:"1" doc:"Unique. Certificates that were issued keep the old name, and stay good."`
 	Site   *string   `json:"site,omitempty" doc:"Binds it to a site's networks, by the site's id or name; empty: it may roam."`
 	Groups *[]string `json:"groups,omitempty" nullable:"false" doc:"What app passwords can be limited to, in place of all before."`
+	Agent  *string   `json:"agent,omitempty" doc:"Whose machine it is, by id or name: he may log in by its certificate alone (SASL EXTERNAL); empty: nobody may."`
 }
 
 // WorkstationUpdated is a changed workstation, and what the change ended.
@@ -98,7 +102,7 @@ func (a *api) listWorkstations(ctx context.Context, _ *none) (*answer[List[*Work
 	}
 	shown := make([]*Workstation, len(all))
 	for i, w := range all {
-		shown[i] = &Workstation{Workstation: *w, Site: names.sites[w.SiteID]}
+		shown[i] = &Workstation{Workstation: *w, Site: names.sites[w.SiteID], Agent: names.agents[w.AgentID]}
 	}
 	return listOf(shown), nil
 }
@@ -112,12 +116,36 @@ func (a *api) showWorkstation(ctx context.Context, w *broker.Workstation) (*Work
 		}
 		shown.Site = s.Name
 	}
+	if w.AgentID != "" {
+		g, err := a.reads(ctx).Agent(ctx, w.AgentID)
+		if err != nil {
+			return nil, err
+		}
+		shown.Agent = g.Name
+	}
 	return shown, nil
 }
 
 // unchangedWorkstation is unchanged for a workstation.
 func (a *api) unchangedWorkstation(ctx context.Context, w *broker.Workstation) (context.Context, error) {
 	return unchanged(ctx, w.ID, w, func() (any, error) { return a.showWorkstation(ctx, w) })
+}
+
+// bind makes a workstation an agent's, or nobody's. It refuses what would have
+// no effect.
+func (a *api) bind(ctx context.Context, w *broker.Workstation, agent string) error {
+	if w.AgentID = ""; agent == "" {
+		return nil
+	}
+	g, err := a.findAgent(ctx, "agent", agent)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(a.CertificateAlone, w.Class) {
+		return broker.InvalidField("agent", "this server lets nobody in by the certificate of a %s workstation alone: see its configuration's workstations.certificate_alone", w.Class)
+	}
+	w.AgentID = g.ID
+	return nil
 }
 
 func (a *api) createWorkstation(ctx context.Context, in *struct{ Body WorkstationInput }) (*answer[WorkstationCreated], error) {
@@ -130,9 +158,12 @@ func (a *api) createWorkstation(ctx context.Context, in *struct{ Body Workstatio
 		if err != nil {
 			return nil, err
 		}
-		w.SiteID, created.Workstation.Site = s.ID, s.Name
+		w.SiteID = s.ID
 	}
-	var err error
+	err := a.bind(ctx, w, b.Agent)
+	if err != nil {
+		return nil, err
+	}
 	key := workstationKey{csr: b.CSR, certificate: b.Certificate, pins: b.KeyPins}
 	if w.KeyPins, created.Certificate, err = a.keyPins(ctx, actor(ctx), key, w); err != nil {
 		return nil, err
@@ -145,7 +176,11 @@ func (a *api) createWorkstation(ctx context.Context, in *struct{ Body Workstatio
 	if err := a.State.CreateWorkstation(ctx, actor(ctx), w); err != nil {
 		return nil, err
 	}
-	created.Workstation.Workstation = *w
+	shown, err := a.showWorkstation(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	created.Workstation = *shown
 	return &answer[WorkstationCreated]{created}, nil
 }
 
@@ -167,6 +202,11 @@ func (a *api) updateWorkstation(ctx context.Context, in *struct {
 	}
 	if in.Body.Groups != nil {
 		w.Groups = *in.Body.Groups
+	}
+	if in.Body.Agent != nil {
+		if err := a.bind(ctx, w, *in.Body.Agent); err != nil {
+			return nil, err
+		}
 	}
 	if in.Body.Site != nil {
 		w.SiteID = ""

@@ -4,6 +4,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,21 @@ const (
 	forgetInterval = time.Minute
 	maxSources     = 16384
 
+	// DirectoryFailures are how often the directory is asked about one account in
+	// vain within DirectoryWindow, when the configuration does not say: fewer
+	// than lock an account in most. MinDirectoryFailures leaves one for who uses
+	// up his own.
+	DirectoryFailures    = 4
+	MinDirectoryFailures = 2
+	DirectoryWindow      = 30 * time.Minute
+	// sourceAccounts is how many accounts' share one source has.
+	sourceAccounts = 5
+	// goodFor and badFor are how long the directory's answers are remembered.
+	goodFor = 10 * time.Second
+	badFor  = time.Minute
+	// lookTimeout bounds the question whether an account is still there.
+	lookTimeout = 30 * time.Second
+
 	// maxUsername and maxAnswer cut what strangers and upstreams wrote, in
 	// octets, before it is recorded; maxText each part of
 	// what an agent is told.
@@ -100,7 +116,20 @@ type Config struct {
 	Lease time.Duration
 	// Guardrails forbid above all delegations; nil: nothing.
 	Guardrails *policy.Guardrails
-	Logger     *zap.Logger
+	// Directory checks the passwords of agents who have none of Postern's; nil:
+	// they cannot log in.
+	Directory broker.Directory
+	// DirectoryFailures and DirectoryWindow replace the defaults when they are
+	// not 0.
+	DirectoryFailures int
+	DirectoryWindow   time.Duration
+	// DirectoryInterval is how often the directory is asked whether the accounts
+	// of agents in session are still there and enabled; 0: never.
+	DirectoryInterval time.Duration
+	// CertificateAlone are the classes of workstations whose certificate may be
+	// all that lets their own agent in; empty: none.
+	CertificateAlone []broker.WorkstationClass
+	Logger           *zap.Logger
 	// Registerer takes the metrics; nil: they are kept and not shown.
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -122,6 +151,11 @@ type Manager struct {
 	guardrails  *policy.Guardrails
 	leases      broker.Leases
 	lease       time.Duration
+	// directory is nil where there is none; guard stands before it.
+	directory         broker.Directory
+	guard             *guard
+	directoryInterval time.Duration
+	certificateAlone  []broker.WorkstationClass
 
 	tokens  tokens
 	metrics *metrics
@@ -164,6 +198,8 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.New("session: the node has no name")
 	case c.Lease != 0 && c.Lease < MinLeaseTime:
 		return nil, errors.New("session: the lease is too short")
+	case c.DirectoryFailures != 0 && c.DirectoryFailures < MinDirectoryFailures || c.DirectoryWindow < 0 || c.DirectoryInterval < 0:
+		return nil, errors.New("session: the directory's limits are too small")
 	case c.Connections < 0 || c.Submissions < 0:
 		return nil, errors.New("session: a budget is negative")
 	}
@@ -176,9 +212,14 @@ func New(c Config) (*Manager, error) {
 		guardrails:  c.Guardrails,
 		leases:      c.Leases,
 		lease:       orDefault(c.Lease, LeaseTime),
-		tokens:      newTokens(c.TokenKey),
-		ready:       make(chan struct{}),
-		live:        make(map[broker.ID]*live),
+		directory:   c.Directory,
+		guard: newGuard(orDefault(c.DirectoryFailures, DirectoryFailures),
+			orDefault(c.DirectoryWindow, DirectoryWindow)),
+		directoryInterval: c.DirectoryInterval,
+		certificateAlone:  slices.Clone(c.CertificateAlone),
+		tokens:            newTokens(c.TokenKey),
+		ready:             make(chan struct{}),
+		live:              make(map[broker.ID]*live),
 	}
 	if m.now == nil {
 		m.now = time.Now

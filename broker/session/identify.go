@@ -15,6 +15,7 @@ const (
 	noPin     = "0000000000000000000000000000000000000000000000000000000000000000"
 	noID      = broker.ID("00000000-0000-0000-0000-000000000000")
 	noAddress = "nobody@mailbox.invalid"
+	noName    = "nobody"
 )
 
 // attempt is one login on its way in.
@@ -22,6 +23,21 @@ type attempt struct {
 	login broker.Login
 	hash  []byte
 	pin   string
+	// claimed is the agent whom the login names, if it names one.
+	claimed string
+	// asked says that the directory was asked; it said yes to the agent verified,
+	// or no, for the cause verdict.
+	asked    bool
+	verified broker.ID
+	verdict  string
+}
+
+func (m *Manager) newAttempt(l broker.Login) *attempt {
+	a := &attempt{login: l, hash: m.TokenHash(l.Token.Reveal()), claimed: agentOf(l.Username, l.AuthorizationID)}
+	if l.Certificate != nil {
+		a.pin = broker.KeyPin(l.Certificate)
+	}
+	return a
 }
 
 // finding is what an attempt came to at one view.
@@ -36,6 +52,7 @@ type finding struct {
 func (m *Manager) identify(ctx context.Context, v *view, a *attempt) (*finding, error) {
 	f := &finding{facts: facts{
 		now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: a.login.Protocol, addr: a.login.RemoteAddr.Addr().Unmap(), pin: a.pin,
+		certificateAlone: m.certificateAlone,
 	}}
 	var err error
 	if f.password, err = v.passwordByHash(ctx, a.hash); err != nil {
@@ -51,9 +68,9 @@ func (m *Manager) identify(ctx context.Context, v *view, a *attempt) (*finding, 
 	if a.pin == "" {
 		f.workstation = nil
 	}
-	agentID := noID
-	if f.password != nil {
-		agentID = f.password.AgentID
+	agentID, err := m.method(ctx, v, a, f)
+	if err != nil {
+		return nil, err
 	}
 	if f.agent, err = v.agent(ctx, agentID); err != nil {
 		return nil, err
@@ -88,16 +105,61 @@ func (m *Manager) identify(ctx context.Context, v *view, a *attempt) (*finding, 
 	}
 	switch f.cause = f.denial(); {
 	case f.cause != "":
+	case f.method == broker.AuthCertificate && f.unverified(a):
 	case !named:
 		f.cause = causeUsername
 	case f.mailbox == nil:
 		f.cause = causeUnknownMailbox
 	case len(assignments) == 0:
 		f.cause = causeNotAssigned
+	case f.unverified(a):
+		// The last of all: nobody has passwords tried but where a right one
+		// would let him in.
 	default:
 		f.grants, err = grantsOf(ctx, v, assignments)
 	}
 	return f, err
+}
+
+// method finds out what a login is to let somebody in by, and whom. A token
+// that is known is taken for one, whomever the login names: a local part may
+// hold a slash, and what stands before it be an agent's name.
+func (m *Manager) method(ctx context.Context, v *view, a *attempt, f *finding) (agent broker.ID, err error) {
+	var claimed *broker.Agent
+	if m.directory != nil {
+		name := noName
+		if a.claimed != "" {
+			name = a.claimed
+		}
+		if claimed, err = v.agentByName(ctx, name); err != nil {
+			return "", err
+		}
+	}
+	f.method = broker.AuthAppPassword
+	switch {
+	case a.login.External:
+		f.method = broker.AuthCertificate
+		if f.workstation != nil && f.workstation.AgentID != "" {
+			return f.workstation.AgentID, nil
+		}
+	case f.password != nil:
+		return f.password.AgentID, nil
+	case claimed != nil && a.claimed != "" && claimed.Authentication == broker.AuthLDAP && !a.login.Token.Empty():
+		f.method = broker.AuthLDAP
+		return claimed.ID, nil
+	}
+	return noID, nil
+}
+
+// unverified sets the cause when the directory is needed and did not say yes.
+func (f *finding) unverified(a *attempt) bool {
+	if !f.asksDirectory() || a.verified == f.agent.ID {
+		return false
+	}
+	if f.cause = a.verdict; f.cause == "" {
+		f.cause = causeUnverified
+	}
+	return true
 }
 
 func grantsOf(ctx context.Context, v *view, assignments []*broker.Assignment) ([]grant, error) {
@@ -114,6 +176,9 @@ func grantsOf(ctx context.Context, v *view, assignments []*broker.Assignment) ([
 
 // astray reports whether a good app password was used where it is not good.
 func (f *finding) astray() bool {
+	if f.password == nil {
+		return false
+	}
 	switch f.cause {
 	case causeNoCertificate, causeUnknownCertificate, causeWorkstationGroup:
 		return true

@@ -24,6 +24,14 @@ const (
 	causeUsername           = "username"
 	causeUnknownMailbox     = "unknown-mailbox"
 	causeNotAssigned        = "not-assigned"
+	// causeAuthentication: the agent is to be let in by something else.
+	causeAuthentication = "authentication"
+	// causeCertificateAlone: the workstation is nobody's, or of a class whose
+	// certificate alone lets nobody in.
+	causeCertificateAlone = "certificate-alone"
+	// causeUnverified: the directory was not asked. Its own reasons are causes
+	// as well.
+	causeUnverified = "directory-unasked"
 )
 
 // facts are what is known of whoever is at the other end. What does not exist
@@ -36,18 +44,44 @@ type facts struct {
 	protocol   broker.Protocol
 	addr       netip.Addr
 	// pin is the certificate's; empty: none was presented.
-	pin         string
-	password    *broker.AppPassword
-	agent       *broker.Agent
-	workstation *broker.Workstation
-	sites       []*broker.Site
-	locks       lockIndex
-	mailbox     *broker.Mailbox
+	pin string
+	// method is what he is to be let in by, and certificateAlone the classes of
+	// workstations whose certificate may be all.
+	method           broker.Authentication
+	certificateAlone []broker.WorkstationClass
+	password         *broker.AppPassword
+	agent            *broker.Agent
+	workstation      *broker.Workstation
+	sites            []*broker.Site
+	locks            lockIndex
+	mailbox          *broker.Mailbox
 }
 
-// denial returns why these are not a valid token on its own workstation, or
-// "". Nothing here may be told to the client.
+// denial returns why these are not somebody known on a sanctioned workstation,
+// or "". Nothing here may be told to the client. Whether a directory's password
+// is right is not among the facts.
 func (f *facts) denial() (cause string) {
+	switch f.method {
+	case broker.AuthLDAP:
+		cause = f.directoryDenial()
+	case broker.AuthCertificate:
+		if cause = f.machineDenial(); cause == "" {
+			cause = f.certificateDenial()
+		}
+		return cause
+	default:
+		cause = f.tokenDenial()
+	}
+	if cause == "" {
+		cause = f.machineDenial()
+	}
+	if cause == "" && !f.groupAllowed() {
+		cause = causeWorkstationGroup
+	}
+	return cause
+}
+
+func (f *facts) tokenDenial() (cause string) {
 	switch p := f.password; {
 	case p == nil:
 		return causeUnknownToken
@@ -57,22 +91,56 @@ func (f *facts) denial() (cause string) {
 		return causeExpiredToken
 	case f.agent == nil || f.agent.ID != p.AgentID:
 		return causeUnknownAgent
+	case f.agent.Authentication != "":
+		return causeAuthentication
+	}
+	return ""
+}
+
+func (f *facts) directoryDenial() (cause string) {
+	switch {
+	case f.agent == nil:
+		return causeUnknownAgent
+	case f.agent.Authentication != broker.AuthLDAP:
+		return causeAuthentication
+	}
+	return ""
+}
+
+// certificateDenial is asked about a workstation that is known.
+func (f *facts) certificateDenial() (cause string) {
+	switch w := f.workstation; {
+	case w == nil || w.AgentID == "" || !slices.Contains(f.certificateAlone, w.Class):
+		return causeCertificateAlone
+	case f.agent == nil || f.agent.ID != w.AgentID:
+		return causeUnknownAgent
+	}
+	return ""
+}
+
+// machineDenial returns why the machine is not sanctioned.
+func (f *facts) machineDenial() (cause string) {
+	switch {
 	case f.pin == "" && f.networkOnlySite() == nil:
 		return causeNoCertificate
 	case f.pin != "" && (f.workstation == nil || !slices.Contains(f.workstation.KeyPins, f.pin)):
 		// A machine whose certificate is not known is not taken for one
 		// without a certificate: it may be one that was thrown out.
 		return causeUnknownCertificate
-	case !f.groupAllowed():
-		return causeWorkstationGroup
 	}
 	return ""
+}
+
+// asksDirectory reports whether the directory must have said yes: to the
+// password, or where a certificate stands for one, to the account.
+func (f *facts) asksDirectory() bool {
+	return f.method == broker.AuthLDAP || f.method == broker.AuthCertificate && f.agent.Authentication == broker.AuthLDAP
 }
 
 // groupAllowed reports whether the app password is good on the workstation. A
 // machine that is known by its network alone is in no group.
 func (f *facts) groupAllowed() bool {
-	if len(f.password.Groups) == 0 {
+	if f.password == nil || len(f.password.Groups) == 0 {
 		return true
 	}
 	return f.workstation != nil && slices.ContainsFunc(f.workstation.Groups, func(g string) bool {
@@ -158,6 +226,7 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 	site, elsewhere := f.site()
 	in := policy.Input{
 		Now:         f.now,
+		Password:    f.method != broker.AuthCertificate,
 		HardwareKey: f.workstation != nil && f.workstation.Class == broker.ClassHardware,
 		Locks:       f.active(),
 		Addresses:   f.mailbox.Addresses(),
@@ -168,7 +237,7 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 		Subject: policy.Subject{
 			Agent: string(f.agent.ID), AgentName: f.agent.Name,
 			Mailbox: string(f.mailbox.ID), Address: f.mailbox.Address, Firm: string(f.mailbox.FirmID),
-			Protocol: string(f.protocol), WorkstationClass: "none",
+			Protocol: string(f.protocol), WorkstationClass: "none", Authentication: string(f.method),
 		},
 	}
 	if f.workstation != nil {
@@ -197,6 +266,9 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 	}
 	if refusal != nil {
 		return nil, "", refusal
+	}
+	if f.password == nil {
+		return d, broker.ID(in.Site), nil
 	}
 	if end := f.password.ExpiresAt; !end.IsZero() && (d.Until.IsZero() || end.Before(d.Until)) {
 		sooner := *d

@@ -18,10 +18,7 @@ import (
 // refused waits for his, as long as he was refused often of late.
 func (m *Manager) Open(ctx context.Context, l broker.Login) (broker.LiveSession, error) {
 	began := time.Now()
-	a := &attempt{login: l, hash: m.TokenHash(l.Token.Reveal())}
-	if l.Certificate != nil {
-		a.pin = broker.KeyPin(l.Certificate)
-	}
+	a := m.newAttempt(l)
 	s, f, err := m.admit(ctx, a)
 	m.metrics.opens.WithLabelValues(string(l.Protocol), outcome(err)).Inc()
 	if err == nil {
@@ -117,6 +114,13 @@ func (m *Manager) decided(ctx context.Context, a *attempt) (*live, *finding, *br
 		if err != nil {
 			return nil, nil, unreadable(err)
 		}
+		f, down, err := m.answered(ctx, v, a, f)
+		switch {
+		case err != nil:
+			return nil, nil, unreadable(err)
+		case down != nil:
+			return nil, nil, down
+		}
 		s, refusal := m.candidate(ctx, v, a, f)
 		if s != nil {
 			if err := m.register(s); err != nil {
@@ -129,6 +133,11 @@ func (m *Manager) decided(ctx context.Context, a *attempt) (*live, *finding, *br
 			return nil, f, unreadable(err)
 		}
 		if revision == v.revision {
+			if f.cause != "" {
+				if down := m.pretend(ctx, v, a, f); down != nil {
+					return nil, nil, down
+				}
+			}
 			return nil, f, refusal
 		}
 		v = m.viewAt(revision)
@@ -332,9 +341,12 @@ func (m *Manager) newLive(v *view, a *attempt, f *finding, g grant, d *policy.De
 		record: &broker.Session{
 			ID: broker.NewID(), Protocol: a.login.Protocol,
 			FirmID: f.mailbox.FirmID, MailboxID: f.mailbox.ID, AgentID: f.agent.ID, SiteID: site,
-			DelegationID: g.delegation.ID, AssignmentID: g.assignment.ID, AppPasswordID: f.password.ID,
+			DelegationID: g.delegation.ID, AssignmentID: g.assignment.ID, Authentication: f.method,
 			RemoteAddr: a.login.RemoteAddr.String(), Node: m.node, OpenedAt: f.now.UTC(),
 		},
+	}
+	if f.password != nil {
+		s.record.AppPasswordID = f.password.ID
 	}
 	if f.workstation != nil && a.pin != "" {
 		s.record.WorkstationID, s.workstation = f.workstation.ID, f.workstation.Name

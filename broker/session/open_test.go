@@ -36,7 +36,7 @@ func TestOpen(t *testing.T) {
 		want := broker.Session{
 			ID: s.Record().ID, Protocol: broker.ProtocolIMAP, FirmID: w.firm.ID, MailboxID: w.mailbox.ID,
 			AgentID: w.agent.ID, WorkstationID: w.workstation.ID, SiteID: w.site.ID, DelegationID: w.delegation.ID,
-			AssignmentID: w.assignment.ID, AppPasswordID: w.password.ID, RemoteAddr: "192.0.2.17:50000",
+			AssignmentID: w.assignment.ID, AppPasswordID: w.password.ID, Authentication: broker.AuthAppPassword, RemoteAddr: "192.0.2.17:50000",
 			Node: "node-1", OpenedAt: time.Now().UTC(),
 		}
 		if data.Session != want || data.Revision != 1 {

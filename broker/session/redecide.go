@@ -93,7 +93,7 @@ func (s *live) touched(c broker.Change) bool {
 // It looks at the locks and the delegation first: the end of thousands of
 // sessions may hang on those, and takes no other look-up then.
 func (m *Manager) redecide(ctx context.Context, v *view, s *live) (*broker.End, error) {
-	f := &facts{now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: s.record.Protocol, addr: s.addr, pin: s.pin}
+	f := &facts{now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: s.record.Protocol, addr: s.addr, pin: s.pin, method: s.record.Authentication, certificateAlone: m.certificateAlone}
 	var g grant
 	var err error
 	if f.locks, err = v.locks(ctx); err != nil {
@@ -125,6 +125,7 @@ func (s *live) early(f *facts, d *broker.Delegation) *broker.End {
 	in := policy.Input{
 		Now: f.now, Site: string(s.record.SiteID), HardwareKey: s.hardware, Addresses: s.decision.Addresses, Zones: f.zones,
 		DelegationRevoked: d == nil || !d.RevokedAt.IsZero(), RecoverySenders: s.mailbox.AllRecoverySenders(),
+		Password: s.record.Authentication != broker.AuthCertificate,
 	}
 	if d != nil {
 		in.Delegation, in.Assignment = d.Terms, d.Terms
@@ -160,8 +161,10 @@ func (f *facts) read(ctx context.Context, v *view, s *live) (err error) {
 	if f.mailbox, err = v.mailbox(ctx, r.MailboxID); err != nil {
 		return err
 	}
-	if f.password, err = v.password(ctx, r.AppPasswordID); err != nil {
-		return err
+	if r.AppPasswordID != "" {
+		if f.password, err = v.password(ctx, r.AppPasswordID); err != nil {
+			return err
+		}
 	}
 	if f.agent, err = v.agent(ctx, r.AgentID); err != nil {
 		return err

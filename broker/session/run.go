@@ -23,6 +23,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	w.end = time.AfterFunc(m.lease, m.lapse)
 	defer w.end.Stop()
 	defer m.reap(ctx)()
+	defer m.watchAccounts(ctx)()
 	unsubscribe := m.state.Subscribe(m.notices.add)
 	defer unsubscribe()
 	tick := time.NewTicker(PollInterval)

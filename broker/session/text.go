@@ -14,6 +14,7 @@ import (
 const (
 	textDenied      = "Sign-in failed. Check the mailbox's address and your app password, and use a workstation that is registered."
 	textUnavailable = "Postern cannot check your access at the moment. Try again in a few minutes."
+	textDirectory   = "Postern cannot check passwords at the moment. Try again in a few minutes."
 	textUnrecorded  = "Postern cannot record sessions at the moment. Try again in a few minutes."
 	textDraining    = "Postern is being stopped. Try again in a few minutes."
 	textLease       = "Postern can no longer check your access. Connect again in a few minutes."
@@ -25,6 +26,8 @@ const (
 	textToken       = "Your app password is no longer valid."
 	textWorkstation = "This workstation may no longer be used."
 	textAgent       = "Your account was closed."
+	textAccount     = "Your account in your company's directory is closed or disabled."
+	textSignIn      = "The way that you signed in by is no longer open to you."
 	textExpired     = "Your access to this mailbox has ended."
 	textByAdmin     = "An administrator ended this session."
 	textNoMailbox   = "No credential is stored for this mailbox."
@@ -68,6 +71,8 @@ func endText(cause string) string {
 		return textToken
 	case causeUnknownAgent:
 		return textAgent
+	case causeAuthentication, causeCertificateAlone:
+		return textSignIn
 	case causeUnknownMailbox:
 		return textGone
 	}

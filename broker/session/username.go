@@ -36,6 +36,25 @@ func mailboxOf(username, authorizationID, agent string) (address string, ok bool
 	return "", false
 }
 
+// agentOf returns the name, in lower case, that a client gives the agent, if it
+// names one: what stands before the slash, or the user name where the
+// authorization identity names the mailbox. It proves nothing, and may be the
+// beginning of an address: whose password it is, is asked afterwards.
+func agentOf(username, authorizationID string) string {
+	if !plain(username) || !plain(authorizationID) {
+		return ""
+	}
+	named, alone := username, authorizationID != ""
+	if username == "" {
+		named, alone = authorizationID, false
+	}
+	name, _, slash := strings.Cut(strings.ToLower(named), "/")
+	if !slash && !alone {
+		return "" // an address
+	}
+	return name
+}
+
 func mailboxPart(s, agent string) string {
 	if before, after, found := strings.Cut(s, "/"); found && agent != "" && before == agent {
 		return after

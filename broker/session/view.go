@@ -24,6 +24,7 @@ type view struct {
 	passwords    table[*broker.AppPassword]
 	byHash       table[*broker.AppPassword]
 	agents       table[*broker.Agent]
+	byName       table[*broker.Agent]
 	workstations table[*broker.Workstation]
 	byPin        table[*broker.Workstation]
 	mailboxes    table[*broker.Mailbox]
@@ -120,6 +121,10 @@ func (v *view) password(ctx context.Context, id broker.ID) (*broker.AppPassword,
 
 func (v *view) agent(ctx context.Context, id broker.ID) (*broker.Agent, error) {
 	return v.agents.get(string(id), false, func() (*broker.Agent, error) { return v.state.Agent(ctx, id) })
+}
+
+func (v *view) agentByName(ctx context.Context, name string) (*broker.Agent, error) {
+	return v.byName.get(name, true, func() (*broker.Agent, error) { return v.state.AgentByName(ctx, name) })
 }
 
 func (v *view) workstation(ctx context.Context, id broker.ID) (*broker.Workstation, error) {

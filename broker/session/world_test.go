@@ -285,6 +285,10 @@ func (w *world) Agent(ctx context.Context, id broker.ID) (*broker.Agent, error) 
 	return find(ctx, w, "Agent", w.agents, func(x *broker.Agent) bool { return x.ID == id })
 }
 
+func (w *world) AgentByName(ctx context.Context, name string) (*broker.Agent, error) {
+	return find(ctx, w, "AgentByName", w.agents, func(x *broker.Agent) bool { return strings.EqualFold(x.Name, name) })
+}
+
 func (w *world) Workstation(ctx context.Context, id broker.ID) (*broker.Workstation, error) {
 	return find(ctx, w, "Workstation", w.stations, func(x *broker.Workstation) bool { return x.ID == id })
 }

@@ -10,13 +10,32 @@ import (
 
 const agentByID = `SELECT doc FROM agents WHERE id = $1 AND deleted_at IS NULL`
 
+func checkAgent(a *broker.Agent) error {
+	switch a.Authentication {
+	case "", broker.AuthLDAP:
+	case broker.AuthAppPassword:
+		a.Authentication = "" // which is what agents of older servers have
+	default:
+		return broker.InvalidField("authentication", "use %s or %s", broker.AuthAppPassword, broker.AuthLDAP)
+	}
+	if a.DirectoryAccount != "" {
+		if a.Authentication != broker.AuthLDAP {
+			return broker.InvalidField("directory_account", "only an agent whose password the directory has (ldap) has one")
+		}
+		if err := name("directory_account", a.DirectoryAccount); err != nil {
+			return err
+		}
+	}
+	return text("full_name", a.FullName, maxName)
+}
+
 // CreateAgent adds an agent.
 func (s *Store) CreateAgent(ctx context.Context, by broker.Actor, a *broker.Agent) error {
 	n := *a
 	if err := agentName("name", n.Name); err != nil {
 		return err
 	}
-	if err := text("full_name", n.FullName, maxName); err != nil {
+	if err := checkAgent(&n); err != nil {
 		return err
 	}
 	err := s.mutate(ctx, by, func(t *tx) error {
@@ -47,10 +66,11 @@ func (s *Store) CreateAgent(ctx context.Context, by broker.Actor, a *broker.Agen
 	return err
 }
 
-// UpdateAgent changes the full name alone.
+// UpdateAgent changes all but the name. Whom the directory knows from then on
+// has no app passwords any more.
 func (s *Store) UpdateAgent(ctx context.Context, by broker.Actor, a *broker.Agent) error {
-	id, wantedName, fullName := a.ID, a.Name, a.FullName
-	if err := text("full_name", fullName, maxName); err != nil {
+	id, wanted := a.ID, *a
+	if err := checkAgent(&wanted); err != nil {
 		return err
 	}
 	var n broker.Agent
@@ -59,17 +79,22 @@ func (s *Store) UpdateAgent(ctx context.Context, by broker.Actor, a *broker.Agen
 		if err != nil {
 			return err
 		}
-		if wantedName != "" && wantedName != old.Name {
+		if wanted.Name != "" && wanted.Name != old.Name {
 			return broker.InvalidField("name", "an agent keeps its name: records and mail clients name it so")
 		}
 		n = *old
-		n.FullName = fullName
+		n.FullName, n.Authentication, n.DirectoryAccount = wanted.FullName, wanted.Authentication, wanted.DirectoryAccount
 		before, after, err := documents(old, &n)
 		if err != nil || before == after {
 			return err
 		}
 		if err := t.update(`UPDATE agents SET doc = $1 WHERE id = $2`, after, string(id)); err != nil {
 			return err
+		}
+		if n.Authentication == broker.AuthLDAP {
+			if err := t.revokeAppPasswordsOf(by, id); err != nil {
+				return err
+			}
 		}
 		return t.recordChange(by, changed{
 			kind: kindAgent, verb: "updated", id: id, before: before, after: after, event: broker.Event{AgentID: id},
@@ -82,15 +107,18 @@ func (s *Store) UpdateAgent(ctx context.Context, by broker.Actor, a *broker.Agen
 }
 
 // DeleteAgent removes an agent, revokes the agent's assignments and app
-// passwords, and removes the locks on the agent.
+// passwords, and removes the locks on the agent. Workstations that were his are
+// nobody's.
 func (s *Store) DeleteAgent(ctx context.Context, by broker.Actor, id broker.ID) error {
 	return s.mutate(ctx, by, func(t *tx) error {
 		old, err := one[broker.Agent](t.query, kindAgent, agentByID, string(id))
 		if err != nil {
 			return err
 		}
-		if err := t.revokeAppPasswords(by,
-			`SELECT doc, hash FROM app_passwords WHERE agent_id = $1 AND revoked_at IS NULL ORDER BY id`, string(id)); err != nil {
+		if err := t.revokeAppPasswordsOf(by, id); err != nil {
+			return err
+		}
+		if err := t.freeWorkstationsOf(by, id); err != nil {
 			return err
 		}
 		if err := t.revokeAssignments(by,

@@ -23,8 +23,12 @@ func (s *Store) CreateAppPassword(ctx context.Context, by broker.Actor, p *broke
 		return err
 	}
 	err := s.mutate(ctx, by, func(t *tx) error {
-		if _, err := one[broker.Agent](t.query, kindAgent, agentByID, string(n.AgentID)); err != nil {
+		agent, err := one[broker.Agent](t.query, kindAgent, agentByID, string(n.AgentID))
+		if err != nil {
 			return missing(err, "agent_id")
+		}
+		if agent.Authentication != "" {
+			return conflict("%s has a password in the directory, and so no app password", agent.Name)
 		}
 		if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
 			return err
@@ -78,6 +82,12 @@ func (s *Store) RevokeAppPassword(ctx context.Context, by broker.Actor, id broke
 		}
 		return t.revokeAppPasswords(by, `SELECT doc, hash FROM app_passwords WHERE id = $1 AND revoked_at IS NULL`, string(id))
 	})
+}
+
+// revokeAppPasswordsOf revokes an agent's.
+func (t *tx) revokeAppPasswordsOf(by broker.Actor, agent broker.ID) error {
+	return t.revokeAppPasswords(by,
+		`SELECT doc, hash FROM app_passwords WHERE agent_id = $1 AND revoked_at IS NULL ORDER BY id`, string(agent))
 }
 
 // revokeAppPasswords revokes those that the query returns.

@@ -44,6 +44,11 @@ func (t *tx) workstationFits(w *broker.Workstation) error {
 			return missing(err, "site_id")
 		}
 	}
+	if w.AgentID != "" {
+		if _, err := one[broker.Agent](t.query, kindAgent, agentByID, string(w.AgentID)); err != nil {
+			return missing(err, "agent_id")
+		}
+	}
 	taken, err := t.exists(`SELECT 1 FROM workstations WHERE name_key = $1 AND deleted_at IS NULL AND id <> $2`,
 		key(w.Name), string(w.ID))
 	if err == nil && taken {
@@ -145,6 +150,34 @@ func (s *Store) UpdateWorkstation(ctx context.Context, by broker.Actor, w *broke
 		*w = n
 	}
 	return err
+}
+
+// freeWorkstationsOf makes an agent's workstations nobody's.
+func (t *tx) freeWorkstationsOf(by broker.Actor, agent broker.ID) error {
+	all, err := many[broker.Workstation](t.query, kindWorkstation, `SELECT doc FROM workstations WHERE deleted_at IS NULL ORDER BY id`)
+	if err != nil {
+		return err
+	}
+	for _, old := range all {
+		if old.AgentID != agent {
+			continue
+		}
+		n := *old
+		n.AgentID = ""
+		before, after, err := documents(old, &n)
+		if err != nil {
+			return err
+		}
+		if err := t.update(`UPDATE workstations SET doc = $1 WHERE id = $2`, after, string(n.ID)); err != nil {
+			return err
+		}
+		if err := t.recordChange(by, changed{
+			kind: kindWorkstation, verb: "updated", id: n.ID, before: before, after: after, event: broker.Event{WorkstationID: n.ID},
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeleteWorkstation removes a workstation, frees its keys, and removes the

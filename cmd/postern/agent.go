@@ -20,10 +20,14 @@ func newAgentCommand(a *app) *cobra.Command {
 func newAgentAddCommand(a *app) *cobra.Command {
 	var in httpapi.AgentInput
 	cmd := &cobra.Command{
-		Use:     "add NAME",
-		Short:   "Add an agent",
-		Example: `  postern agent add asha --full-name "Asha Rao"`,
-		Args:    exactly("NAME"),
+		Use:   "add NAME",
+		Short: "Add an agent",
+		Long: `Add an agent. With --authentication ldap he has no app password: he signs in as
+AGENT/MAILBOX with the password that he has in the company's directory, which the
+server's configuration names.`,
+		Example: `  postern agent add asha --full-name "Asha Rao"
+  postern agent add asha --authentication ldap --directory-account arao`,
+		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Name = args[0]
 			raw, g, err := call[broker.Agent](cmd, a, http.MethodPost, path("agents"), in)
@@ -34,32 +38,61 @@ func newAgentAddCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&in.FullName, "full-name", "", "the agent's full name")
+	cmd.Flags().StringVar((*string)(&in.Authentication), "authentication", "", authenticationHelp)
+	cmd.Flags().StringVar(&in.DirectoryAccount, "directory-account", "", "what the directory calls the agent (without it: by the short name)")
 	return cmd
 }
 
+const authenticationHelp = "app-password, or ldap: the password that the agent has in the company's directory"
+
 func writeAgent(out io.Writer, g *broker.Agent) {
-	writeFields(out, "Agent", g.Name, "Full name", g.FullName, "Id", string(g.ID))
+	writeFields(out, "Agent", g.Name, "Full name", g.FullName, "Authentication", authentication(g),
+		"Directory account", g.DirectoryAccount, "Id", string(g.ID))
+}
+
+func authentication(g *broker.Agent) string {
+	if g.Authentication == "" {
+		return string(broker.AuthAppPassword)
+	}
+	return string(g.Authentication)
 }
 
 func newAgentUpdateCommand(a *app) *cobra.Command {
-	var fullName string
+	var fullName, authentication, account string
 	cmd := &cobra.Command{
-		Use:   "update AGENT --full-name NAME",
-		Short: "Change an agent's full name",
-		Long: `Change an agent's full name. The short name stays: records and mail clients name
-the agent by it.`,
-		Example: `  postern agent update asha --full-name "Asha Rao-Menon"`,
-		Args:    exactly("AGENT"),
+		Use:   "update AGENT",
+		Short: "Change an agent's full name, or what lets him in",
+		Long: `Change an agent's full name, or what lets him in; what no flag names stays as it
+is. The short name stays: records and mail clients name the agent by it. With
+--authentication ldap his app passwords are revoked, and whenever it changes his
+sessions end.`,
+		Example: `  postern agent update asha --full-name "Asha Rao-Menon"
+  postern agent update asha --authentication ldap`,
+		Args: exactly("AGENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, g, err := call[broker.Agent](cmd, a, http.MethodPatch, path("agents", args[0]), httpapi.AgentPatch{FullName: &fullName})
+			var patch httpapi.AgentPatch
+			if cmd.Flags().Changed("full-name") {
+				patch.FullName = &fullName
+			}
+			if cmd.Flags().Changed("authentication") {
+				patch.Authentication = (*broker.Authentication)(&authentication)
+			}
+			if cmd.Flags().Changed("directory-account") {
+				patch.DirectoryAccount = &account
+			}
+			if patch == (httpapi.AgentPatch{}) {
+				return usagef("nothing to change: give --full-name, --authentication or --directory-account")
+			}
+			raw, updated, err := call[httpapi.AgentUpdated](cmd, a, http.MethodPatch, path("agents", args[0]), patch)
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, raw, func(out io.Writer) { writeAgent(out, g) })
+			return a.showUpdated(cmd, raw, "agent changed", updated.Ended, func(out io.Writer) { writeAgent(out, &updated.Agent) })
 		},
 	}
 	cmd.Flags().StringVar(&fullName, "full-name", "", "the agent's full name (empty: none)")
-	_ = cmd.MarkFlagRequired("full-name")
+	cmd.Flags().StringVar(&authentication, "authentication", "", authenticationHelp)
+	cmd.Flags().StringVar(&account, "directory-account", "", "what the directory calls the agent (empty: by the short name)")
 	return cmd
 }
 
@@ -76,9 +109,9 @@ func newAgentListCommand(a *app) *cobra.Command {
 			return a.show(cmd, raw, func(out io.Writer) {
 				var rows [][]string
 				for _, g := range agents.Items {
-					rows = append(rows, []string{g.Name, g.FullName, stamp(g.CreatedAt), string(g.ID)})
+					rows = append(rows, []string{g.Name, g.FullName, authentication(g), stamp(g.CreatedAt), string(g.ID)})
 				}
-				writeTable(out, []string{"NAME", "FULL NAME", "CREATED", "ID"}, rows,
+				writeTable(out, []string{"NAME", "FULL NAME", "SIGN-IN", "CREATED", "ID"}, rows,
 					"There are no agents yet. Add one with 'postern agent add NAME'.")
 			})
 		},

@@ -46,6 +46,7 @@ type Config struct {
 	TLS            TLSConfig          `yaml:"tls"`
 	Workstations   WorkstationsConfig `yaml:"workstations"`
 	AppPasswords   AppPasswordsConfig `yaml:"app_passwords"`
+	Directory      *DirectoryConfig   `yaml:"directory"`
 	Guardrails     string             `yaml:"guardrails"`
 	Credentials    CredentialsConfig  `yaml:"credentials"`
 	Upstream       UpstreamConfig     `yaml:"upstream"`
@@ -77,6 +78,7 @@ type WorkstationsConfig struct {
 	EmbeddedCA          string        `yaml:"embedded_ca"`
 	CAFiles             []string      `yaml:"ca_files"`
 	CertificateValidity duration      `yaml:"certificate_validity"`
+	CertificateAlone    []string      `yaml:"certificate_alone"`
 	Vault               *IssuerConfig `yaml:"vault"`
 }
 
@@ -275,6 +277,7 @@ func (c *Config) complete(dir string) {
 	}
 	setDefault(&c.API.Socket, filepath.Join(c.DataDir, socketFile))
 	setDefault(&c.AppPasswords.KeyFile, filepath.Join(c.DataDir, appPasswordKeyFile))
+	c.Directory.complete(func(paths ...*string) { under(dir, paths...) })
 	under(dir, &c.TLS.Certificate, &c.TLS.Key, &c.Workstations.EmbeddedCA, &c.AppPasswords.KeyFile,
 		&c.Upstream.CAFile, &c.OAuth.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {

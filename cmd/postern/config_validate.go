@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/workstationca"
 )
@@ -48,6 +49,9 @@ func (c *Config) problems() []problem {
 	v.check(c.TLS.Certificate != "", "tls.certificate", "name the PEM file with the server's certificate and its intermediates")
 	v.check(c.TLS.Key != "", "tls.key", "name the PEM file with the key of tls.certificate")
 	v.workstations(&c.Workstations)
+	if c.Directory != nil {
+		v.directory("directory", c.Directory)
+	}
 	v.state(&c.State)
 	v.credentials(&c.Credentials)
 	v.between("upstream.dial_timeout", c.Upstream.DialTimeout, 100*time.Millisecond, time.Minute)
@@ -78,6 +82,10 @@ func (v *validator) workstations(c *WorkstationsConfig) {
 		v.check(file != "", fmt.Sprintf("workstations.ca_files[%d]", i), "name a PEM file")
 	}
 	v.between("workstations.certificate_validity", c.CertificateValidity, time.Hour, workstationca.MaxValidity)
+	for i, class := range c.CertificateAlone {
+		v.check(class == string(broker.ClassHardware) || class == string(broker.ClassSoftware),
+			fmt.Sprintf("workstations.certificate_alone[%d]", i), "give hardware or software")
+	}
 	if i := c.Vault; i != nil {
 		const key = "workstations.vault"
 		v.vault(key, &VaultConfig{Address: i.Address, Timeout: i.Timeout, Auth: i.Auth})

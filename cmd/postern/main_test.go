@@ -135,7 +135,7 @@ func scriptLive(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	s := &broker.Session{
 		ID: broker.NewID(), Protocol: broker.ProtocolIMAP, FirmID: a.FirmID, MailboxID: a.MailboxID, AgentID: a.AgentID,
-		DelegationID: a.DelegationID, AssignmentID: a.ID, AppPasswordID: password.ID,
+		DelegationID: a.DelegationID, AssignmentID: a.ID, AppPasswordID: password.ID, Authentication: broker.AuthAppPassword,
 		RemoteAddr: "192.0.2.7:50000", Node: "test", OpenedAt: time.Now().UTC(),
 	}
 	if len(args) > 1 {

@@ -83,7 +83,7 @@ func (s *server) openManager(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.manager, err = session.New(session.Config{
+	config := session.Config{
 		State:       s.store,
 		Log:         s.log,
 		Credentials: s.credentials,
@@ -97,7 +97,13 @@ func (s *server) openManager(context.Context) error {
 		Guardrails:  guardrails,
 		Logger:      s.logger.Named("session"),
 		Registerer:  s.registry,
-	})
+
+		CertificateAlone: s.config.certificateAlone(),
+	}
+	if err := s.openDirectory(&config); err != nil {
+		return err
+	}
+	s.manager, err = session.New(config)
 	return err
 }
 
@@ -119,7 +125,10 @@ func (s *server) openAPI(ctx context.Context) error {
 		Upstream:    s.upstream,
 		Sessions:    s.manager,
 		Tokens:      s.manager,
+		Directory:   s.config.Directory != nil,
 		Logger:      s.logger.Named("api"),
+
+		CertificateAlone: s.config.certificateAlone(),
 	}
 	if err := s.openPeople(ctx, &config); err != nil {
 		return err

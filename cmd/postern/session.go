@@ -44,10 +44,10 @@ func newSessionListCommand(a *app) *cobra.Command {
 					}
 					rows = append(rows, []string{
 						string(s.ID), string(s.Protocol), nameOr(s.Agent, s.AgentID), nameOr(s.Mailbox, s.MailboxID),
-						nameOr(s.Workstation, s.WorkstationID), s.RemoteAddr, stamp(s.OpenedAt), state,
+						nameOr(s.Workstation, s.WorkstationID), string(s.Authentication), s.RemoteAddr, stamp(s.OpenedAt), state,
 					})
 				}
-				writeTable(out, []string{"ID", "PROTOCOL", "AGENT", "MAILBOX", "WORKSTATION", "ADDRESS", "OPENED", "STATE"}, rows, "There are no sessions.")
+				writeTable(out, []string{"ID", "PROTOCOL", "AGENT", "MAILBOX", "WORKSTATION", "SIGN-IN", "ADDRESS", "OPENED", "STATE"}, rows, "There are no sessions.")
 			})
 		},
 	}

@@ -23,6 +23,7 @@ type termsFlags struct {
 	actions, sites      []string
 	notBefore, notAfter string
 	hardwareKey         bool
+	needsPassword       bool
 	folders, hidden     []string
 	slice, file         string
 	recoveryMail        string
@@ -77,6 +78,7 @@ func (f *termsFlags) register(cmd *cobra.Command, actionsDefault string) {
 	flags.StringVar(&f.notAfter, "not-after", "", "when it ends: a `date`, whose whole day it holds, or a time in RFC 3339")
 	flags.StringSliceVar(&f.sites, "site", nil, "a `site` that it may be used from; may be repeated (without it: any)")
 	flags.BoolVar(&f.hardwareKey, "hardware-key", false, "demand a workstation of class hardware")
+	flags.BoolVar(&f.needsPassword, "needs-password", false, "demand a password beside the workstation: its certificate alone is not enough")
 }
 
 func (f *termsFlags) terms() (in httpapi.TermsInput, err error) {
@@ -87,6 +89,7 @@ func (f *termsFlags) terms() (in httpapi.TermsInput, err error) {
 		in.Sites = f.sites
 	}
 	in.HardwareKey = in.HardwareKey || f.hardwareKey
+	in.NeedsPassword = in.NeedsPassword || f.needsPassword
 	if len(f.folders)+len(f.hidden) > 0 {
 		in.Folders = f.patterns()
 	}
@@ -131,6 +134,7 @@ func (f *termsFlags) registerPatch(cmd *cobra.Command, open string) {
 	flags.StringVar(&f.notAfter, "not-after", "", "when it ends: a `date`, whose whole day it holds, or a time in RFC 3339 (empty: "+open+")")
 	flags.StringSliceVar(&f.sites, "site", nil, "a `site` that it may be used from, in place of all before; may be repeated (empty: "+open+")")
 	flags.BoolVar(&f.hardwareKey, "hardware-key", false, "demand a workstation of class hardware (=false: no longer)")
+	flags.BoolVar(&f.needsPassword, "needs-password", false, "demand a password beside the workstation (=false: no longer)")
 }
 
 // patch is what the flags that were given change.
@@ -138,12 +142,12 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 	terms, changed := &in.Terms, cmd.Flags().Changed
 	given := false
 	for _, flag := range []string{
-		"actions", "not-before", "not-after", "site", "hardware-key", "folder", "hide-folder", "slice", "recovery-mail", "max-agents", "terms", "approve-agents",
+		"actions", "not-before", "not-after", "site", "hardware-key", "needs-password", "folder", "hide-folder", "slice", "recovery-mail", "max-agents", "terms", "approve-agents",
 	} {
 		given = given || changed(flag)
 	}
 	if !given {
-		return in, usagef("nothing to change: give --actions, --not-before, --not-after, --site, --hardware-key, --folder, --hide-folder, --slice, --recovery-mail, --max-agents or --terms")
+		return in, usagef("nothing to change: give --actions, --not-before, --not-after, --site, --hardware-key, --needs-password, --folder, --hide-folder, --slice, --recovery-mail, --max-agents or --terms")
 	}
 	if err := f.readFile(terms); err != nil {
 		return in, err
@@ -183,6 +187,9 @@ func (f *termsFlags) patch(cmd *cobra.Command) (in httpapi.GrantPatch, err error
 	if changed("hardware-key") {
 		terms.HardwareKey = &f.hardwareKey
 	}
+	if changed("needs-password") {
+		terms.NeedsPassword = &f.needsPassword
+	}
 	return in, nil
 }
 
@@ -199,7 +206,8 @@ func termsFields(t *policy.Terms, sites []string) []string {
 	}
 	return []string{
 		"Actions", list(t.Actions.Names()), "Not before", stamp(t.NotBefore), "Not after", stamp(t.NotAfter),
-		"Sites", list(sites), "Hardware key", yes(t.HardwareKey), "Hours", hours,
+		"Sites", list(sites), "Hardware key", yes(t.HardwareKey),
+		"Needs password", yes(t.NeedsPassword), "Hours", hours,
 		"Folders", list(t.Folders.Allow), "Hidden folders", list(t.Folders.Deny), "Slice", string(t.Slice), "Recovery mail", string(t.RecoveryMail),
 		"Quotas", rules(t.Quotas.IsZero(), t.Quotas), "Sending", rules(t.Sending.IsZero(), t.Sending), "Max agents", agents,
 	}

@@ -27,7 +27,7 @@ func newWorkstationCommand(a *app) *cobra.Command {
 
 // workstationFlags are those of workstation add.
 type workstationFlags struct {
-	class, site                        string
+	class, site, agent                 string
 	groups, pins                       []string
 	csr, certificate, generate, saveTo string
 }
@@ -70,6 +70,7 @@ workstation export --certificate DIR/NAME.crt --key DIR/NAME.key' makes.`,
 	flags.StringVar(&f.class, "class", string(broker.ClassSoftware), "how well the key is kept: hardware (TPM or system store, not exportable) or software (a file)")
 	flags.StringVar(&f.site, "site", "", "bind it to a `site`'s networks")
 	flags.StringSliceVar(&f.groups, "group", nil, "a `group` that app passwords can be limited to; may be repeated")
+	flags.StringVar(&f.agent, "agent", "", agentHelp)
 	flags.StringVar(&f.saveTo, "out", "", "write the certificate into this `file` (without it: to standard output)")
 	cmd.MarkFlagsOneRequired("csr", "certificate", "generate-key", "key-pin")
 	cmd.MarkFlagsMutuallyExclusive("csr", "certificate", "generate-key", "key-pin")
@@ -79,9 +80,11 @@ workstation export --certificate DIR/NAME.crt --key DIR/NAME.key' makes.`,
 func (f *workstationFlags) input(name string) httpapi.WorkstationInput {
 	return httpapi.WorkstationInput{
 		Name: name, Class: broker.WorkstationClass(f.class),
-		Site: f.site, Groups: f.groups, KeyPins: f.pins,
+		Site: f.site, Groups: f.groups, KeyPins: f.pins, Agent: f.agent,
 	}
 }
+
+const agentHelp = "whose machine it is: this `agent` may sign in by its certificate alone"
 
 func (f *workstationFlags) add(cmd *cobra.Command, a *app, name string) error {
 	if err := checkOut(f.saveTo); err != nil {
@@ -139,7 +142,7 @@ func writeWorkstation(out io.Writer, w *httpapi.Workstation, more ...string) {
 	}
 	fields := []string{
 		"Workstation", w.Name, "Class", string(w.Class), "Site", site, "Groups", list(w.Groups),
-		"Key pins", list(w.KeyPins), "Created", stamp(w.CreatedAt), "Id", string(w.ID),
+		"Agent", nameOr(w.Agent, w.AgentID), "Key pins", list(w.KeyPins), "Created", stamp(w.CreatedAt), "Id", string(w.ID),
 	}
 	writeFields(out, append(fields, more...)...)
 }
@@ -176,7 +179,7 @@ func newWorkstationShowCommand(a *app) *cobra.Command {
 }
 
 func newWorkstationUpdateCommand(a *app) *cobra.Command {
-	var name, site string
+	var name, site, agent string
 	var groups []string
 	cmd := &cobra.Command{
 		Use:   "update WORKSTATION",
@@ -185,7 +188,8 @@ func newWorkstationUpdateCommand(a *app) *cobra.Command {
 bears its old name and stays good. For a new certificate or key, see
 'postern workstation renew'.`,
 		Example: `  postern workstation update pune-07 --site Pune --group day --group night
-  postern workstation update pune-07 --name goa-01 --site ""`,
+  postern workstation update pune-07 --name goa-01 --site ""
+  postern workstation update pune-07 --agent asha`,
 		Args: exactly("WORKSTATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var patch httpapi.WorkstationPatch
@@ -198,8 +202,11 @@ bears its old name and stays good. For a new certificate or key, see
 			if cmd.Flags().Changed("group") {
 				patch.Groups = &groups
 			}
+			if cmd.Flags().Changed("agent") {
+				patch.Agent = &agent
+			}
 			if patch == (httpapi.WorkstationPatch{}) {
-				return usagef("nothing to change: give --name, --site or --group")
+				return usagef("nothing to change: give --name, --site, --group or --agent")
 			}
 			raw, updated, err := call[httpapi.WorkstationUpdated](cmd, a, http.MethodPatch, path("workstations", args[0]), patch)
 			if err != nil {
@@ -211,6 +218,7 @@ bears its old name and stays good. For a new certificate or key, see
 	cmd.Flags().StringVar(&name, "name", "", "a new `name`")
 	cmd.Flags().StringVar(&site, "site", "", "bind it to a `site`'s networks (empty: it may roam)")
 	cmd.Flags().StringSliceVar(&groups, "group", nil, "a `group` that app passwords can be limited to, in place of all before; may be repeated (empty: none)")
+	cmd.Flags().StringVar(&agent, "agent", "", agentHelp+" (empty: nobody may)")
 	return cmd
 }
 

@@ -5,6 +5,7 @@ package imapfilter
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -25,6 +26,8 @@ type fakeGate struct {
 	dial     func(context.Context) (*broker.IMAPConn, error)
 	decision policy.Decision
 	refuse   error
+	// external offers EXTERNAL to who has a certificate.
+	external bool
 
 	mu       sync.Mutex
 	sessions []*fakeSession
@@ -32,6 +35,10 @@ type fakeGate struct {
 	// closed.
 	logFails bool
 	stall    chan struct{}
+}
+
+func (g *fakeGate) OffersExternal(_ context.Context, certificate *x509.Certificate) bool {
+	return g.external && certificate != nil
 }
 
 func (g *fakeGate) Open(_ context.Context, l broker.Login) (broker.LiveSession, error) {

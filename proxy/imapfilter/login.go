@@ -29,6 +29,8 @@ type login struct {
 	parse parser
 	tries int
 	bad   int
+	// external says that EXTERNAL is offered: see broker.Gate.
+	external bool
 }
 
 // errClosed says that the client is done for, and knows.
@@ -37,6 +39,7 @@ var errClosed = errors.New("closed")
 // run returns the session of a client that logged in; nil: there is none, and
 // the connection is over.
 func (l *login) run(ctx context.Context) *admitted {
+	l.external = l.offersExternal(ctx)
 	if err := l.say("* OK [CAPABILITY %s] %s Postern ready\r\n", l.capabilities(), l.f.hostname); err != nil {
 		return nil
 	}
@@ -79,7 +82,11 @@ func (l *login) tag() []byte {
 func (l *login) capabilities() string {
 	const always = "IMAP4rev1 LITERAL+ SASL-IR ID"
 	if l.conn.IsTLS() {
-		return always + " AUTH=PLAIN AUTH=LOGIN AUTH=OAUTHBEARER"
+		const passwords = always + " AUTH=PLAIN AUTH=LOGIN AUTH=OAUTHBEARER"
+		if l.external {
+			return passwords + " AUTH=EXTERNAL"
+		}
+		return passwords
 	}
 	if l.f.startTLS {
 		return always + " STARTTLS LOGINDISABLED"
@@ -195,17 +202,22 @@ func (l *login) startTLS(ctx context.Context) error {
 		return err
 	}
 	l.lines = newLineReader(l.conn)
+	l.external = l.offersExternal(ctx)
 	return nil
 }
 
-// sasl: RFC 9051 §6.2.2, RFC 4616, RFC 7628.
+func (l *login) offersExternal(ctx context.Context) bool {
+	return l.conn.IsTLS() && l.f.gate.OffersExternal(ctx, l.conn.Certificate())
+}
+
+// sasl: RFC 9051 §6.2.2, RFC 4616, RFC 7628, RFC 4422 appendix A.
 func (l *login) sasl(ctx context.Context) (*admitted, error) {
 	mechanism, ok := l.parse.keyword()
 	if !ok {
 		return nil, l.syntax(errSyntax)
 	}
 	name := string(mechanism)
-	if name != "PLAIN" && name != "LOGIN" && name != "OAUTHBEARER" {
+	if name != "PLAIN" && name != "LOGIN" && name != "OAUTHBEARER" && !(name == "EXTERNAL" && l.external) {
 		return nil, l.say("%s NO [CANNOT] use AUTH=PLAIN, LOGIN or OAUTHBEARER\r\n", l.tag())
 	}
 	if !l.conn.IsTLS() {
@@ -243,6 +255,8 @@ func (l *login) saslResponse(ctx context.Context, mechanism string, response []b
 			return nil, err
 		}
 		return l.authenticate(ctx, string(response), "", broker.NewSecret(password))
+	case "EXTERNAL":
+		return l.open(ctx, broker.Login{AuthorizationID: string(response), External: true})
 	case "OAUTHBEARER":
 		authzid, token, ok := parseBearer(response)
 		if !ok {
@@ -354,17 +368,19 @@ func (l *login) privacy() error {
 	return l.say("%s NO [PRIVACYREQUIRED] begin TLS first\r\n", l.tag())
 }
 
-// authenticate opens the session and the upstream, and answers.
 func (l *login) authenticate(ctx context.Context, user, authzid string, token broker.Secret) (*admitted, error) {
 	defer token.Wipe()
+	return l.open(ctx, broker.Login{Username: user, AuthorizationID: authzid, Token: token})
+}
+
+// open opens the session and the upstream, and answers.
+func (l *login) open(ctx context.Context, as broker.Login) (*admitted, error) {
 	if !l.conn.IsTLS() {
 		return nil, l.privacy()
 	}
 	tag := string(l.tag())
-	session, err := l.f.gate.Open(ctx, broker.Login{
-		Protocol: broker.ProtocolIMAP, Username: user, AuthorizationID: authzid, Token: token,
-		Certificate: l.conn.Certificate(), RemoteAddr: l.conn.RemoteAddrPort(),
-	})
+	as.Protocol, as.Certificate, as.RemoteAddr = broker.ProtocolIMAP, l.conn.Certificate(), l.conn.RemoteAddrPort()
+	session, err := l.f.gate.Open(ctx, as)
 	if err != nil {
 		return nil, l.refused(tag, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -54,6 +55,7 @@ type fakeGate struct {
 	// appendErr fails events of a type.
 	appendErr map[broker.EventType]error
 	actions   policy.Actions
+	external  bool            // offers EXTERNAL to who has a certificate
 	terms     policy.Decision // what else is decided
 	dial      func(ctx context.Context) (*broker.SubmissionConn, error)
 	dialIMAP  func(ctx context.Context) (*broker.IMAPConn, error)
@@ -69,6 +71,10 @@ type fakeGate struct {
 
 func newGate() *fakeGate {
 	return &fakeGate{actions: policy.All, ended: make(chan *broker.End, 64)}
+}
+
+func (g *fakeGate) OffersExternal(_ context.Context, certificate *x509.Certificate) bool {
+	return g.external && certificate != nil
 }
 
 func (g *fakeGate) Open(_ context.Context, l broker.Login) (broker.LiveSession, error) {

@@ -12,13 +12,19 @@ import (
 	"github.com/postern-mail/postern/broker"
 )
 
-// The mechanisms, in the order they are offered.
-var mechanisms = []string{sasl.Plain, sasl.Login, sasl.OAuthBearer}
+// The mechanisms, in the order they are offered; EXTERNAL where the gate says
+// so.
+var (
+	mechanisms   = []string{sasl.Plain, sasl.Login, sasl.OAuthBearer}
+	withExternal = append(mechanisms[:len(mechanisms):len(mechanisms)], sasl.External)
+)
 
-// identities is what a SASL exchange yielded. token is the caller's to wipe.
+// identities is what a SASL exchange yielded. token is the caller's to wipe;
+// external says that the certificate is to stand for it.
 type identities struct {
 	username, authorization string
 	token                   []byte
+	external                bool
 }
 
 // mechanism is a SASL server. go-sasl has no LOGIN server; its others keep
@@ -76,6 +82,8 @@ func newMechanism(name string, login func(*identities) *reply, continues func())
 		m.step = plainStep
 	case sasl.Login:
 		m.step = loginSteps()
+	case sasl.External:
+		m.step = externalStep
 	case sasl.OAuthBearer:
 		m.step = oauthBearerStep
 		m.failureChallenge = []byte(`{"status":"invalid_token","schemes":"bearer"}`)
@@ -95,6 +103,18 @@ func plainStep(response []byte) ([]byte, *identities, error) {
 		return nil, nil, errSASL
 	}
 	return nil, newIdentities(parts[1], parts[0], parts[2]), checkIdentities(parts[1], parts[0], parts[2])
+}
+
+// externalStep is RFC 4422, appendix A: the response is the authorization
+// identity alone.
+func externalStep(response []byte) ([]byte, *identities, error) {
+	if response == nil {
+		return []byte{}, nil, nil
+	}
+	if len(response) > maxIdentity || bytes.ContainsFunc(response, isControl) || bytes.ContainsRune(response, '\t') {
+		return nil, nil, errSASL
+	}
+	return nil, &identities{authorization: string(response), external: true}, nil
 }
 
 // loginSteps is draft-murchison-sasl-login: name and password are asked for
@@ -182,6 +202,7 @@ func (id *identities) loginOf(w *wire) broker.Login {
 		Username:        id.username,
 		AuthorizationID: id.authorization,
 		Token:           broker.NewSecret(id.token),
+		External:        id.external,
 		Certificate:     w.conn.Certificate(),
 		RemoteAddr:      w.conn.RemoteAddrPort(),
 	}

@@ -5,6 +5,7 @@ package submission
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,9 @@ type session struct {
 	known        map[string]bool // correspondents, by Address.Key; for reply_only
 	up           atomic.Pointer[upstream]
 	killer       atomic.Pointer[time.Timer]
+
+	// external says that EXTERNAL is offered: see broker.Gate.
+	external bool
 
 	authFailures, refusals int
 	// receipts are of events that nobody waited for yet.
@@ -80,6 +84,7 @@ func (s *session) command(line string) (forward string, answer *reply) {
 	switch c.verb {
 	case verbEHLO, verbHELO:
 		s.greeted = true
+		s.external = s.wire.conn.IsTLS() && s.live == nil && s.gateway.gate.OffersExternal(s.ctx, s.wire.conn.Certificate())
 		s.wire.hello = c.verb == verbEHLO
 		return string(c.verb) + " " + c.arg, nil
 	case verbNOOP, verbRSET:
@@ -231,8 +236,11 @@ func (s *session) Logout() error { return nil }
 
 // AuthMechanisms implements smtp.AuthSession.
 func (s *session) AuthMechanisms() []string {
-	if !s.wire.conn.IsTLS() || s.live != nil {
+	switch {
+	case !s.wire.conn.IsTLS() || s.live != nil:
 		return nil
+	case s.external:
+		return withExternal
 	}
 	return mechanisms
 }
@@ -243,7 +251,7 @@ func (s *session) Auth(name string) (sasl.Server, error) {
 		return nil, replyTLSFirst.smtpError()
 	}
 	m := newMechanism(name, s.authenticate, func() { s.wire.authLine = true })
-	if m == nil {
+	if m == nil || !slices.Contains(s.AuthMechanisms(), name) {
 		return nil, replyMechanism.smtpError()
 	}
 	return m, nil
