@@ -50,6 +50,7 @@ func TestWithinNamesTheField(t *testing.T) {
 		{"another site", func(in *policy.Terms) { in.Sites = []string{"hq", "home"} }, "sites"},
 		{"any site", func(in *policy.Terms) { in.Sites = nil }, "sites"},
 		{"software key", func(in *policy.Terms) { in.HardwareKey = false }, "hardware_key"},
+		{"a password beside", func(in *policy.Terms) { in.NeedsPassword = true }, ""},
 		{"fewer hours", func(in *policy.Terms) { in.Hours.Shifts = []policy.Shift{shift("00:00", "05:00", "mon")} }, ""},
 		{"more hours", func(in *policy.Terms) { in.Hours.Shifts = []policy.Shift{shift("22:00", "06:01", "mon")} }, "hours"},
 		{"another day", func(in *policy.Terms) { in.Hours.Shifts = []policy.Shift{shift("22:00", "23:00", "tue")} }, "hours"},
@@ -172,6 +173,7 @@ type at struct {
 	now       time.Time
 	site      string
 	hardware  bool
+	password  bool
 	folder    string
 	message   message
 	recipient string
@@ -186,7 +188,7 @@ func allowed(t policy.Terms, where at) policy.Actions {
 	}
 	if !site || where.now.Before(t.NotBefore) ||
 		(!t.NotAfter.IsZero() && !where.now.Before(t.NotAfter)) ||
-		(t.HardwareKey && !where.hardware) || !openAt(t.Hours, where.now) {
+		(t.HardwareKey && !where.hardware) || (t.NeedsPassword && !where.password) || !openAt(t.Hours, where.now) {
 		return 0
 	}
 	actions := within(t.Actions, where, []policy.FolderPatterns{t.Folders}, []policy.Slice{t.Slice}, []policy.RecipientPatterns{t.Sending.Recipients})
@@ -254,12 +256,13 @@ func drawSending(t *rapid.T, label string) policy.Sending {
 func drawTerms(t *rapid.T, label string) policy.Terms {
 	folders := []string{"INBOX", "A", "A/*", "%", "*/B", "a", "*"}
 	return policy.Terms{
-		Actions:     policy.Actions(rapid.IntRange(0, int(policy.All)).Draw(t, label+" actions")),
-		NotBefore:   drawTime(t, label+" not_before"),
-		NotAfter:    drawTime(t, label+" not_after"),
-		Hours:       drawHours(t, label),
-		Sites:       drawPatterns(t, label+" sites", []string{"a", "b", "c"}),
-		HardwareKey: rapid.Bool().Draw(t, label+" hardware_key"),
+		Actions:       policy.Actions(rapid.IntRange(0, int(policy.All)).Draw(t, label+" actions")),
+		NotBefore:     drawTime(t, label+" not_before"),
+		NotAfter:      drawTime(t, label+" not_after"),
+		Hours:         drawHours(t, label),
+		Sites:         drawPatterns(t, label+" sites", []string{"a", "b", "c"}),
+		HardwareKey:   rapid.Bool().Draw(t, label+" hardware_key"),
+		NeedsPassword: rapid.Bool().Draw(t, label+" needs_password"),
 		Folders: policy.FolderPatterns{
 			Allow: drawPatterns(t, label+" folders", folders), Deny: drawPatterns(t, label+" hidden folders", folders),
 		},
@@ -278,6 +281,7 @@ func drawAt(t *rapid.T) at {
 		now:       now.Add(time.Duration(rapid.IntRange(-4, 4).Draw(t, "now")) * rapid.SampledFrom([]time.Duration{1, time.Hour}).Draw(t, "unit")),
 		site:      rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "site"),
 		hardware:  rapid.Bool().Draw(t, "hardware"),
+		password:  rapid.Bool().Draw(t, "password"),
 		folder:    rapid.SampledFrom([]string{"INBOX", "inbox", "A", "A/B", "A/C", "B", "C/B", "a"}).Draw(t, "folder"),
 		message:   drawMessage(t),
 		recipient: rapid.SampledFrom([]string{"x@a.example", "y@a.example", "x@b.example", "y@b.example", `"x"@a.example`}).Draw(t, "recipient"),
@@ -350,7 +354,7 @@ func TestNarrowingOnlyNarrows(t *testing.T) {
 		}
 
 		in := &policy.Input{
-			Now: where.now, Delegation: outer.Clone(), Assignment: inner.Clone(), Site: where.site, HardwareKey: where.hardware, Zones: zones,
+			Now: where.now, Delegation: outer.Clone(), Assignment: inner.Clone(), Site: where.site, HardwareKey: where.hardware, Password: where.password, Zones: zones,
 			RecoverySenders: []string{"provider.example"},
 		}
 		decision, refusal := policy.Decide(in)
@@ -432,7 +436,7 @@ func TestNoNarrowerDecisionCovers(t *testing.T) {
 		decide := func(terms policy.Terms) *policy.Decision {
 			d, _ := policy.Decide(&policy.Input{
 				Now: where.now, Delegation: terms, Assignment: policy.Terms{Actions: policy.All},
-				Site: where.site, HardwareKey: where.hardware, Zones: zones, RecoverySenders: []string{"provider.example"},
+				Site: where.site, HardwareKey: where.hardware, Password: where.password, Zones: zones, RecoverySenders: []string{"provider.example"},
 			})
 			return d
 		}

@@ -45,7 +45,8 @@ func (g *fakeGate) Open(_ context.Context, l broker.Login) (broker.LiveSession, 
 	if g.refuse != nil {
 		return nil, g.refuse
 	}
-	if string(l.Token.Reveal()) != "secret" {
+	external := g.external && l.External && l.Certificate != nil && l.Username == "" && l.Token.Empty() && l.AuthorizationID == "box@firm.example"
+	if string(l.Token.Reveal()) != "secret" && !external {
 		return nil, broker.Errorf(broker.Denied, "no such app password here")
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -179,8 +180,14 @@ func newRig(t testing.TB, gate *fakeGate) *rig {
 // one under TLS.
 func (r *rig) connect() *peer {
 	r.t.Helper()
+	return r.connectWith(nil)
+}
+
+// connectWith is connect with a client certificate.
+func (r *rig) connectWith(certificate *x509.Certificate) *peer {
+	r.t.Helper()
 	client, server := tcpPair(r.t)
-	conn := newServerConn(server)
+	conn := proxy.NewConn(server, proxy.ConnConfig{IsTLS: true, Certificate: certificate})
 	done := make(chan struct{})
 	r.served = done
 	go func() {

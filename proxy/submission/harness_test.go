@@ -85,7 +85,8 @@ func (g *fakeGate) Open(_ context.Context, l broker.Login) (broker.LiveSession, 
 	if g.err != nil {
 		return nil, g.err
 	}
-	if string(l.Token.Reveal()) != token {
+	external := g.external && l.External && l.Certificate != nil && l.Username == "" && l.Token.Empty() && l.AuthorizationID == ownAddress
+	if string(l.Token.Reveal()) != token && !external {
 		return nil, broker.Errorf(broker.Denied, "login failed").WithCause(errors.New("SECRET CAUSE"))
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())

@@ -518,7 +518,7 @@ func testAssignmentWithinDelegation(t *testing.T, w *World) {
 	s := w.Store
 	end := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	w.Delegation.Terms = policy.Terms{
-		Actions: policy.List | policy.Headers, NotAfter: end, HardwareKey: true, Sites: []string{string(w.Site.ID)},
+		Actions: policy.List | policy.Headers, NotAfter: end, HardwareKey: true, NeedsPassword: true, Sites: []string{string(w.Site.ID)},
 		Folders: policy.FolderPatterns{Allow: []string{"INBOX"}},
 		Slice:   "SINCE @-30d",
 		Quotas:  policy.Quotas{Messages: policy.Rate{Day: 50}},
@@ -534,9 +534,10 @@ func testAssignmentWithinDelegation(t *testing.T, w *World) {
 		"folders":      func(x *policy.Terms) { x.Folders.Allow = nil },
 		"slice":        func(x *policy.Terms) { x.Slice = "SINCE @-31d" },
 
-		"recovery_mail": func(x *policy.Terms) { x.RecoveryMail = policy.RecoveryShown },
-		"quotas":        func(x *policy.Terms) { x.Quotas.Messages.Day = 0 },
-		"hours":         func(x *policy.Terms) { x.Hours.Zone = "UTC" },
+		"needs_password": func(x *policy.Terms) { x.NeedsPassword = false },
+		"recovery_mail":  func(x *policy.Terms) { x.RecoveryMail = policy.RecoveryShown },
+		"quotas":         func(x *policy.Terms) { x.Quotas.Messages.Day = 0 },
+		"hours":          func(x *policy.Terms) { x.Hours.Zone = "UTC" },
 	} {
 		a := broker.Assignment{DelegationID: w.Delegation.ID, AgentID: w.Agent.ID, Terms: w.Delegation.Terms.Clone()}
 		change(&a.Terms)

@@ -44,6 +44,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"DeletesThatConflict", testDeletesThatConflict},
 		{"DeleteAgent", testDeleteAgent},
 		{"DeletedNamesAreFree", testDeletedNamesAreFree},
+		{"AgentsOfTheDirectory", testAgentsOfTheDirectory},
+		{"WorkstationsOfAgents", testWorkstationsOfAgents},
 		{"RevokeDelegation", testRevokeDelegation},
 		{"AssignmentWithinDelegation", testAssignmentWithinDelegation},
 		{"MaxAgents", testMaxAgents},
