@@ -188,11 +188,12 @@ func (t *tally) add(opened *broker.MessageOpen) {
 }
 
 // use is who and what was used on a workstation.
-type use struct{ agents, passwords map[broker.ID]bool }
+// directory are the agents who typed their directory's password there.
+type use struct{ agents, passwords, directory map[broker.ID]bool }
 
 // usedOn reads which agents worked on a workstation, with which app passwords.
 func (a *api) usedOn(ctx context.Context, workstation broker.ID, days int) (use, error) {
-	u := use{map[broker.ID]bool{}, map[broker.ID]bool{}}
+	u := use{map[broker.ID]bool{}, map[broker.ID]bool{}, map[broker.ID]bool{}}
 	note := func(s *broker.Session) {
 		if s.WorkstationID != workstation {
 			return
@@ -200,6 +201,9 @@ func (a *api) usedOn(ctx context.Context, workstation broker.ID, days int) (use,
 		u.agents[s.AgentID] = true
 		if s.AppPasswordID != "" {
 			u.passwords[s.AppPasswordID] = true
+		}
+		if s.Authentication == broker.AuthLDAP {
+			u.directory[s.AgentID] = true
 		}
 	}
 	for _, s := range a.Sessions.Live() {

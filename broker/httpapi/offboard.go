@@ -39,7 +39,9 @@ type OffBoarded struct {
 	Workstations []string    `json:"workstations" nullable:"false" doc:"Workstations whose certificates open nothing any more."`
 	AppPasswords []broker.ID `json:"app_passwords" nullable:"false" doc:"App passwords that were revoked."`
 	Assignments  []broker.ID `json:"assignments" nullable:"false" doc:"Assignments that were revoked."`
-	Reach        []Reach     `json:"reach" nullable:"false" doc:"The mailboxes that were within reach until now."`
+	// DirectoryAccounts are what Postern cannot end.
+	DirectoryAccounts []string `json:"directory_accounts" nullable:"false" doc:"Accounts in the company's directory whose passwords were used here, or were the agent's: only the directory can disable them or change their passwords."`
+	Reach             []Reach  `json:"reach" nullable:"false" doc:"The mailboxes that were within reach until now."`
 	Downloads
 }
 
@@ -72,6 +74,9 @@ func (a *api) offBoardAgent(ctx context.Context, in *struct {
 		return nil, err
 	}
 	out := newOffBoarded(g)
+	if g.Authentication == broker.AuthLDAP {
+		out.DirectoryAccounts = append(out.DirectoryAccounts, g.Account())
+	}
 	machines := map[broker.ID]bool{}
 	for i, ref := range in.Body.Workstations {
 		w, err := a.findWorkstation(ctx, indexed("workstations", i), ref)
@@ -153,6 +158,12 @@ func (a *api) offBoardWorkstation(ctx context.Context, in *struct {
 	}
 	out.Workstations = append(out.Workstations, w.Name)
 	a.revokeCertificates(ctx, w.ID, allPins)
+	for id := range used.directory {
+		if g, err := a.State.Agent(ctx, id); err == nil {
+			out.DirectoryAccounts = append(out.DirectoryAccounts, g.Account())
+		}
+	}
+	slices.Sort(out.DirectoryAccounts)
 	out.Downloads = a.downloads(ctx, in.Body.Days, names, func(e *broker.Event) bool { return e.WorkstationID == w.ID })
 	out.Complete = out.Complete && unread == nil
 	return &answer[*OffBoarded]{out}, nil
@@ -161,6 +172,7 @@ func (a *api) offBoardWorkstation(ctx context.Context, in *struct {
 func newOffBoarded(g *broker.Agent) *OffBoarded {
 	return &OffBoarded{
 		Agent: g, Workstations: []string{}, AppPasswords: []broker.ID{}, Assignments: []broker.ID{}, Reach: []Reach{},
+		DirectoryAccounts: []string{},
 	}
 }
 

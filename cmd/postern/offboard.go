@@ -71,6 +71,9 @@ func (a *app) offBoard(cmd *cobra.Command, what, where string, in any) error {
 		showEnded(w, printable(what, false)+" off-boarded", out.Ended)
 		fmt.Fprintf(w, "%s, %s and %s ended\n", count(len(out.AppPasswords), "app password"),
 			count(len(out.Assignments), "assignment"), count(len(out.Workstations), "workstation's certificate"))
+		if len(out.DirectoryAccounts) > 0 {
+			fmt.Fprintf(w, "\nPostern cannot end passwords of the directory: disable these accounts there, or have\ntheir passwords changed: %s\n", printable(list(out.DirectoryAccounts), false))
+		}
 		var reach [][]string
 		for _, r := range out.Reach {
 			reach = append(reach, []string{nameOr(r.Mailbox, r.MailboxID), r.Firm, r.Agent, r.Actions.String()})

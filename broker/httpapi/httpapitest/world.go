@@ -94,6 +94,7 @@ func (w *World) serve(logger *zap.Logger) error {
 	w.Handler, err = httpapi.New(httpapi.Config{
 		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
+		Directory: true, CertificateAlone: []broker.WorkstationClass{broker.ClassHardware},
 		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Logger: logger,
 	})
 	if err != nil {
