@@ -40,6 +40,7 @@ func TestNever8TermsBeforePostfix(t *testing.T) {
 		MessagesPerHour: 2, MaxRecipients: 1, MaxOctets: 1 << 20, NoAttachments: true, Content: secretRule,
 	})
 	c := s.login(t)
+	_ = c.SetDeadline(time.Now().Add(3 * deliveryTimeout))
 	filler := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 6000) // more than any buffer on the way
 	message := func(id, body string) string {                      // with a Date, which Postfix would add
 		return "Date: Mon, 2 Mar 2026 09:00:00 +0000\r\n" + strings.Replace(message1(body), messageID, "<"+id+"@own.example>", 1)
