@@ -145,8 +145,9 @@ type SubmissionConn struct {
 type Upstream interface {
 	OpenIMAP(ctx context.Context, m *Mailbox, c *Credential) (*IMAPConn, error)
 	OpenSubmission(ctx context.Context, m *Mailbox, c *Credential) (*SubmissionConn, error)
-	// Probe logs in to both and out again. It may replace c.Secret, where an
-	// issuer gave a new refresh token in exchange for the one in it: what is in
-	// c afterwards is what to store.
+	// Probe logs in to both and out again. c is what is stored, or what is to be
+	// stored over c.Version. It may replace c.Secret, where an issuer gave a new
+	// refresh token in exchange for the one in it: what is in c afterwards is
+	// what to store.
 	Probe(ctx context.Context, m *Mailbox, c *Credential) error
 }

@@ -323,6 +323,15 @@ func appendEscaped(b, text []byte) []byte {
 	return b
 }
 
+// host is the issuer's.
+func (d *Document) host() string {
+	u, err := url.Parse(d.TokenURL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
 // Wipe overwrites the secrets.
 func (d *Document) Wipe() {
 	d.ClientSecret.Wipe()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"time"
 
@@ -50,9 +51,13 @@ func unavailable(reason string, cause error) *broker.Error {
 	return &broker.Error{Code: broker.Unavailable, Reason: reason, Public: public, Cause: cause}
 }
 
-// failed is for requests that got no answer. A *url.Error names the URL, which
-// holds no secret.
+// failed is for requests that got no answer. What a *url.Error says of the URL
+// is left out: it is the firm's own, and may hold anything.
 func failed(err error) error {
+	var about *url.Error
+	if errors.As(err, &about) {
+		err = about.Err
+	}
 	if errors.Is(err, errAddress) {
 		return unavailable(ReasonAddress, err)
 	}

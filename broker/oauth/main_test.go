@@ -158,13 +158,19 @@ func credential(kind broker.CredentialKind, d *Document) *broker.Credential {
 // set stores a credential.
 func (w *world) set(c *broker.Credential) {
 	w.t.Helper()
+	if _, err := w.store.SetCredential(context.Background(), w.box.FirmID, w.box.ID, w.over(c)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// over makes c one to be stored over what is stored.
+func (w *world) over(c *broker.Credential) *broker.Credential {
+	w.t.Helper()
 	var err error
 	if c.Version, err = w.store.CredentialVersion(context.Background(), w.box.FirmID, w.box.ID); err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.store.SetCredential(context.Background(), w.box.FirmID, w.box.ID, c); err != nil {
-		w.t.Fatal(err)
-	}
+	return c
 }
 
 // open logs in as a session does: with what is stored.

@@ -100,6 +100,7 @@ func (u *Upstream) exchange(w *want, e *entry) (*grant, error) {
 	}
 	if g.refresh.Empty() || bytes.Equal(g.refresh.Reveal(), from.document.RefreshToken.Reveal()) {
 		g.refresh.Wipe()
+		u.know(w, e, from.document)
 		return g, nil
 	}
 	next := from.document.clone()
@@ -109,7 +110,7 @@ func (u *Upstream) exchange(w *want, e *entry) (*grant, error) {
 	if next.ID == "" {
 		next.ID = string(broker.NewID())
 	}
-	u.refile(w, e, next)
+	u.know(w, e, next)
 	if !from.stored {
 		u.mu.Lock()
 		defer u.mu.Unlock()
@@ -124,11 +125,24 @@ func (u *Upstream) exchange(w *want, e *entry) (*grant, error) {
 	return g, nil
 }
 
-// refile makes an entry known by a document's other fingerprint as well.
-func (u *Upstream) refile(w *want, e *entry, d *Document) {
+// know notes the newest document of a consent, and files the entry under its
+// fingerprint too where that is another: a document without an id gets one.
+func (u *Upstream) know(w *want, e *entry, d *Document) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.entries[index{w.mailbox, u.printOf(w, d)}] = e
+	e.current = u.exactPrintOf(w, d)
+	if w.document.ID == "" {
+		u.entries[index{w.mailbox, u.printOf(w, d)}] = e
+	}
+}
+
+// refile has those who come after a probe that went well find what it got.
+func (u *Upstream) refile(w *want, d *Document) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if e := u.entries[index{w.mailbox, w.print}]; e != nil {
+		u.entries[index{w.mailbox, u.printOf(w, d)}] = e
+	}
 }
 
 // keep returns w for later: without the document, with the name that is stored.
@@ -149,14 +163,14 @@ func (u *Upstream) source(w *want, e *entry) (*source, error) {
 	stored, err := u.credentials.Credential(ctx, w.firm, w.mailbox)
 	switch {
 	case broker.CodeOf(err) == broker.NotFound:
-		return u.unstored(w, e)
+		return u.unstored(w, e, 0)
 	case err != nil:
 		return nil, unavailable(ReasonStore, err)
 	}
 	defer stored.Secret.Wipe()
 	d, err := Parse(stored.Kind, stored.Secret.Reveal())
-	if err != nil || stored.Kind != w.kind || u.printOf(w, d) != w.print && !u.refiled(w, e, d) {
-		return u.unstored(w, e)
+	if err != nil || stored.Kind != w.kind || !u.isOf(w, e, d) {
+		return u.unstored(w, e, stored.Version)
 	}
 	version, err := u.credentials.CredentialVersion(ctx, w.firm, w.mailbox)
 	if err != nil {
@@ -170,17 +184,23 @@ func (u *Upstream) source(w *want, e *entry) (*source, error) {
 	return &source{document: d, version: version, stored: true, username: stored.Username}, nil
 }
 
-// refiled reports whether a stored document is another name of the entry's.
-func (u *Upstream) refiled(w *want, e *entry, d *Document) bool {
+// isOf reports whether a stored document is of w's consent, or exactly the one
+// that w tries.
+func (u *Upstream) isOf(w *want, e *entry, d *Document) bool {
+	stable := u.printOf(w, d)
+	if w.print == stable || w.print == u.exactPrintOf(w, d) {
+		return true
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.entries[index{w.mailbox, u.printOf(w, d)}] == e
+	return u.entries[index{w.mailbox, stable}] == e
 }
 
-// unstored is for a credential that is not what is stored: right for one that
-// is being tried, and for one that was read before another took its place not.
-func (u *Upstream) unstored(w *want, e *entry) (*source, error) {
-	if !w.probe {
+// unstored is for a credential that is not what is stored as version: right for
+// one that is being tried before it takes that one's place, and not for one that
+// was read before another did.
+func (u *Upstream) unstored(w *want, e *entry, version int) (*source, error) {
+	if !w.probe || w.version != version {
 		return nil, unavailable(ReasonChanged, errors.New("the credential is no longer the stored one"))
 	}
 	u.mu.Lock()

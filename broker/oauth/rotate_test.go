@@ -247,7 +247,7 @@ func TestAnotherNodeWasFaster(t *testing.T) {
 func TestProbeHandsBack(t *testing.T) {
 	w := newWorld(t)
 	w.set(&broker.Credential{Kind: broker.KindPassword, Secret: secretOf("before")})
-	c := w.consented()
+	c := w.over(w.consented())
 	old := string(c.Secret.Reveal())
 	if err := w.Probe(t.Context(), w.box, c); err != nil {
 		t.Fatal(err)
@@ -262,9 +262,38 @@ func TestProbeHandsBack(t *testing.T) {
 	w.mustOpen()
 	w.requests(2)
 
+	// What is stored is tried with what is known of it.
+	stored, err := w.store.Credential(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Probe(t.Context(), w.box, stored); err != nil {
+		t.Error(err)
+	}
+	w.requests(2)
+	// Another refresh token under the name of a consent that is known is tried
+	// itself.
+	d, err := Parse(stored.Kind, stored.Secret.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.RefreshToken = secretOf("never given")
+	wantError(t, w.Probe(t.Context(), w.box, w.over(credential(stored.Kind, d))), broker.CredentialRefused, broker.ReasonConsent)
+	w.requests(3)
+	w.mustOpen()
+	w.requests(3)
+
+	// One that was read before it was exchanged is not shown again: to the
+	// strictest issuers that would end the consent.
+	w.renew()
+	w.mustOpen()
+	wantError(t, w.Probe(t.Context(), w.box, stored), broker.Unavailable, ReasonChanged)
+	w.requests(4)
+
 	// One that was refused by the mail server and is tried again is not lost.
-	again := w.consented()
-	first := broker.Credential{Kind: again.Kind, Secret: secretOf(string(again.Secret.Reveal()))}
+	again := w.over(w.consented())
+	first := *again
+	first.Secret = secretOf(string(again.Secret.Reveal()))
 	w.mail.refuse(refusedLogin())
 	if err := w.Probe(t.Context(), w.box, &first); err == nil {
 		t.Error("a probe of a refused login")

@@ -44,6 +44,8 @@ type entry struct {
 	// version yet; unstored one that came for a credential that is not stored.
 	pending  *pending
 	unstored []byte
+	// current tells the newest document that is known of the consent.
+	current print
 }
 
 // wipe needs Upstream.mu.
@@ -87,7 +89,7 @@ func (u *Upstream) token(ctx context.Context, w *want, refused uint64) (*loan, e
 			return &loan{broker.NewSecret(bytes.Clone(e.token.Reveal())), e.serial, waited}, nil
 		}
 		if e.failure != nil && now.Before(e.until) {
-			return nil, e.tell(e.failure)
+			return nil, e.tell(e.failure, w)
 		}
 		if e.flight == nil && !u.start(w, e) {
 			return nil, &broker.Error{Code: broker.Unavailable, Public: publicStopping}
@@ -105,16 +107,20 @@ func (u *Upstream) token(ctx context.Context, w *want, refused uint64) (*loan, e
 			return nil, unavailable(ReasonEndpoint, context.Cause(ctx))
 		}
 		if f.failure != nil {
-			return nil, e.tell(f.failure)
+			return nil, e.tell(f.failure, w)
 		}
 		waited = true
 	}
 }
 
-// tell returns a failure to one of those whom it concerns. The first who is
-// told of a consent that is gone is told that it is news.
-func (e *entry) tell(failure *broker.Error) error {
+// tell returns a failure to one of those whom it concerns. The first login that
+// is told of a consent that is gone is told that it is news; a probe has its own
+// use for that, and leaves the news to the others.
+func (e *entry) tell(failure *broker.Error, w *want) error {
 	copied := *failure
+	if w.probe {
+		return &copied
+	}
 	if copied.Reason == broker.ReasonConsent && e.told {
 		copied.Reason = broker.ReasonConsentKnown
 	}
@@ -236,7 +242,7 @@ func reasonOf(err error) string {
 func (u *Upstream) report(w *want, err *broker.Error, until time.Time) {
 	fields := []zap.Field{
 		zap.String("firm_id", string(w.firm)), zap.String("mailbox_id", string(w.mailbox)), zap.String("kind", string(w.kind)),
-		zap.String("issuer", w.document.TokenURL), zap.String("reason", err.Reason), zap.Time("not_asked_until", until), zap.Error(err),
+		zap.String("issuer", w.document.host()), zap.String("reason", err.Reason), zap.Time("not_asked_until", until), zap.Error(err),
 	}
 	if err.Code == broker.CredentialRefused {
 		u.log.Warn("the issuer of access tokens refused the credential", fields...)

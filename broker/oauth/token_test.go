@@ -30,10 +30,14 @@ func TestEachKindOpensTheMailbox(t *testing.T) {
 			before := len(w.issuer.Requests())
 			w.mustOpen()
 			w.mustOpen()
-			if _, err := w.OpenSubmission(t.Context(), w.box, c); err != nil {
+			stored, err := w.store.Credential(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.OpenSubmission(t.Context(), w.box, stored); err != nil {
 				t.Error(err)
 			}
-			if err := w.Probe(t.Context(), w.box, c); err != nil {
+			if err := w.Probe(t.Context(), w.box, stored); err != nil {
 				t.Error(err)
 			}
 			if got := len(w.issuer.Requests()) - before; got != 1 {

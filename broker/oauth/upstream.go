@@ -204,7 +204,8 @@ func (u *Upstream) OpenSubmission(ctx context.Context, m *broker.Mailbox, c *bro
 }
 
 // Probe logs in to both and out again, with one token. c need not be what is
-// stored: a refresh token that came in exchange for its own is put into it.
+// stored, but c.Version must be the stored version: a refresh token that came in
+// exchange for its own is put into it.
 func (u *Upstream) Probe(ctx context.Context, m *broker.Mailbox, c *broker.Credential) error {
 	_, err := login(ctx, u, m, c, true, func(ctx context.Context, m *broker.Mailbox, c *broker.Credential) (*struct{}, error) {
 		return nil, u.inner.Probe(ctx, m, c)
@@ -234,6 +235,9 @@ func login[C any](ctx context.Context, u *Upstream, m *broker.Mailbox, c *broker
 		}
 		conn, err := open(ctx, m, &broker.Credential{Kind: broker.KindAccessToken, Username: c.Username, Secret: t.secret})
 		t.secret.Wipe()
+		if err == nil && probe {
+			u.refile(w, w.document)
+		}
 		if err == nil || broker.CodeOf(err) != broker.CredentialRefused || t.minted || refused != 0 || !u.mayReplace(w, t.serial) {
 			return conn, err
 		}
@@ -250,8 +254,10 @@ type want struct {
 	username string
 	document *Document
 	print    print
-	// probe says that the credential need not be the stored one.
-	probe bool
+	// probe says that the credential need not be the stored one; version is then
+	// the stored one's, which it is to take the place of.
+	probe   bool
+	version int
 }
 
 func (u *Upstream) want(m *broker.Mailbox, c *broker.Credential, probe bool) (*want, error) {
@@ -260,14 +266,30 @@ func (u *Upstream) want(m *broker.Mailbox, c *broker.Credential, probe bool) (*w
 		return nil, err
 	}
 	w := &want{
-		firm: m.FirmID, mailbox: m.ID, kind: c.Kind, subject: m.LoginName(c), document: d, probe: probe,
+		firm: m.FirmID, mailbox: m.ID, kind: c.Kind, subject: m.LoginName(c), document: d, probe: probe, version: c.Version,
 	}
 	w.print = u.printOf(w, d)
+	// What a probe is given it tries, though another refresh token of the same
+	// name be known.
+	if exact := u.exactPrintOf(w, d); probe && exact != w.print {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if e := u.entries[index{w.mailbox, w.print}]; e == nil || e.current != exact {
+			w.print = exact
+		}
+	}
 	return w, nil
 }
 
+// printOf is one for all refresh tokens of a consent, exactPrintOf one for each.
 func (u *Upstream) printOf(w *want, d *Document) print {
 	return d.fingerprint(u.fingerprints, w.kind, w.subject)
+}
+
+func (u *Upstream) exactPrintOf(w *want, d *Document) print {
+	exact := *d
+	exact.ID = ""
+	return exact.fingerprint(u.fingerprints, w.kind, w.subject)
 }
 
 // handBack puts the refresh token that came for an unstored credential into it.
