@@ -37,7 +37,7 @@ const (
 type consentFlags struct {
 	clientFlags
 	provider, authorizeURL, deviceURL string
-	secretFile, issuerCA, username    string
+	issuerCA, username                string
 	device                            bool
 }
 
@@ -98,7 +98,6 @@ The application must be known to the provider: see deployments/providers.md.`,
 	flags.StringVar(&f.provider, "provider", "", "microsoft or google; without it, name --authorize-url and --token-url")
 	flags.StringVar(&f.authorizeURL, "authorize-url", "", "the provider's authorization endpoint, an https `URL`")
 	flags.StringVar(&f.deviceURL, "device-url", "", "the provider's device authorization endpoint, an https `URL`")
-	flags.StringVar(&f.secretFile, "client-secret-file", "", "`file` with the application's secret, where it has one")
 	flags.StringVar(&f.issuerCA, "issuer-ca", "", "PEM `file` that the provider's certificate is verified against, in place of the system's")
 	flags.StringVar(&f.username, "username", "", "the login name upstream, where it is not the mailbox's")
 	flags.BoolVar(&f.device, "device", false, "print a code to type in on another machine")
@@ -139,11 +138,6 @@ func (f *consentFlags) settings() (*httpapi.CredentialDocument, *oauth2.Config, 
 	for flag, endpoint := range endpoints {
 		if oauth.CheckURL(flag, endpoint) != nil {
 			return nil, nil, usagef("%s must be https://host/path", flag)
-		}
-	}
-	if f.secretFile != "" {
-		if document.ClientSecret, err = readClientSecret(f.secretFile); err != nil {
-			return nil, nil, err
 		}
 	}
 	config := &oauth2.Config{

@@ -17,7 +17,7 @@ import (
 // clientFlags say who an issuer of access tokens is, and who asks it for them.
 type clientFlags struct {
 	tenant, tokenURL, clientID, clientAuth, scope string
-	certificate, privateKey                       string
+	certificate, privateKey, secretFile           string
 }
 
 func (f *clientFlags) register(cmd *cobra.Command) {
@@ -27,6 +27,7 @@ func (f *clientFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.clientID, "client-id", "", "the application's `id` at the issuer")
 	flags.StringVar(&f.clientAuth, "client-auth", "", "where the client secret goes: post (the default), or basic")
 	flags.StringVar(&f.scope, "scope", "", "what tokens are to be good for (the default is Exchange Online's, or Gmail's)")
+	flags.StringVar(&f.secretFile, "client-secret-file", "", "`file` with the application's secret, where it has one")
 	flags.StringVar(&f.certificate, "certificate", "", "PEM `file` of the application's certificate, in place of a client secret")
 	flags.StringVar(&f.privateKey, "private-key", "", "PEM `file` of the certificate's key")
 }
@@ -38,9 +39,9 @@ func (f *clientFlags) unused(cmd *cobra.Command, kind broker.CredentialKind) err
 	case broker.KindOAuth2Client, broker.KindOAuth2Refresh:
 		return nil
 	case broker.KindGoogleServiceAccount:
-		wrong = []string{"tenant", "token-url", "client-id", "client-auth", "certificate", "private-key"}
+		wrong = []string{"tenant", "token-url", "client-id", "client-auth", "client-secret-file", "certificate", "private-key"}
 	default:
-		wrong = []string{"tenant", "token-url", "client-id", "client-auth", "certificate", "private-key", "scope"}
+		wrong = []string{"tenant", "token-url", "client-id", "client-auth", "client-secret-file", "certificate", "private-key", "scope"}
 	}
 	for _, name := range wrong {
 		if cmd.Flags().Changed(name) {
@@ -51,6 +52,12 @@ func (f *clientFlags) unused(cmd *cobra.Command, kind broker.CredentialKind) err
 }
 
 func (f *clientFlags) hasKey() bool { return f.certificate != "" || f.privateKey != "" }
+
+// complete reports whether the flags say all of a credential: no secret is left
+// to be asked for.
+func (f *clientFlags) complete(kind broker.CredentialKind) bool {
+	return kind == broker.KindOAuth2Client && (f.hasKey() || f.secretFile != "")
+}
 
 // secretName is what a person is asked for.
 func secretName(kind broker.CredentialKind) string {
@@ -74,15 +81,16 @@ func (f *clientFlags) document(kind broker.CredentialKind, secret string) (*http
 	if err != nil {
 		return nil, err
 	}
-	if kind == broker.KindOAuth2Refresh {
+	switch {
+	case kind == broker.KindOAuth2Refresh:
 		d.RefreshToken = secret
-	} else {
+	case !f.complete(kind):
 		d.ClientSecret = secret
 	}
 	return d, nil
 }
 
-// client is a document without the secret.
+// client is a document with what the flags say.
 func (f *clientFlags) client() (*httpapi.CredentialDocument, error) {
 	d := &httpapi.CredentialDocument{
 		Version: 1, ID: string(broker.NewID()), TokenURL: f.tokenURL, ClientID: f.clientID, ClientAuth: f.clientAuth, Scope: f.scope,
@@ -95,6 +103,12 @@ func (f *clientFlags) client() (*httpapi.CredentialDocument, error) {
 	}
 	if f.clientID == "" {
 		return nil, usagef("--client-id is missing")
+	}
+	if f.secretFile != "" {
+		var err error
+		if d.ClientSecret, err = readClientSecret(f.secretFile); err != nil {
+			return nil, err
+		}
 	}
 	if !f.hasKey() {
 		return d, nil

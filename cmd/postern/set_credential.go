@@ -31,7 +31,7 @@ off. It is never an argument, where other users of the machine could see it.
 
 For the kinds that mint access tokens the flags say whom to ask for them, and the
 secret is what proves the application: its client secret (oauth2-client), unless
---certificate and --private-key name files that do; the refresh token
+--client-secret-file, or --certificate and --private-key, name files that do; the refresh token
 (oauth2-refresh; 'postern mailbox consent' gets one); the account's key file as
 Google gave it, whole (google-service-account).
 
@@ -48,7 +48,7 @@ both succeed. Nothing reads it back.`,
 			if err := client.unused(cmd, in.Kind); err != nil {
 				return err
 			}
-			if in.Kind != broker.KindOAuth2Client || !client.hasKey() {
+			if !client.complete(in.Kind) {
 				secret, err := readSecret(cmd, args[0], secretName(in.Kind), whole || in.Kind == broker.KindGoogleServiceAccount)
 				if err != nil {
 					return err
