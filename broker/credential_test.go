@@ -14,6 +14,7 @@ import (
 // or cannot be part of one, is refused before it is stored or sent.
 func TestCredentialsThatNoLoginCanCarry(t *testing.T) {
 	const password, token = broker.KindPassword, broker.KindAccessToken
+	const client, refresh, google = broker.KindOAuth2Client, broker.KindOAuth2Refresh, broker.KindGoogleServiceAccount
 	for _, test := range []struct {
 		name             string
 		kind             broker.CredentialKind
@@ -37,6 +38,13 @@ func TestCredentialsThatNoLoginCanCarry(t *testing.T) {
 		{"DEL in a token", token, "", "a\x7f", "secret"},
 		{"a token in other letters", token, "", "tökén", "secret"},
 		{"a token that is no UTF-8", token, "", "a\xff", "secret"},
+		{"a client's document", client, "", `{"version":1}`, ""},
+		{"a consent's document", refresh, "", `{}`, ""},
+		{"an account's document", google, "boss@firm.example", `{"a":"b"}`, ""},
+		{"no document", client, "", "s3cret", "secret"},
+		{"an array", refresh, "", "[]", "secret"},
+		{"half a document", google, "", `{"a":`, "secret"},
+		{"two documents", client, "", "{}{}", "secret"},
 		{"no kind", "", "", "x", "kind"},
 		{"unknown kind", "key", "", "x", "kind"},
 		{"line end in the login name", password, "a\r\nb", "x", "username"},

@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) broker.Credentials) {
 		"kept apart":               keptApart,
 		"copies are independent":   copies,
 		"octets":                   octets,
+		"kinds":                    kinds,
 		"ids never become paths":   ids,
 		"unfit credentials":        unfit,
 		"one writer wins":          oneWriterWins,
@@ -205,6 +206,22 @@ func octets(t *testing.T, s broker.Credentials) {
 	}
 }
 
+// kinds: each is stored, and comes back bit for bit.
+func kinds(t *testing.T, s broker.Credentials) {
+	const document = `{ "version":1,"private_key":"-----BEGIN\n\u00e4\/" ,"a":"\ud83d\ude00"}`
+	for kind, secret := range map[broker.CredentialKind]string{
+		broker.KindPassword: "p", broker.KindAccessToken: "t", broker.KindOAuth2Client: document,
+		broker.KindOAuth2Refresh: document, broker.KindGoogleServiceAccount: document,
+	} {
+		firm, mailbox := broker.NewID(), broker.NewID()
+		v := mustSet(t, s, firm, mailbox, &broker.Credential{Kind: kind, Secret: broker.NewSecret([]byte(secret))})
+		wantSecret(t, s, firm, mailbox, secret, v)
+		if c, err := s.Credential(t.Context(), firm, mailbox); err != nil || c.Kind != kind {
+			t.Errorf("%s came back as %+v, %v", kind, c, err)
+		}
+	}
+}
+
 // ids: what is not an id is Invalid for every method, in either place.
 func ids(t *testing.T, s broker.Credentials) {
 	good := broker.NewID()
@@ -243,6 +260,8 @@ func unfit(t *testing.T, s broker.Credentials) {
 		"control in token":   {Kind: broker.KindAccessToken, Secret: broker.NewSecret([]byte("a\x01auth=b"))},
 		"line end in token":  {Kind: broker.KindAccessToken, Secret: broker.NewSecret([]byte("a\r\n"))},
 		"token is not ASCII": {Kind: broker.KindAccessToken, Secret: broker.NewSecret([]byte("ä"))},
+		"no JSON object":     {Kind: broker.KindOAuth2Client, Secret: broker.NewSecret([]byte("secret"))},
+		"half an object":     {Kind: broker.KindOAuth2Refresh, Secret: broker.NewSecret([]byte(`{"a":`))},
 		"negative version":   {Kind: broker.KindPassword, Secret: secret(1), Version: -1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,6 +18,7 @@ func FuzzDecodeCredential(f *testing.F) {
 		`{"kind":"password","secret":"\ud83d\ude00\u0000"}`, `{"kind":"password","secret":null}`, `{"Kind":"password","SECRET":"x"}`,
 		`{"kind":"password","secret":"a","secret":"b"}`, `[]`, `null`, `"`, `{"secret":"\ud800"}`,
 		`{"kind":"password","secret":"x","username":"u","username":null}`,
+		`{"kind":"oauth2-client","document":{"version":1,"client_secret":"\u0041"}}`, `{"kind":"oauth2-refresh","document":{},"secret":"x"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -25,7 +26,7 @@ func FuzzDecodeCredential(f *testing.F) {
 	texts := map[string]bool{}
 	for _, body := range []string{
 		``, `{"kind":"x","secret":"x"}`, `{"kind":"password"}`, `{"kind":"password","secret":"\u0000"}`,
-		`{"kind":"access-token","secret":" "}`, `{"kind":"password","secret":"x","username":"\n"}`,
+		`{"kind":"access-token","secret":" "}`, `{"kind":"password","secret":"x","username":"\n"}`, `{"kind":"oauth2-client","document":[]}`,
 	} {
 		_, err := decodeCredential([]byte(body))
 		texts[broker.PublicText(err)] = true
@@ -36,6 +37,7 @@ func FuzzDecodeCredential(f *testing.F) {
 			Kind     broker.CredentialKind `json:"kind"`
 			Username string                `json:"username"`
 			Secret   string                `json:"secret"`
+			Document json.RawMessage       `json:"document"`
 		}
 		referenceErr := json.Unmarshal(body, &reference)
 		c, err := decodeCredential(body)
@@ -49,7 +51,10 @@ func FuzzDecodeCredential(f *testing.F) {
 		if err := c.Validate(); err != nil {
 			t.Fatal(err)
 		}
-		if referenceErr != nil || string(c.Secret.Reveal()) != reference.Secret || c.Kind != reference.Kind || c.Username != reference.Username {
+		if reference.Document != nil {
+			reference.Secret += string(reference.Document) // there is but one
+		}
+		if referenceErr != nil || c.Kind.MintsTokens() != (reference.Document != nil) || string(c.Secret.Reveal()) != reference.Secret || c.Kind != reference.Kind || c.Username != reference.Username {
 			t.Fatalf("decoded %s %q %q, encoding/json has %+v, %v", c.Kind, c.Username, c.Secret.Reveal(), reference, referenceErr)
 		}
 	})

@@ -64,6 +64,23 @@ func TestCredentialIsCheckedThenStored(t *testing.T) {
 	}
 }
 
+// A document is stored as it came, or as the check left it.
+func TestDocumentsAreStored(t *testing.T) {
+	c := start(t)
+	c.fill()
+	m := ok[httpapi.Mailbox](c, "GET", "/v1/mailboxes/sales@acme.example", "")
+	const document, next = `{ "version" : 1, "client_secret" : "a\u0062" }`, `{"version":1,"refresh_token":"next"}`
+	for _, want := range []string{document, next} {
+		c.world.Upstream.Accept(document)
+		ok[httpapi.CredentialSet](c, "PUT", salesCredential, `{"kind":"oauth2-refresh","username":"u","document":`+document+`}`)
+		stored, err := c.world.Credentials.Credential(t.Context(), m.FirmID, m.ID)
+		if err != nil || string(stored.Secret.Reveal()) != want || stored.Kind != broker.KindOAuth2Refresh || stored.Username != "u" {
+			t.Errorf("stored %q, %v", stored.Secret.Reveal(), err)
+		}
+		c.world.Upstream.HandBack(next)
+	}
+}
+
 func TestOutageIsNoRefusal(t *testing.T) {
 	c := start(t)
 	c.fill()
@@ -79,16 +96,22 @@ func TestUnfitCredentials(t *testing.T) {
 	c.fill()
 	quoted := func(s string) string { b, _ := json.Marshal(s); return string(b) }
 	for name, test := range map[string]struct{ body, where string }{
-		"no secret":    {`{"kind":"password"}`, "#/secret"},
-		"null":         {`{"kind":"password","secret":null}`, ""},
-		"NUL":          {`{"kind":"password","secret":"a\u0000b"}`, "#/secret"},
-		"too long":     {`{"kind":"password","secret":` + quoted(strings.Repeat("x", broker.MaxSecret+1)) + `}`, "#/secret"},
-		"token":        {`{"kind":"access-token","secret":"a\u0001auth=b"}`, "#/secret"},
-		"kind":         {`{"kind":"key","secret":"x"}`, "#/kind"},
-		"username":     {`{"kind":"password","secret":"x","username":"a\r\nb"}`, "#/username"},
-		"skipped":      {`{"kind":"password","secret":"x","skip_check":true}`, ""},
-		"secret array": {`{"kind":"password","secret":["x"]}`, ""},
-		"two values":   {`{"kind":"password","secret":"x"} {}`, ""},
+		"no secret":              {`{"kind":"password"}`, "#/secret"},
+		"null":                   {`{"kind":"password","secret":null}`, ""},
+		"NUL":                    {`{"kind":"password","secret":"a\u0000b"}`, "#/secret"},
+		"too long":               {`{"kind":"password","secret":` + quoted(strings.Repeat("x", broker.MaxSecret+1)) + `}`, "#/secret"},
+		"token":                  {`{"kind":"access-token","secret":"a\u0001auth=b"}`, "#/secret"},
+		"kind":                   {`{"kind":"key","secret":"x"}`, "#/kind"},
+		"username":               {`{"kind":"password","secret":"x","username":"a\r\nb"}`, "#/username"},
+		"skipped":                {`{"kind":"password","secret":"x","skip_check":true}`, ""},
+		"no document":            {`{"kind":"oauth2-client","secret":"{}"}`, ""},
+		"both":                   {`{"kind":"oauth2-client","secret":"x","document":{}}`, ""},
+		"document of a password": {`{"kind":"password","secret":"x","document":{}}`, ""},
+		"document alone":         {`{"kind":"password","document":{}}`, ""},
+		"document text":          {`{"kind":"oauth2-refresh","document":"x"}`, "#/secret"},
+		"document null":          {`{"kind":"oauth2-refresh","document":null}`, ""},
+		"secret array":           {`{"kind":"password","secret":["x"]}`, ""},
+		"two values":             {`{"kind":"password","secret":"x"} {}`, ""},
 	} {
 		p := c.refused("PUT", salesCredential, test.body, 422, broker.Invalid)
 		where := ""
@@ -126,6 +149,11 @@ func TestNever1CredentialStaysOutOfAnswersLogsAndFiles(t *testing.T) {
 		{"PUT", salesCredential, `{"kind":"password","secret":"x","username":7,"x":"` + secret + `"}`},
 		{"PUT", salesCredential, `{"` + secret + `":"password"}`},
 		{"PUT", salesCredential, `{"kind":"access-token","secret":"` + secret + ` "}`},
+		{"PUT", salesCredential, `{"kind":"oauth2-client","document":{"client_secret":"` + secret + `"}}`},
+		{"PUT", salesCredential, `{"kind":"oauth2-client","document":{"` + secret + `":"x"}}`},
+		{"PUT", salesCredential, `{"kind":"oauth2-client","document":"` + secret + `"}`},
+		{"PUT", salesCredential, `{"kind":"password","document":{"client_secret":"` + secret + `"}}`},
+		{"PUT", salesCredential, `{"kind":"oauth2-client","document":{"client_secret":"` + secret + `"`},
 		{"PUT", salesCredential, good + good},
 		{"PUT", salesCredential, `{"kind":"password","secret":"` + secret + strings.Repeat("x", httpapi.MaxBodyBytes) + `"}`},
 		{"PUT", "/v1/mailboxes/nobody@acme.example/credential", good},

@@ -81,6 +81,14 @@ func TestDial(t *testing.T) {
 			"drift that echoes the credential", nil, coded(broker.CredentialRefused, "NO wrong: "+secret), broker.CredentialRefused,
 			textDrift + " Ask Priya (desk 4).", withheld, 1,
 		},
+		{
+			"consent withdrawn", nil, &broker.Error{Code: broker.CredentialRefused, Reason: broker.ReasonConsent, Cause: errors.New("400 invalid_grant")},
+			broker.CredentialRefused, textConsent + " Ask Priya (desk 4).", "", 1,
+		},
+		{
+			"consent known to be withdrawn", nil, &broker.Error{Code: broker.CredentialRefused, Reason: broker.ReasonConsentKnown, Cause: errors.New("400 invalid_grant")},
+			broker.CredentialRefused, textConsent + " Ask Priya (desk 4).", "", 1,
+		},
 		{"upstream away", nil, coded(broker.Unavailable, "connection refused"), broker.Unavailable, textUpstream, "", 1},
 		{"a fault", nil, errors.New("strange " + secret), broker.Internal, textInternal + " Ask Priya (desk 4).", "", 1},
 	}
@@ -111,6 +119,12 @@ func TestDial(t *testing.T) {
 					}
 				}
 				w.vault.wiped(t, test.reads)
+				withdrawn := w.log.of(broker.EventConsentWithdrawn)
+				if news := test.name == "consent withdrawn"; news != (len(withdrawn) == 1) {
+					t.Errorf("%d events of a consent withdrawn", len(withdrawn))
+				} else if data := (broker.ConsentWithdrawn{Protocol: s.Record().Protocol, Kind: broker.KindPassword, Answer: "400 invalid_grant"}); news && withdrawn[0].Data != data {
+					t.Errorf("the event holds %+v", withdrawn[0].Data)
+				}
 				events := w.log.of(broker.EventDrift)
 				switch {
 				case test.drift == "" && len(events) != 0:

@@ -52,6 +52,7 @@ func TestCredentialsThatNoServerCouldTake(t *testing.T) {
 		"^A in a token":          {broker.Mailbox{Address: address}, accessToken("marked\x01secret")},
 		"no secret":              {broker.Mailbox{Address: address}, password("")},
 		"unknown kind":           {broker.Mailbox{Address: address}, &broker.Credential{Kind: "x", Secret: good.Secret}},
+		"what mints tokens":      {broker.Mailbox{Address: address}, &broker.Credential{Kind: broker.KindOAuth2Client, Secret: broker.NewSecret([]byte(`{"client_secret":"marked-secret"}`))}},
 		"^A in the login name":   {broker.Mailbox{Address: address}, named},
 		"CRLF in the login name": {broker.Mailbox{Address: address, Username: "x\r\nA1 LOGOUT"}, good},
 		"no login name":          {broker.Mailbox{}, good},

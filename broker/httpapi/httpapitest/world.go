@@ -160,6 +160,8 @@ type Upstream struct {
 	secret string
 	err    error
 	probed []broker.Mailbox
+	// instead is what a probe leaves in place of the secret; empty: that.
+	instead string
 }
 
 // Accept sets the secret that opens every mailbox.
@@ -167,6 +169,14 @@ func (u *Upstream) Accept(secret string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.secret = secret
+}
+
+// HandBack has probes put another secret in the place of the one that they
+// were given, as an issuer of refresh tokens does.
+func (u *Upstream) HandBack(secret string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.instead = secret
 }
 
 // Fail makes every probe fail; nil: no more.
@@ -193,6 +203,10 @@ func (u *Upstream) Probe(_ context.Context, m *broker.Mailbox, c *broker.Credent
 	}
 	if u.secret == "" || string(c.Secret.Reveal()) != u.secret {
 		return broker.Errorf(broker.CredentialRefused, "the IMAP server refused the login").WithCause(fmt.Errorf("NO authentication failed"))
+	}
+	if u.instead != "" {
+		c.Secret.Wipe()
+		c.Secret = broker.NewSecret([]byte(u.instead))
 	}
 	return nil
 }
