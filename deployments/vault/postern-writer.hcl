@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # What the writer's identity may do: store and delete credentials. It cannot
-# read one back.
+# read one back. It is also what stores a refresh token that an issuer gave in
+# exchange for another (kind oauth2-refresh): by check-and-set, over the version
+# that the proxy's identity read.
 #
 # "postern" is the KV version 2 mount. For one firm's credentials alone, put
 # the firm's id in the place of each first "+".
