@@ -174,7 +174,7 @@ func (u *Upstream) start(w *want, e *entry) bool {
 func (u *Upstream) fly(w *want, e *entry, f *flight) {
 	defer w.document.Wipe()
 	g, err := u.mint(w, e)
-	outcome := "ok"
+	outcome := outcomeOK
 	if err != nil {
 		outcome = reasonOf(err)
 	}

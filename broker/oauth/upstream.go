@@ -118,6 +118,9 @@ type Upstream struct {
 	flights sync.WaitGroup
 }
 
+// outcomeOK is a request that brought a token; the others are the reasons.
+const outcomeOK = "ok"
+
 // New makes an Upstream; a wrong setting is Invalid.
 func New(c Config) (*Upstream, error) {
 	if c.Upstream == nil || c.Credentials == nil {
@@ -144,6 +147,15 @@ func New(c Config) (*Upstream, error) {
 			Namespace: "postern", Name: "token_requests_total",
 			Help: "Requests for access tokens, by kind of credential and outcome: ok, or the reason of the failure.",
 		}, []string{"kind", "outcome"}),
+	}
+	// So that each is there as 0: the first increase of what was not there is
+	// none to Prometheus.
+	for _, kind := range []broker.CredentialKind{broker.KindOAuth2Client, broker.KindOAuth2Refresh, broker.KindGoogleServiceAccount} {
+		for _, outcome := range []string{
+			outcomeOK, broker.ReasonConsent, ReasonClient, ReasonEndpoint, ReasonAddress, ReasonBusy, ReasonRequest, ReasonChanged, ReasonStore,
+		} {
+			u.requests.WithLabelValues(string(kind), outcome)
+		}
 	}
 	if _, err := rand.Read(u.fingerprints); err != nil {
 		return nil, err
