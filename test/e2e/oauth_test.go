@@ -189,15 +189,14 @@ func TestOAuthUpstreams(t *testing.T) {
 		}
 		works(t, w.World.For(t), s, "after-refusals") // what was stored before is
 	})
+	t.Run("token runs out", func(t *testing.T) { tokenRunsOut(t, w, s) })
 	w.CheckNothingLeaked()
 }
 
-// TestTokenRunsOut: a provider ends a session whose token ran out; the client
-// comes back and a new one was got. Fifty who come at once cost one request.
-func TestTokenRunsOut(t *testing.T) {
-	w := newOAuthWorld(t)
-	s := w.Seat(sales)
-	w.Postern.CLIInput(appSecret+"\n", "mailbox", "set-credential", sales, "--kind", "oauth2-client",
+// tokenRunsOut: a provider ends a session whose token ran out; the client comes
+// back and a new one was got. Fifty who come at once cost one request.
+func tokenRunsOut(t *testing.T, w *oauthWorld, s *Seat) {
+	w.Postern.For(t).CLIInput(appSecret+"\n", "mailbox", "set-credential", sales, "--kind", "oauth2-client",
 		"--client-id", secretApp, "--token-url", w.issuer.TokenURL())
 	c := s.IMAP(t)
 	c.OK("SELECT INBOX")
@@ -218,8 +217,8 @@ func TestTokenRunsOut(t *testing.T) {
 
 	// After a start there is none. (In broker/oauth, the same when it has ended.)
 	const agents = 50
-	w.Postern.CLI("mailbox", "update", sales, "--max-connections", "100")
-	w.Postern.Restart()
+	w.Postern.For(t).CLI("mailbox", "update", sales, "--max-connections", "100")
+	w.Postern.For(t).Restart()
 	var clients sync.WaitGroup
 	for range agents {
 		// The dial fails a test from its own goroutine alone.
