@@ -24,6 +24,9 @@ func TestNever1(t *testing.T) {
 	password := newSecret(t, sales, `Pa"ss\wo rd%-`)
 	token := newSecret(t, support, "ya29.")
 	wrong := newSecret(t, sales, `Wr"ong\`)
+	client := newSecret(t, billing, "cl1ent~")
+	issuer := servers.StartIssuer(t, servers.NewCA(t), map[string]*servers.IssuerClient{"app": {Secret: client.text}})
+	issuer.Grant(token.text, support)
 	var imap, smtp *front
 	var once sync.Once
 	fronts := func(w *e2e.World) {
@@ -32,8 +35,9 @@ func TestNever1(t *testing.T) {
 		})
 	}
 	w := e2e.NewWorld(t, e2e.WorldOptions{
-		Mailboxes: []string{sales, support},
-		Dovecot:   []servers.DovecotOption{servers.WithOAuth2(introspection(t, support, token.text))},
+		Mailboxes: []string{sales, support, billing},
+		Dovecot:   []servers.DovecotOption{servers.WithOAuth2(issuer.Introspection())},
+		Postern:   e2e.Options{Config: "oauth:\n  ca_file: " + issuer.CA.File + "\n  networks: [" + issuer.Networks() + "]\n"},
 		IMAP: func(w *e2e.World) broker.Endpoint {
 			fronts(w)
 			return broker.Endpoint{Host: "127.0.0.1", Port: imap.port, TLS: broker.TLSNone}
@@ -43,16 +47,19 @@ func TestNever1(t *testing.T) {
 			return broker.Endpoint{Host: "127.0.0.1", Port: smtp.port, TLS: broker.TLSNone}
 		},
 	})
-	o := &outlets{t: t, secrets: []*secret{password, token, wrong}}
-	seat, other := w.Seat(sales), w.Seat(support)
+	o := &outlets{t: t, secrets: []*secret{password, token, wrong, client}}
+	seat, other, third := w.Seat(sales), w.Seat(support), w.Seat(billing)
 	w.Dovecot.SetPassword(sales, password.text)
 	w.Postern.CLIInput(password.text+"\n", "mailbox", "set-credential", sales)
 	w.Postern.CLIInput(token.text+"\n", "mailbox", "set-credential", support, "--kind", "access-token")
 
+	setMinting(t, o, w, issuer, client)
 	ordinaryWork(t, o, w, seat, password)
 	ordinaryWork(t, o, w, other, token)
+	minted := issuedTo(issuer, "access-")
+	ordinaryWork(t, o, w, third, minted)
 	for i, heard := range [][]byte{imap.hears(), smtp.hears()} {
-		for _, s := range []*secret{password, token} {
+		for _, s := range []*secret{password, token, minted} {
 			if s.find(heard) == "" { // or nothing below could find it
 				t.Fatalf("provider %d never got the credential of %s", i, s.user)
 			}
@@ -63,6 +70,8 @@ func TestNever1(t *testing.T) {
 		o.t = t
 		echoed(t, o, imap, smtp, w, seat, password)
 		echoed(t, o, imap, smtp, w, other, token)
+		// The forms of a token are known from the one before.
+		echoed(t, o, imap, smtp, w, third, minted.in("plain", "hex", "SASL OAUTHBEARER"))
 		// Both are refused while they are checked, with all that was sent echoed.
 		imap.answer(echoIMAP(wrong, echoes[0].imap, "plain"))
 		smtp.answer(echoSMTP(wrong, "535 5.7.8 %s", "plain"))
@@ -72,6 +81,7 @@ func TestNever1(t *testing.T) {
 		o.checkClients()
 	})
 	t.Run("wrong and malformed", func(t *testing.T) { o.t = t; malformedInput(o, w, password, wrong) })
+	t.Run("consent withdrawn", func(t *testing.T) { o.t = t; consentWithdrawn(t, o, w, third, issuer) })
 	t.Run("without Vault", func(t *testing.T) {
 		o.t = t
 		w.Vault.Kill()
@@ -88,14 +98,19 @@ func TestNever1(t *testing.T) {
 	})
 	t.Run("what is kept", func(t *testing.T) {
 		o.t = t
+		for _, issued := range issuer.Issued() {
+			o.secrets = append(o.secrets, asSecret(billing, issued))
+		}
 		o.pages(w)
 		o.everyCommand(w)
 		o.files(w)
 		w.Postern.Restart()
 		o.files(w)
 		w.CheckNothingLeaked()
-		if w.Vault.Holds([]byte(password.text)) {
-			t.Error("Vault's storage or log holds the password in the clear")
+		for _, s := range o.secrets {
+			if w.Vault.Holds([]byte(s.text)) {
+				t.Errorf("Vault's storage or log holds a credential of %s in the clear", s.user)
+			}
 		}
 	})
 	t.Logf("%d outlets, %d octets searched for %d credentials in %d forms", o.checked, o.octets, len(o.secrets), len(password.forms)+3)

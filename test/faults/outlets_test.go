@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -166,17 +165,6 @@ func (o *outlets) api(p *e2e.Postern, method, path, contentType, body string) in
 	}
 	o.check(method+" "+path, whole.Bytes())
 	return resp.StatusCode
-}
-
-// introspection answers Dovecot's question for a token's owner.
-func introspection(t testing.TB, user, token string) string {
-	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Dovecot compares strings.
-		fmt.Fprintf(w, `{"active": "%t", "username": %q}`, r.URL.Query().Get("token") == token, user)
-	}))
-	t.Cleanup(server.Close)
-	return server.URL + "/?token="
 }
 
 // pages are what the server tells whoever asks over HTTP.

@@ -43,8 +43,10 @@ type Issuer struct {
 	clients map[string]*IssuerClient
 
 	mu sync.Mutex
-	// tokens are the access tokens, by themselves.
+	// tokens are the access tokens that are good, by themselves; given are all
+	// tokens of either kind that ever were.
 	tokens map[string]*issued
+	given  []string
 	// consents are by their newest refresh token; spent leads from old ones.
 	consents map[string]*consent
 	spent    map[string]*consent
@@ -200,23 +202,25 @@ func (i *Issuer) Withdraw(user string) {
 	}
 }
 
-// Issued are all tokens that it gave, of either kind, and those still good.
+// Grant makes an access token of a test's own good.
+func (i *Issuer) Grant(token, user string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.tokens[token] = &issued{user: user, expires: i.now().Add(i.life)}
+}
+
+// Issued are all tokens that it gave, of either kind, and what else it was
+// shown that is secret.
 func (i *Issuer) Issued() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	var all []string
+	all := slices.Clone(i.given)
 	for _, r := range i.requests {
 		for _, name := range []string{"refresh_token", "assertion", "client_assertion", "code"} {
 			if v := r.Form.Get(name); v != "" {
 				all = append(all, v)
 			}
 		}
-	}
-	for t := range i.tokens {
-		all = append(all, t)
-	}
-	for t := range i.consents {
-		all = append(all, t)
 	}
 	return all
 }
@@ -234,9 +238,16 @@ func (i *Issuer) Approve(userCode, user string, consents bool) {
 }
 
 func (i *Issuer) newConsent(client, user string) string {
-	refresh := TokenMark + "refresh-" + rand.Text()
+	refresh := i.give("refresh-")
 	i.consents[refresh] = &consent{user: user, client: client}
 	return refresh
+}
+
+// give makes a token that nothing else is like.
+func (i *Issuer) give(kind string) string {
+	token := TokenMark + kind + rand.Text() + rand.Text()
+	i.given = append(i.given, token)
+	return token
 }
 
 func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
@@ -277,7 +288,7 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	token := TokenMark + "access-" + rand.Text() + rand.Text()
+	token := i.give("access-")
 	i.tokens[token] = &issued{user: user, expires: i.now().Add(i.life)}
 	body := map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int(i.life.Seconds())}
 	if refresh != "" {
@@ -342,7 +353,7 @@ func (i *Issuer) grant(r *http.Request) (user, refresh, fault string) {
 
 // follow replaces a refresh token by the next.
 func (i *Issuer) follow(old string, c *consent) string {
-	refresh := TokenMark + "refresh-" + rand.Text()
+	refresh := i.give("refresh-")
 	delete(i.consents, old)
 	i.spent[old], i.consents[refresh] = c, c
 	return refresh
