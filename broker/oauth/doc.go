@@ -36,6 +36,8 @@
 //   - The issuer is spoken to by https with a verified certificate, on port 443
 //     of public addresses, unless Config.Networks say otherwise. No redirect is
 //     followed, no proxy used, and answers are bounded.
+//   - Of a mail server's words what looks like a token is cut out: it was shown
+//     others than the one that it refuses now.
 //   - Of an issuer's answer only the error's code, if it is a known one, gets
 //     into an error or a log: the rest may repeat what was sent.
 package oauth

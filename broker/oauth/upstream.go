@@ -247,6 +247,7 @@ func login[C any](ctx context.Context, u *Upstream, m *broker.Mailbox, c *broker
 		}
 		conn, err := open(ctx, m, &broker.Credential{Kind: broker.KindAccessToken, Username: c.Username, Secret: t.secret})
 		t.secret.Wipe()
+		err = withoutTokens(err)
 		if err == nil && probe {
 			u.refile(w, w.document)
 		}
