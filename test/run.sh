@@ -12,5 +12,5 @@ step "building HashiCorp Vault's core for the tests (minutes, the first time)"
 go test -timeout 30m -run '^TestVaultBuilds$' ./test/servers
 # One package at a time: real servers share the machine's memory and clock.
 step "running the tests"
-go test -timeout 20m -p 1 ./...
+go test -timeout 40m -p 1 ./...
 step "all tests passed"
