@@ -18,6 +18,18 @@ type AgentInput struct {
 	DirectoryAccount string                `json:"directory_account,omitempty" doc:"With ldap: what the directory calls him; without it, by his name." example:"arao"`
 }
 
+// addAgent makes an agent.
+func (a *api) addAgent(ctx context.Context, in *AgentInput) (*broker.Agent, error) {
+	g := &broker.Agent{
+		Name: in.Name, FullName: in.FullName,
+		Authentication: in.Authentication, DirectoryAccount: in.DirectoryAccount,
+	}
+	if err := a.hasDirectory(g); err != nil {
+		return nil, err
+	}
+	return g, a.State.CreateAgent(ctx, actor(ctx), g)
+}
+
 // AgentPatch changes what is in it. The name stays: records and mail clients
 // name the agent so.
 type AgentPatch struct {
@@ -47,14 +59,8 @@ func (a *api) registerAgents() {
 		})
 	route(a, http.MethodPost, "/v1/agents", "create-agent", "Add an agent",
 		func(ctx context.Context, in *struct{ Body AgentInput }) (*answer[*broker.Agent], error) {
-			g := &broker.Agent{
-				Name: in.Body.Name, FullName: in.Body.FullName,
-				Authentication: in.Body.Authentication, DirectoryAccount: in.Body.DirectoryAccount,
-			}
-			if err := a.hasDirectory(g); err != nil {
-				return nil, err
-			}
-			if err := a.State.CreateAgent(ctx, actor(ctx), g); err != nil {
+			g, err := a.addAgent(ctx, &in.Body)
+			if err != nil {
 				return nil, err
 			}
 			return &answer[*broker.Agent]{g}, nil

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -77,13 +78,19 @@ func (a *api) importAgent(ctx context.Context, row *AgentInput) (ImportedRow, er
 	g, err := a.State.AgentByName(ctx, row.Name)
 	switch {
 	case broker.CodeOf(err) == broker.NotFound:
-		g = &broker.Agent{Name: row.Name, FullName: row.FullName}
-		err := a.State.CreateAgent(ctx, actor(ctx), g)
-		return ImportedRow{Name: g.Name, Outcome: rowCreated, ID: g.ID}, err
+		g, err := a.addAgent(ctx, row)
+		if err != nil {
+			return ImportedRow{}, err
+		}
+		return ImportedRow{Name: g.Name, Outcome: rowCreated, ID: g.ID}, nil
 	case err != nil:
 		return ImportedRow{}, err
 	case row.FullName != "" && row.FullName != g.FullName:
 		return ImportedRow{}, differs("full_name", "%s is there with the full name %q: change that agent, or this row", g.Name, g.FullName)
+	case row.Authentication != "" && row.Authentication != cmp.Or(g.Authentication, broker.AuthAppPassword):
+		return ImportedRow{}, differs("authentication", "%s is let in by %s: change that agent, or this row", g.Name, cmp.Or(g.Authentication, broker.AuthAppPassword))
+	case row.DirectoryAccount != "" && row.DirectoryAccount != g.DirectoryAccount:
+		return ImportedRow{}, differs("directory_account", "%s is there with the directory's account %q: change that agent, or this row", g.Name, g.DirectoryAccount)
 	}
 	return ImportedRow{Name: g.Name, Outcome: rowUnchanged, ID: g.ID}, nil
 }

@@ -118,6 +118,26 @@ func TestImportAgentsWithAppPasswords(t *testing.T) {
 	}
 }
 
+// TestImportAgentsOfTheDirectory: what lets an agent in is stored, and compared
+// when he is there; he gets no app password.
+func TestImportAgentsOfTheDirectory(t *testing.T) {
+	c := start(t)
+	const rows = `{"rows":[{"name":"asha","authentication":"ldap","directory_account":"arao"},{"name":"ravi","authentication":"app-password"}]}`
+	if out := ok[httpapi.Imported](c, "POST", "/v1/agents/import", rows); out.Created != 2 {
+		t.Fatalf("imported %+v", out)
+	}
+	if g := ok[broker.Agent](c, "GET", "/v1/agents/asha", ""); g.Authentication != broker.AuthLDAP || g.DirectoryAccount != "arao" {
+		t.Errorf("stored %+v", g)
+	}
+	if again := ok[httpapi.Imported](c, "POST", "/v1/agents/import", rows); again.Unchanged != 2 {
+		t.Errorf("again %+v", again)
+	}
+	wrong := c.wrongRows("", "agents", `{"rows":[{"name":"asha","directory_account":"other"},{"name":"ravi","authentication":"ldap"},{"name":"meera","authentication":"ldap","app_password":{}}]}`, http.StatusConflict)
+	if wrong["#/rows/0/directory_account"] == "" || wrong["#/rows/1/authentication"] == "" || len(wrong) != 3 {
+		t.Errorf("wrong %v", wrong)
+	}
+}
+
 // TestImportWorkstations: those without keys get codes, which a second run
 // leaves good.
 func TestImportWorkstations(t *testing.T) {

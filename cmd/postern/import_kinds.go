@@ -31,11 +31,17 @@ shown nowhere else.`,
 		columns: []importColumn{
 			{name: "name", doc: "short, unique and stable: what agent/mailbox logs in with", required: true},
 			{name: "full_name", doc: "the agent's full name"},
+			{name: "authentication", doc: "app-password (without it), or ldap: the password of the company's directory"},
+			{name: "directory_account", doc: "with ldap: what the directory calls the agent (without: the name)"},
 			{name: "app_password", doc: "yes: makes one"},
 			{name: "groups", doc: "a list of workstation groups that it is good on (without: all workstations)"},
 		},
 		row: func(c *cells) httpapi.AgentRow {
-			row := httpapi.AgentRow{AgentInput: httpapi.AgentInput{Name: c.values["name"], FullName: c.values["full_name"]}}
+			row := httpapi.AgentRow{AgentInput: httpapi.AgentInput{
+				Name: c.values["name"], FullName: c.values["full_name"],
+				Authentication:   broker.Authentication(c.oneOf("authentication", string(broker.AuthAppPassword), string(broker.AuthLDAP))),
+				DirectoryAccount: c.values["directory_account"],
+			}}
 			if c.oneOf("app_password", "yes", "no") == "yes" {
 				row.AppPassword = &httpapi.AppPasswordRow{Groups: c.list("groups"), ExpiresAt: expires}
 			} else if c.values["groups"] != "" {
