@@ -42,6 +42,11 @@ const (
 	EventSendRefused       EventType = "send.refused"
 	EventCertified         EventType = "workstation.certified"
 	EventStateRestored     EventType = "state.restored"
+	EventRotationRequested EventType = "rotation.requested"
+	EventRotationStep      EventType = "rotation.step"
+	EventRotationEnded     EventType = "rotation.ended"
+	EventRotationCleaned   EventType = "rotation.cleaned"
+	EventProviderAccount   EventType = "provider-account.set"
 )
 
 // EventSpec documents one type.
@@ -85,8 +90,13 @@ func Catalogue() []EventSpec {
 		{EventSendRefused, 1, SendRefused{}, "a rule refused a message or an address", "address"},
 		{EventCertified, 1, WorkstationCertified{}, "a certificate was issued for a workstation; durable before it is handed out. It opens nothing unless its key is the workstation's", ""},
 		{EventStateRestored, 1, StateRestored{}, "state and log were restored from a backup: what the log held after it is not there", ""},
+		{EventRotationRequested, 1, Rotation{}, "a rotation of a mailbox's password was begun", ""},
+		{EventRotationStep, 1, Rotation{}, "a rotation's journal, before its next step", "words"},
+		{EventRotationEnded, 1, Rotation{}, "a rotation ended; an alarm unless its outcome is done and nothing is unproved", "words, inspection"},
+		{EventRotationCleaned, 1, Rotation{}, "what an ended rotation kept, and the versions before, were destroyed", ""},
+		{EventProviderAccount, 1, CredentialSetData{}, "a provider account was stored", ""},
 	}
-	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code"} {
+	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code", "provider"} {
 		for _, verb := range changeVerbs[kind] {
 			specs = append(specs, EventSpec{
 				EventType(kind + "." + verb), 1,
@@ -112,6 +122,7 @@ var changeVerbs = map[string][]string{
 	"api-token":      {"created", "revoked"},
 	"claim":          {"created", "replaced", "redeemed"},
 	"enrolment-code": {"created", "replaced", "redeemed"},
+	"provider":       {"created", "updated", "deleted"},
 }
 
 // WorkstationCertified is the data of workstation.certified.

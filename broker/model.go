@@ -66,8 +66,16 @@ type Mailbox struct {
 	MaxConnections int `json:"max_connections,omitempty"`
 	// RecoverySenders are whom mail for the recovery of the account comes from,
 	// as addresses or domains, beside those that policy.RecoverySenders knows.
-	RecoverySenders []string  `json:"recovery_senders,omitempty"`
-	CreatedAt       time.Time `json:"created_at"`
+	RecoverySenders []string `json:"recovery_senders,omitempty"`
+	// Rotation is how its password is replaced; nil: Postern does not.
+	Rotation *RotationMethod `json:"rotation,omitempty"`
+	// MinCredential is the oldest version of its credential that sessions may
+	// have logged in with: a rotation raises it.
+	MinCredential int `json:"min_credential,omitempty"`
+	// MinCredentialID names the password of that version in its rotation.
+	MinCredentialID ID `json:"min_credential_id,omitempty"`
+
+	CreatedAt time.Time `json:"created_at"`
 }
 
 // AllRecoverySenders returns its own and those of its provider.

@@ -76,6 +76,9 @@ const (
 // in the next week.
 type span struct{ from, to int }
 
+// Validate returns the field that is wrong, and why; "" when none is.
+func (h Hours) Validate() (field, reason string) { return h.validate() }
+
 // validate returns the field that is wrong, and why.
 func (h Hours) validate() (field, reason string) {
 	switch {

@@ -25,6 +25,8 @@ const (
 	kindAPIToken      = "api-token"
 	kindClaim         = "claim"
 	kindEnrolmentCode = "enrolment-code"
+	kindProvider      = "provider"
+	kindRotation      = "rotation"
 )
 
 // changed is one change of one thing, on its way into the record.
@@ -63,7 +65,7 @@ func (t *tx) recordChange(by broker.Actor, c changed) error {
 		return err
 	}
 	switch c.kind {
-	case kindMailbox, kindDelegation:
+	case kindMailbox, kindDelegation, kindProvider:
 		if err := t.speaksFor(by, c.event.FirmID); err != nil {
 			return err
 		}

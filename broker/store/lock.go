@@ -21,33 +21,35 @@ func (s *Store) CreateLock(ctx context.Context, by broker.Actor, l *broker.Lock)
 	if !n.RemovedAt.IsZero() {
 		return broker.InvalidField("removed_at", "a new lock cannot be removed")
 	}
-	err := s.mutate(ctx, by, func(t *tx) error {
-		e, err := t.lockEvent(&n)
-		if err != nil {
-			return missing(err, "target_id")
-		}
-		if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
-			return err
-		}
-		if !n.Until.IsZero() && !n.Until.After(t.now) {
-			return broker.InvalidField("until", "over already")
-		}
-		doc, err := encode(&n)
-		if err != nil {
-			return err
-		}
-		if _, err := t.exec(`INSERT INTO locks (id, target, target_id, doc) VALUES ($1, $2, $3, $4)`,
-			string(n.ID), string(n.Target), string(n.TargetID), doc); err != nil {
-			return err
-		}
-		return t.recordChange(by, changed{
-			kind: kindLock, verb: "created", id: n.ID, after: doc, target: n.Target, targetID: n.TargetID, event: e,
-		})
-	})
+	err := s.mutate(ctx, by, func(t *tx) error { return t.createLock(by, &n) })
 	if err == nil {
 		*l = n
 	}
 	return err
+}
+
+func (t *tx) createLock(by broker.Actor, n *broker.Lock) error {
+	e, err := t.lockEvent(n)
+	if err != nil {
+		return missing(err, "target_id")
+	}
+	if err := t.identify(&n.ID, &n.CreatedAt); err != nil {
+		return err
+	}
+	if !n.Until.IsZero() && !n.Until.After(t.now) {
+		return broker.InvalidField("until", "over already")
+	}
+	doc, err := encode(n)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(`INSERT INTO locks (id, target, target_id, doc) VALUES ($1, $2, $3, $4)`,
+		string(n.ID), string(n.Target), string(n.TargetID), doc); err != nil {
+		return err
+	}
+	return t.recordChange(by, changed{
+		kind: kindLock, verb: "created", id: n.ID, after: doc, target: n.Target, targetID: n.TargetID, event: e,
+	})
 }
 
 // lockEvent returns the ids of what the lock is on; NotFound if it is not

@@ -41,6 +41,9 @@ func checkMailbox(m *broker.Mailbox) error {
 	if err := text("username", m.Username, broker.MaxUsername); err != nil {
 		return err
 	}
+	if err := checkMethod(m); err != nil {
+		return err
+	}
 	if m.MaxConnections < 0 || m.MaxConnections > maxBudget {
 		return broker.InvalidField("max_connections", "use 1 to %d, or 0 for the server's default", maxBudget)
 	}
@@ -119,6 +122,10 @@ func (s *Store) CreateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 		if err := t.addressFree(&n); err != nil {
 			return err
 		}
+		n.MinCredential, n.MinCredentialID = 0, ""
+		if err := t.methodFits(&n); err != nil {
+			return err
+		}
 		doc, err := encode(&n)
 		if err != nil {
 			return err
@@ -153,7 +160,10 @@ func (s *Store) UpdateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 		if n.FirmID != "" && n.FirmID != old.FirmID {
 			return broker.InvalidField("firm_id", "a mailbox cannot change its firm")
 		}
-		n.FirmID, n.CreatedAt = old.FirmID, old.CreatedAt
+		n.FirmID, n.CreatedAt, n.MinCredential, n.MinCredentialID = old.FirmID, old.CreatedAt, old.MinCredential, old.MinCredentialID
+		if err := t.methodFits(&n); err != nil {
+			return err
+		}
 		if err := t.addressesAllowed(by, &n, old.Addresses()); err != nil {
 			return err
 		}
@@ -195,6 +205,11 @@ func (s *Store) DeleteMailbox(ctx context.Context, by broker.Actor, id broker.ID
 		}
 		if len(needs) > 0 {
 			return conflict("delegation %s needs the mailbox: revoke it first", needs[0].ID)
+		}
+		if open, err := t.exists(`SELECT 1 FROM rotations WHERE mailbox_id = $1 AND ended_at IS NULL`, string(id)); err != nil {
+			return err
+		} else if open {
+			return conflict("its password is being rotated: wait for the end")
 		}
 		if err := t.removeLocks(by, broker.LockMailbox, id); err != nil {
 			return err

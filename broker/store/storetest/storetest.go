@@ -21,6 +21,8 @@ type Store interface {
 	broker.FirmState
 	broker.Enrolments
 	broker.Repeats
+	broker.Providers
+	broker.Rotations
 	Close() error
 }
 
@@ -57,6 +59,10 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"FirmState", testFirmState},
 		{"Approval", testApproval},
 		{"Repeats", testRepeats},
+		{"Providers", testProviders},
+		{"Never5ProvidersOfAClaimedFirm", testNever5ProvidersOfAClaimedFirm},
+		{"Rotations", testRotations},
+		{"RotationCommits", testRotationCommits},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},
