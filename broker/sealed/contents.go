@@ -7,16 +7,23 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/postern-mail/postern/broker"
 )
 
 // format is the version of the plain text, which an older Postern refuses
-// rather than misreads.
-const format = 1
+// rather than misreads. One that holds credentials alone is of the first, so
+// that an older Postern reads it.
+const (
+	format      = 2
+	firstFormat = 1
+)
 
-// contents are all credentials, by "<firm-id>/<mailbox-id>".
+// contents are all credentials, by "<firm-id>/<mailbox-id>"; what rotations have
+// made, by that and "/<pending-id>"; and provider accounts, by
+// "<firm-id>/provider/<provider-id>".
 type contents map[string]*entry
 
 // entry is one credential. Its JSON form has the secret in base64, since a
@@ -71,14 +78,17 @@ func parse(plain []byte) (contents, error) {
 }
 
 func wellFormed(key string, e *entry) bool {
-	firm, mailbox, ok := strings.Cut(key, "/")
-	if !ok || e == nil || e.Version < 1 {
+	ids := strings.Split(key, "/")
+	if e == nil || e.Version < 1 || len(ids) < 2 || len(ids) > 3 {
 		return false
 	}
-	_, firmErr := broker.ParseID(firm)
-	_, mailboxErr := broker.ParseID(mailbox)
+	for i, id := range ids {
+		if _, err := broker.ParseID(id); err != nil && (i != 1 || id != providerMark || len(ids) != 3) {
+			return false
+		}
+	}
 	c := broker.Credential{Kind: e.Kind, Username: e.Username, Secret: broker.NewSecret(e.Secret)}
-	return firmErr == nil && mailboxErr == nil && c.Validate() == nil
+	return c.Validate() == nil
 }
 
 // marshal is json.Marshal by hand for the secrets: encoding/json would leave
@@ -91,8 +101,11 @@ func (c contents) marshal() ([]byte, error) {
 	}
 	keys := make([]string, 0, len(c))
 	heads := make(map[string][]byte, len(c))
-	size := len(`{"format":1,"entries":{}}`)
+	size, version := len(`{"format":1,"entries":{}}`), firstFormat
 	for key, e := range c {
+		if strings.Count(key, "/") > 1 {
+			version = format
+		}
 		b, err := json.Marshal(head{e.Version, e.Kind, e.Username})
 		if err != nil {
 			return nil, err
@@ -101,7 +114,8 @@ func (c contents) marshal() ([]byte, error) {
 		size += len(`"":,`) + len(key) + len(b) + len(`,"secret":""`) + base64.StdEncoding.EncodedLen(len(e.Secret))
 	}
 	slices.Sort(keys)
-	plain := append(make([]byte, 0, size), `{"format":1,"entries":{`...)
+	plain := append(make([]byte, 0, size), `{"format":`...)
+	plain = append(strconv.AppendInt(plain, int64(version), 10), `,"entries":{`...)
 	for i, key := range keys {
 		if i > 0 {
 			plain = append(plain, ',')

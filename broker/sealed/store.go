@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"filippo.io/age"
@@ -134,6 +135,10 @@ func (s *Store) Credential(ctx context.Context, firm, mailbox broker.ID) (*broke
 	if err != nil {
 		return nil, err
 	}
+	return s.get(key)
+}
+
+func (s *Store) get(key string) (*broker.Credential, error) {
 	e, err := s.entry(key)
 	if err != nil {
 		return nil, err
@@ -147,18 +152,22 @@ func (s *Store) Credential(ctx context.Context, firm, mailbox broker.ID) (*broke
 // SetCredential replaces one entry if its version is still c.Version. c stays
 // the caller's.
 func (s *Store) SetCredential(ctx context.Context, firm, mailbox broker.ID, c *broker.Credential) (int, error) {
+	key, err := keyOf(ctx, firm, mailbox)
+	if err != nil {
+		return 0, err
+	}
+	return s.set(ctx, key, c)
+}
+
+func (s *Store) set(ctx context.Context, key string, c *broker.Credential) (int, error) {
 	if err := c.Validate(); err != nil {
 		return 0, err
 	}
 	if c.Version < 0 {
 		return 0, broker.InvalidField("version", "must not be negative")
 	}
-	key, err := keyOf(ctx, firm, mailbox)
-	if err != nil {
-		return 0, err
-	}
 	version := c.Version + 1
-	err = s.update(ctx, func(all contents) (bool, error) {
+	err := s.update(ctx, func(all contents) (bool, error) {
 		stored := 0
 		if e := all[key]; e != nil {
 			stored = e.Version
@@ -182,6 +191,10 @@ func (s *Store) CredentialVersion(ctx context.Context, firm, mailbox broker.ID) 
 	if err != nil {
 		return 0, err
 	}
+	return s.version(key)
+}
+
+func (s *Store) version(key string) (int, error) {
 	all, err := s.read()
 	if err != nil {
 		return 0, err
@@ -199,6 +212,10 @@ func (s *Store) DeleteCredential(ctx context.Context, firm, mailbox broker.ID) e
 	if err != nil {
 		return err
 	}
+	return s.remove(ctx, key)
+}
+
+func (s *Store) remove(ctx context.Context, key string) error {
 	return s.update(ctx, func(all contents) (bool, error) {
 		e := all[key]
 		if e == nil {
@@ -222,16 +239,18 @@ func (s *Store) Ready(ctx context.Context) error {
 
 // keyOf also ends a call whose context is done: nothing else of a reading
 // waits.
-func keyOf(ctx context.Context, firm, mailbox broker.ID) (string, error) {
-	for _, id := range []broker.ID{firm, mailbox} {
+func keyOf(ctx context.Context, ids ...broker.ID) (string, error) {
+	parts := make([]string, len(ids))
+	for i, id := range ids {
 		if _, err := broker.ParseID(string(id)); err != nil {
 			return "", err
 		}
+		parts[i] = string(id)
 	}
 	if ctx.Err() != nil {
 		return "", cancelled(ctx)
 	}
-	return string(firm) + "/" + string(mailbox), nil
+	return strings.Join(parts, "/"), nil
 }
 
 // update changes the file under the lock; change says whether it did.

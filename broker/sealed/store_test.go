@@ -294,7 +294,7 @@ func TestForeignContents(t *testing.T) {
 	entry := func(key, value string) string { return `{"format":1,"entries":{"` + key + `":` + value + `}}` }
 	for name, plain := range map[string]string{
 		"empty": "", "text": "marked-5ecret", "an array": `["marked-5ecret"]`, "no format": `{"entries":{}}`, "no entries": `{"format":1}`,
-		"newer":          `{"format":2,"entries":{}}`,
+		"newer":          `{"format":3,"entries":{}}`,
 		"null entry":     entry(id+"/"+id, `null`),
 		"bad key":        entry(id+"/../"+id, `{"version":1,"kind":"password","secret":"bWFya2VkLTVlY3JldA=="}`),
 		"one id":         entry(id, `{"version":1,"kind":"password","secret":"bWFya2VkLTVlY3JldA=="}`),

@@ -15,26 +15,41 @@ import (
 	"github.com/postern-mail/postern/broker"
 )
 
-// path returns where in the mount a credential lies below the given part of
-// KV version 2's: data, metadata or subkeys.
-func (c *Client) path(part string, firm, mailbox broker.ID) (string, error) {
-	for _, id := range []broker.ID{firm, mailbox} {
+// place is where something lies below the mount's parts: data, metadata,
+// subkeys or destroy.
+type place string
+
+// below makes a place from fixed names and ids, which alternate.
+func below(firm broker.ID, kind string, ids ...broker.ID) (place, error) {
+	if _, err := broker.ParseID(string(firm)); err != nil {
+		return "", err
+	}
+	p := "/firms/" + string(firm) + "/" + kind
+	for _, id := range ids {
 		if _, err := broker.ParseID(string(id)); err != nil {
 			return "", err
 		}
+		p += "/" + string(id)
 	}
-	return c.mount + "/" + part + "/firms/" + string(firm) + "/mailboxes/" + string(mailbox), nil
+	return place(p), nil
 }
+
+func (c *Client) path(part string, p place) string { return c.mount + "/" + part + string(p) }
 
 // Credential reads it from Vault, now. An operator's deletion in Vault is
 // NotFound.
 func (c *Client) Credential(ctx context.Context, firm, mailbox broker.ID) (*broker.Credential, error) {
-	path, err := c.path("data", firm, mailbox)
+	p, err := below(firm, "mailboxes", mailbox)
 	if err != nil {
 		return nil, err
 	}
+	return c.get(ctx, p)
+}
+
+func (c *Client) get(ctx context.Context, p place) (*broker.Credential, error) {
+	path := c.path("data", p)
 	var found *broker.Credential
-	err = c.call(ctx, c.reader, "get", func(ctx context.Context, client *api.Client) error {
+	err := c.call(ctx, c.reader, "get", func(ctx context.Context, client *api.Client) error {
 		answer, err := read(ctx, client, path, nil)
 		if err != nil {
 			return err
@@ -53,6 +68,14 @@ func (c *Client) Credential(ctx context.Context, firm, mailbox broker.ID) (*brok
 // write may have been done all the same: CredentialVersion tells. c stays the
 // caller's.
 func (c *Client) SetCredential(ctx context.Context, firm, mailbox broker.ID, cred *broker.Credential) (int, error) {
+	p, err := below(firm, "mailboxes", mailbox)
+	if err != nil {
+		return 0, err
+	}
+	return c.set(ctx, p, cred)
+}
+
+func (c *Client) set(ctx context.Context, p place, cred *broker.Credential) (int, error) {
 	if err := cred.Validate(); err != nil {
 		return 0, err
 	}
@@ -61,11 +84,7 @@ func (c *Client) SetCredential(ctx context.Context, firm, mailbox broker.ID, cre
 	}
 	paths := make(map[string]string)
 	for _, part := range []string{"data", "metadata", "subkeys"} {
-		path, err := c.path(part, firm, mailbox)
-		if err != nil {
-			return 0, err
-		}
-		paths[part] = path
+		paths[part] = c.path(part, p)
 	}
 	w := write{paths: paths, credential: cred, cas: cred.Version, marker: string(broker.NewID())}
 	var version int
@@ -169,12 +188,17 @@ func (w *write) done(ctx context.Context, client *api.Client) (bool, error) {
 // CredentialVersion asks for the metadata alone. A version that an operator
 // has deleted counts as none.
 func (c *Client) CredentialVersion(ctx context.Context, firm, mailbox broker.ID) (int, error) {
-	path, err := c.path("metadata", firm, mailbox)
+	p, err := below(firm, "mailboxes", mailbox)
 	if err != nil {
 		return 0, err
 	}
+	return c.version(ctx, p)
+}
+
+func (c *Client) version(ctx context.Context, p place) (int, error) {
+	path := c.path("metadata", p)
 	var version int
-	err = c.call(ctx, c.writer, "version", func(ctx context.Context, client *api.Client) error {
+	err := c.call(ctx, c.writer, "version", func(ctx context.Context, client *api.Client) error {
 		about, err := readMetadata(ctx, client, path)
 		if err == nil && about.exists(time.Now()) {
 			version = about.CurrentVersion
@@ -189,11 +213,16 @@ func (c *Client) CredentialVersion(ctx context.Context, firm, mailbox broker.ID)
 
 // DeleteCredential removes the metadata, and every version with it.
 func (c *Client) DeleteCredential(ctx context.Context, firm, mailbox broker.ID) error {
-	path, err := c.path("metadata", firm, mailbox)
+	p, err := below(firm, "mailboxes", mailbox)
 	if err != nil {
 		return err
 	}
-	err = c.call(ctx, c.writer, "delete", func(ctx context.Context, client *api.Client) error {
+	return c.remove(ctx, p)
+}
+
+func (c *Client) remove(ctx context.Context, p place) error {
+	path := c.path("metadata", p)
+	err := c.call(ctx, c.writer, "delete", func(ctx context.Context, client *api.Client) error {
 		_, err := client.Logical().DeleteWithContext(ctx, path)
 		return err
 	})
