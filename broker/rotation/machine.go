@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rotation
+
+import (
+	"slices"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// step is what is to be done next.
+type step string
+
+const (
+	stepName      step = "name"       // choose a name for the new password
+	stepStore     step = "store"      // make it, and store it under that name
+	stepAsk       step = "ask"        // note that the provider is about to be asked
+	stepSet       step = "set"        // ask it
+	stepProveNew  step = "prove-new"  // log in with the new password
+	stepProveOld  step = "prove-old"  // log in with the old one, since the new was refused
+	stepProveDead step = "prove-dead" // log in with the old one, which is to be refused
+	stepCommit    step = "commit"     // make the new one the credential
+	stepDrain     step = "drain"      // wait for sessions on the old one, end others'
+	stepClean     step = "clean"      // destroy what is kept
+)
+
+// verdict is what came of a login.
+type verdict int
+
+const (
+	unreached verdict = iota
+	accepted
+	refused
+)
+
+// both are the verdicts of the two protocols.
+type both struct{ imap, submission verdict }
+
+// finding is what a step found.
+type finding struct {
+	// blocked says what was out of reach: the step is to be tried again.
+	blocked string
+	// impossible says why the rotation cannot be.
+	impossible string
+
+	// said, reason and words are the provider's.
+	said   broker.RotationSaid
+	reason broker.DriverReason
+	words  string
+
+	// new and old are what came of logins.
+	new, old both
+
+	// oldVersion is the credential's that is replaced, version what a commit
+	// made.
+	oldVersion, version int
+	// superseded says that somebody else's credential is stored and works.
+	superseded bool
+
+	// kicked says that the provider ended its sessions.
+	kicked     bool
+	inspection *broker.Inspection
+	// late says that the provider has set a password after all.
+	late bool
+}
+
+// Limits are the machine's bounds. Zero fields take their defaults.
+type Limits struct {
+	// Passwords is how many are made for one rotation when the provider's rules
+	// refuse them: 4. Asks is how often the provider is asked for one that it
+	// says it has set, or may have: 3.
+	Passwords, Asks int
+	// Looks is how often a new password is tried, after each ask, before it is
+	// taken for refused: 4; LookAfter the mean pause between: 5 s, doubled each
+	// time.
+	Looks     int
+	LookAfter time.Duration
+	// OldLooks are the pauses before the old password is tried again while it
+	// is not dead: 5 s, 30 s, 2 min, 10 min, 1 h (Active Directory takes an old
+	// one for an hour).
+	OldLooks []time.Duration
+	// WaitMin to WaitMax is the pause after an outage, doubled each time: 1 s to
+	// 5 min.
+	WaitMin, WaitMax time.Duration
+	// GiveUp is when an outage is no longer waited for, counted from the
+	// rotation's beginning: 24 h.
+	GiveUp time.Duration
+	// Keep is for how long replaced passwords are kept: DefaultKeep.
+	Keep time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	for _, n := range []struct {
+		at        *int
+		otherwise int
+	}{{&l.Passwords, 4}, {&l.Asks, 3}, {&l.Looks, 4}} {
+		if *n.at == 0 {
+			*n.at = n.otherwise
+		}
+	}
+	set(&l.LookAfter, 5*time.Second)
+	set(&l.WaitMin, time.Second)
+	set(&l.WaitMax, 5*time.Minute)
+	set(&l.GiveUp, 24*time.Hour)
+	set(&l.Keep, DefaultKeep)
+	if l.OldLooks == nil {
+		l.OldLooks = []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, time.Hour}
+	}
+	return l
+}
+
+// next returns what is to be done in a state.
+func next(r *broker.Rotation) step {
+	switch r.State {
+	case broker.RotationRequested:
+		if len(r.Pending) == 0 {
+			return stepName
+		}
+		return stepStore
+	case broker.RotationPrepared:
+		return stepAsk
+	case broker.RotationAsking:
+		return stepSet
+	case broker.RotationAsked:
+		return stepProveNew
+	case broker.RotationDoubted:
+		return stepProveOld
+	case broker.RotationVerified:
+		return stepProveDead
+	case broker.RotationOldDead:
+		return stepCommit
+	case broker.RotationCommitted:
+		return stepDrain
+	}
+	return stepClean
+}
+
+// machine makes the next journal.
+type machine struct {
+	Limits
+	now time.Time
+	id  func() broker.ID
+}
+
+// after returns the journal after a step. It changes nothing of r.
+func (m *machine) after(r broker.Rotation, s step, f finding) broker.Rotation {
+	r.Pending, r.Unproved = slices.Clone(r.Pending), slices.Clone(r.Unproved)
+	r.NextAt = time.Time{}
+	if f.blocked != "" {
+		m.wait(&r, f.blocked)
+		return r
+	}
+	if f.impossible != "" {
+		r.Words = f.impossible
+		m.end(&r, broker.RotationCancelled)
+		return r
+	}
+	switch s {
+	case stepName:
+		r.Pending = append(r.Pending, m.id())
+	case stepStore:
+		r.State, r.OldVersion = broker.RotationPrepared, f.oldVersion
+		r.Asked, r.Refused = 0, 0
+	case stepAsk:
+		if r.Entered { // he has set it himself
+			r.State, r.Said = broker.RotationAsked, broker.SaidDone
+		} else {
+			r.State = broker.RotationAsking
+		}
+		r.Asked++
+		r.Refused = 0
+	case stepSet:
+		r.State, r.Said, r.Reason, r.Words = broker.RotationAsked, f.said, f.reason, f.words
+	case stepProveNew:
+		m.provedNew(&r, f)
+		return r
+	case stepProveOld:
+		m.provedOld(&r, f)
+		return r
+	case stepProveDead:
+		m.provedDead(&r, f)
+		return r
+	case stepCommit:
+		switch {
+		case f.superseded:
+			m.end(&r, broker.RotationSuperseded)
+		case f.version == 0: // another one is stored, which is refused: over it
+			r.OldVersion = f.oldVersion
+		default:
+			r.State, r.NewVersion = broker.RotationCommitted, f.version
+		}
+	case stepDrain:
+		if !f.kicked {
+			unproved(&r, broker.UnprovedOldSessions)
+		}
+		r.Inspection = f.inspection
+		m.end(&r, broker.RotationDone)
+	case stepClean:
+		if f.late {
+			r.Waiting = "the provider has set the new password after all: a rotation by drift follows"
+			r.NextAt = m.now.Add(m.Keep)
+			return r
+		}
+		r.CleanedAt = m.now
+	}
+	m.goOn(&r)
+	return r
+}
+
+func unproved(r *broker.Rotation, what string) {
+	if !slices.Contains(r.Unproved, what) {
+		r.Unproved = append(r.Unproved, what)
+	}
+}
+
+// wait has the step tried again, later each time.
+func (m *machine) wait(r *broker.Rotation, what string) {
+	r.Waiting = what
+	r.NextAt = m.now.Add(doubled(m.WaitMin, r.Waits, m.WaitMax))
+	r.Waits++
+}
+
+func doubled(d time.Duration, times int, most time.Duration) time.Duration {
+	for range times {
+		if d *= 2; d >= most {
+			return most
+		}
+	}
+	return min(d, most)
+}
+
+func (m *machine) goOn(r *broker.Rotation) { r.Waits, r.Waiting = 0, "" }
+
+// late reports whether outages are no longer waited for.
+func (m *machine) late(r *broker.Rotation) bool { return m.now.Sub(r.CreatedAt) >= m.GiveUp }
+
+func (m *machine) end(r *broker.Rotation, how broker.RotationOutcome) {
+	r.State, r.Outcome, r.Waiting, r.Waits = broker.RotationEnded, how, "", 0
+	switch how {
+	case broker.RotationLost: // a person may need them
+	case broker.RotationCancelled:
+		r.NextAt = m.now
+	default:
+		r.NextAt = m.now.Add(m.Keep)
+	}
+}
+
+// provedNew: the new password was tried.
+func (m *machine) provedNew(r *broker.Rotation, f finding) {
+	switch {
+	case f.new.imap == refused:
+		r.State = broker.RotationDoubted
+		return
+	case f.new.imap == unreached:
+		m.wait(r, "the mailbox's IMAP server is out of reach")
+		return
+	case f.new.submission == unreached && !m.late(r):
+		m.wait(r, "the mailbox's submission server is out of reach")
+		return
+	case f.new.submission == refused && r.Refused+1 < m.Looks:
+		m.lookAgain(r)
+		return
+	case f.new.submission == refused && r.Asked < m.Asks && !r.Entered: // half of it was set
+		r.State = broker.RotationPrepared
+		m.goOn(r)
+		return
+	case f.new.submission != accepted:
+		unproved(r, broker.UnprovedSubmission)
+	}
+	r.State, r.OldTries = broker.RotationVerified, 0
+	m.goOn(r)
+}
+
+// lookAgain has the new password tried again: providers take time.
+func (m *machine) lookAgain(r *broker.Rotation) {
+	r.State = broker.RotationAsked
+	r.Waiting = "the new password is not taken yet"
+	r.NextAt = m.now.Add(doubled(m.LookAfter, r.Refused, m.WaitMax))
+	r.Refused++
+	r.Waits = 0
+}
+
+// provedOld: the new password is refused, and the old one was tried.
+func (m *machine) provedOld(r *broker.Rotation, f finding) {
+	if f.old.imap == unreached {
+		m.wait(r, "the mailbox's IMAP server is out of reach")
+		return
+	}
+	old := f.old.imap == accepted
+	// Only a provider that has said no, while the old password works, is
+	// believed at once.
+	if (r.Said != broker.SaidNotApplied || !old) && r.Refused+1 < m.Looks {
+		m.lookAgain(r)
+		return
+	}
+	stop := broker.RotationLost
+	if old {
+		stop = broker.RotationKeptOld
+	}
+	switch {
+	case r.Entered:
+	case r.Said != broker.SaidNotApplied:
+		if r.Asked < m.Asks {
+			r.State = broker.RotationPrepared
+			m.goOn(r)
+			return
+		}
+		if r.Reason == broker.DriverUnavailable && !m.late(r) {
+			m.askLater(r)
+			return
+		}
+	case r.Reason == broker.DriverPasswordPolicy && len(r.Pending) < m.Passwords:
+		r.State, r.Asked, r.Refused = broker.RotationRequested, 0, 0
+		r.Pending = append(r.Pending, m.id())
+		m.goOn(r)
+		return
+	case r.Reason == broker.DriverUnavailable && !m.late(r):
+		m.askLater(r)
+		return
+	}
+	m.end(r, stop)
+}
+
+func (m *machine) askLater(r *broker.Rotation) {
+	r.State = broker.RotationPrepared
+	m.wait(r, "the provider is out of reach")
+}
+
+// provedDead: the new password works, and the old one was tried; the new one
+// again, where the old was refused.
+func (m *machine) provedDead(r *broker.Rotation, f finding) {
+	dead := f.old.imap == refused && f.old.submission == refused
+	alive := f.old.imap == accepted || f.old.submission == accepted
+	switch {
+	case r.OldVersion == 0, dead && f.new.imap == accepted:
+	case !alive && !(dead && f.new.imap == refused):
+		if !m.late(r) {
+			m.wait(r, "a server is out of reach, and the old password cannot be tried")
+			return
+		}
+		unproved(r, broker.UnprovedOldDead)
+	case r.OldTries < len(m.OldLooks):
+		r.Waiting = "the old password is not dead yet"
+		if !alive {
+			r.Waiting = "both passwords are refused, as after too many tries"
+		}
+		r.NextAt = m.now.Add(m.OldLooks[r.OldTries])
+		r.OldTries++
+		r.Waits = 0
+		return
+	default:
+		unproved(r, broker.UnprovedOldDead)
+	}
+	r.State = broker.RotationOldDead
+	m.goOn(r)
+}
