@@ -64,6 +64,7 @@ const (
 	EndBudget         EndReason = "budget"   // closed to make room for another agent
 	EndDrain          EndReason = "drain"    // the server is stopping
 	EndRecord         EndReason = "record"   // the audit log cannot be written
+	EndRotated        EndReason = "rotated"  // a rotation replaced the credential it logged in with
 	EndStale          EndReason = "stale"    // its node died
 	EndLease          EndReason = "lease"    // the state could not be read for too long
 	EndInternal       EndReason = "internal"

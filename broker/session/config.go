@@ -3,6 +3,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -98,6 +99,10 @@ type Config struct {
 	Log         broker.EventLog
 	Credentials broker.Credentials
 	Upstream    broker.Upstream
+	// Rotations and Pending are looked at when the upstream refuses a credential;
+	// nil: Postern rotates none.
+	Rotations PendingRotations
+	Pending   broker.PendingCredentials
 	// TokenKey is the HMAC key of app passwords: 32 octets. With another one,
 	// no app password is known any more.
 	TokenKey broker.Secret
@@ -136,12 +141,20 @@ type Config struct {
 	Now func() time.Time
 }
 
+// PendingRotations tell of the rotation that may have changed a mailbox's
+// password.
+type PendingRotations interface {
+	PendingRotation(ctx context.Context, mailbox broker.ID) (*broker.Rotation, error)
+}
+
 // Manager is the broker.Gate. Its methods may be called from any goroutine.
 type Manager struct {
 	state       broker.State
 	log         broker.EventLog
 	credentials broker.Credentials
 	upstream    broker.Upstream
+	rotations   PendingRotations
+	pending     broker.PendingCredentials
 	logger      *zap.Logger
 	now         func() time.Time
 	node        string
@@ -203,8 +216,12 @@ func New(c Config) (*Manager, error) {
 	case c.Connections < 0 || c.Submissions < 0:
 		return nil, errors.New("session: a budget is negative")
 	}
+	if (c.Rotations == nil) != (c.Pending == nil) {
+		return nil, errors.New("session: Rotations and Pending belong together")
+	}
 	m := &Manager{
 		state: c.State, log: c.Log, credentials: c.Credentials, upstream: c.Upstream,
+		rotations: c.Rotations, pending: c.Pending,
 		logger: c.Logger, now: c.Now, node: c.Node,
 		connections: orDefault(c.Connections, DefaultConnections),
 		reserved:    max(orDefault(c.Reserved, DefaultReserved), 0),

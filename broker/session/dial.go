@@ -45,7 +45,8 @@ func dial[C any](ctx context.Context, s *live, open opener[C], shut func(*C) err
 	return conn, err
 }
 
-// login reads the credential, uses it once and wipes it.
+// login reads the credential, uses it once and wipes it. Where it is refused, a
+// rotation may be the reason.
 func login[C any](ctx context.Context, s *live, open opener[C]) (*C, error) {
 	m := s.manager
 	credential, err := m.credentials.Credential(ctx, s.record.FirmID, s.record.MailboxID)
@@ -53,9 +54,13 @@ func login[C any](ctx context.Context, s *live, open opener[C]) (*C, error) {
 		return nil, s.credentialError(err)
 	}
 	defer credential.Secret.Wipe()
+	s.uses(credential.Version, "")
 	conn, err := open(ctx, s.mailbox, credential)
-	if err == nil {
+	switch {
+	case err == nil:
 		return conn, nil
+	case broker.CodeOf(err) == broker.CredentialRefused && credential.Kind == broker.KindPassword && m.rotations != nil:
+		return loginAmid(ctx, s, open, credential, err)
 	}
 	return nil, s.upstreamError(err, credential)
 }

@@ -50,6 +50,11 @@ type live struct {
 	mu      sync.Mutex
 	endedBy broker.Actor
 	timer   *time.Timer
+	// used are the credentials it has logged in with; least and leastPending the
+	// oldest that is not replaced, as the mailbox has it.
+	used         []used
+	least        int
+	leastPending broker.ID
 }
 
 var _ broker.LiveSession = (*live)(nil)

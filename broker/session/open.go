@@ -338,6 +338,7 @@ func (m *Manager) newLive(v *view, a *attempt, f *finding, g grant, d *policy.De
 		hardware: f.workstation != nil && f.workstation.Class == broker.ClassHardware,
 		actor:    broker.Actor{Kind: "agent", Name: f.agent.Name, ID: f.agent.ID},
 		closed:   make(chan struct{}),
+		least:    f.mailbox.MinCredential, leastPending: f.mailbox.MinCredentialID,
 		record: &broker.Session{
 			ID: broker.NewID(), Protocol: a.login.Protocol,
 			FirmID: f.mailbox.FirmID, MailboxID: f.mailbox.ID, AgentID: f.agent.ID, SiteID: site,

@@ -112,6 +112,9 @@ func (m *Manager) redecide(ctx context.Context, v *view, s *live) (*broker.End, 
 		return nil, err
 	}
 	end := s.judge(f, g)
+	if end == nil && f.mailbox != nil {
+		end = s.rotated(f.mailbox)
+	}
 	if end == nil {
 		s.decidedAt.Store(v.revision)
 	}

@@ -22,6 +22,8 @@ const (
 	textHandover    = "This connection was closed to make room for a colleague. Your mail program may connect again."
 	textChanged     = "Your access to this mailbox was changed. Connect again."
 	textMailbox     = "This mailbox's settings were changed. Connect again."
+	textRotated     = "The mailbox's password was changed. Connect again."
+	textRotating    = "The mailbox's password is being changed. Try again in a minute."
 	textGone        = "This mailbox is no longer served."
 	textToken       = "Your app password is no longer valid."
 	textWorkstation = "This workstation may no longer be used."
