@@ -150,6 +150,20 @@ func rules() map[string]rule {
 		"remove-lock": {group: "locks", who: admin},
 
 		"list-events": {group: "events", who: everyone},
+
+		"list-providers":       {group: "providers", who: everyone},
+		"create-provider":      {group: "providers", who: admin | firmAdmin},
+		"get-provider":         {group: "providers", who: everyone},
+		"update-provider":      {group: "providers", who: admin | firmAdmin},
+		"delete-provider":      {group: "providers", who: admin | firmAdmin},
+		"set-provider-account": {group: "providers", who: admin | firmAdmin},
+
+		"set-rotation":    {group: "mailboxes", who: admin | firmAdmin},
+		"remove-rotation": {group: "mailboxes", who: admin | firmAdmin},
+		"enter-password":  {group: "credentials", who: admin | firmAdmin},
+		"rotate":          {group: "rotations", who: admin | firmAdmin},
+		"list-rotations":  {group: "rotations", who: everyone},
+		"get-rotation":    {group: "rotations", who: everyone},
 	}
 }
 

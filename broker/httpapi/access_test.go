@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
@@ -49,7 +50,12 @@ var mayCall = map[string]string{
 	"create-site": "admin", "update-site": "admin", "delete-site": "admin",
 	"list-sessions": "admin auditor firm-admin firm-auditor", "end-session": "admin firm-admin",
 	"list-locks": "admin auditor", "create-lock": "admin", "remove-lock": "admin",
-	"list-events": "admin auditor firm-admin firm-auditor",
+	"list-events":    "admin auditor firm-admin firm-auditor",
+	"list-providers": "admin auditor firm-admin firm-auditor", "get-provider": "admin auditor firm-admin firm-auditor",
+	"create-provider": "admin firm-admin", "update-provider": "admin firm-admin", "delete-provider": "admin firm-admin",
+	"set-provider-account": "admin firm-admin", "set-rotation": "admin firm-admin", "remove-rotation": "admin firm-admin",
+	"enter-password": "admin firm-admin", "rotate": "admin firm-admin",
+	"list-rotations": "admin auditor firm-admin firm-auditor", "get-rotation": "admin auditor firm-admin firm-auditor",
 }
 
 // operation is one of the OpenAPI document.
@@ -148,6 +154,8 @@ func TestNever5BPOCannotSpeakForAClaimedFirm(t *testing.T) {
 		{"POST", "/v1/delegations/" + own["delegation"] + "/revoke", ""},
 		{"POST", "/v1/firms/" + own["firm"] + "/revoke-delegations", ""},
 		{"PATCH", "/v1/firms/" + own["firm"], `{"contact":"mallory@evil.example"}`},
+		{"PUT", "/v1/providers/" + own["provider"] + "/account", `{"kind":"password","secret":"s3cret"}`},
+		{"PATCH", "/v1/providers/" + own["provider"], `{"settings":{"host":"evil.example"},"remove_account":true}`},
 		{"POST", "/v1/assignments/" + own["assignment"] + "/approve", ""},
 	}
 	c.world.Upstream.Accept("s3cret")
@@ -226,6 +234,8 @@ func TestNever5AnotherFirmIsNotThere(t *testing.T) {
 			t.Fatalf("%s has several parameters", o.id)
 		}
 		body := map[string]string{
+			"update-provider": `{}`, "set-provider-account": `{"kind":"password","secret":"x"}`,
+			"enter-password": `{"kind":"password","secret":"x"}`, "set-rotation": `{"provider":"nobody"}`,
 			"update-mailbox": `{}`, "update-firm": `{}`, "set-credential": `{"kind":"password","secret":"x"}`, "update-delegation": `{"terms":{}}`,
 		}[o.id]
 		add(reference{o.method, parameter.ReplaceAllString(o.path, "%s"), body}, names[0][1], names[0][1]+"-name")
@@ -238,6 +248,11 @@ func TestNever5AnotherFirmIsNotThere(t *testing.T) {
 	add(reference{"GET", "/v1/events?session=%s", ""}, "session")
 	add(reference{"POST", "/v1/delegations", `{"mailbox":"%s"}`}, "mailbox", "mailbox-name")
 	add(reference{"POST", "/v1/mailboxes", strings.Replace(strings.Replace(acme, "sales@", "more@", 1), "Acme Pumps", "%s", 1)}, "firm", "firm-name")
+	add(reference{"GET", "/v1/rotations?firm=%s", ""}, "firm", "firm-name")
+	add(reference{"GET", "/v1/rotations?mailbox=%s", ""}, "mailbox", "mailbox-name")
+	add(reference{"GET", "/v1/providers?firm=%s", ""}, "firm", "firm-name")
+	add(reference{"POST", "/v1/rotations", `{"mailboxes":["%s"]}`}, "mailbox", "mailbox-name")
+	add(reference{"POST", "/v1/rotations", `{"agent":"%s"}`}, "agent", "agent-name")
 	add(reference{"POST", "/v1/tokens", `{"person":"%s"}`}, "person", "person-name")
 	for _, r := range references {
 		for _, kind := range kinds[r] {
@@ -328,6 +343,24 @@ func (c *client) twoFirms() *twoFirms {
 	return f
 }
 
+// endRotation does a rotator's work: it cancels.
+func (c *client) endRotation(r *httpapi.Rotation) *broker.Rotation {
+	c.t.Helper()
+	if r == nil {
+		c.t.Fatal("no rotation was begun")
+	}
+	claim := broker.RotationClaim{Node: "node", Holder: broker.NewID(), Lasts: time.Minute}
+	claimed, err := c.world.Store.ClaimRotation(c.t.Context(), claim)
+	if err != nil || claimed == nil || claimed.ID != r.ID {
+		c.t.Fatalf("claimed %+v, %v", claimed, err)
+	}
+	claimed.State, claimed.Outcome = broker.RotationEnded, broker.RotationCancelled
+	if err := c.world.Store.AdvanceRotation(c.t.Context(), claim, claimed); err != nil {
+		c.t.Fatal(err)
+	}
+	return claimed
+}
+
 // furnish makes a firm with all that it can have.
 func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, person string) {
 	c.t.Helper()
@@ -342,6 +375,10 @@ func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, pe
 	tokens["firm-auditor"] = auditor.Token.Token
 	body := strings.ReplaceAll(strings.Replace(acme, "Acme Pumps", name, 1), "acme.example", domain)
 	m := okAs[httpapi.Mailbox](c, tokens["firm-admin"], "POST", "/v1/mailboxes", body)
+	provider := okAs[httpapi.Provider](c, tokens["firm-admin"], "POST", "/v1/providers", `{"name":"panel of `+domain+`","driver":"test"}`)
+	okAs[httpapi.Mailbox](c, tokens["firm-admin"], "PUT", "/v1/mailboxes/"+string(m.ID)+"/rotation", `{"provider":"`+string(provider.ID)+`"}`)
+	begun := okAs[httpapi.List[httpapi.Rotating]](c, tokens["firm-admin"], "POST", "/v1/rotations", `{"mailboxes":["`+m.Address+`"]}`)
+	rotation := c.endRotation(begun.Items[0].Rotation)
 	d := okAs[httpapi.Delegation](c, tokens["firm-admin"], "POST", "/v1/delegations", `{"mailbox":"`+m.Address+`"}`)
 	g := ok[broker.Agent](c, "POST", "/v1/agents", `{"name":"`+agent+`"}`)
 	a := ok[httpapi.Assignment](c, "POST", "/v1/assignments", `{"agent":"`+agent+`","mailbox":"`+m.Address+`"}`)
@@ -351,6 +388,7 @@ func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, pe
 		"firm": string(firm.ID), "firm-name": strings.ReplaceAll(name, " ", "%20"), "mailbox": string(m.ID), "mailbox-name": m.Address,
 		"delegation": string(d.ID), "delegation-name": m.Address, "assignment": string(a.ID), "agent": string(g.ID), "agent-name": g.Name,
 		"person": string(redeemed.Person.ID), "person-name": person, "token": string(redeemed.Token.APIToken.ID), "session": string(s.ID),
+		"provider": string(provider.ID), "rotation": string(rotation.ID),
 	} {
 		refs[kind] = ref
 	}

@@ -94,6 +94,9 @@ func (a *api) setCredential(ctx context.Context, in *struct {
 	if err := a.actsFor(ctx, m.FirmID); err != nil {
 		return nil, err
 	}
+	if err := a.settled(ctx, m); err != nil {
+		return nil, err
+	}
 	version, err := a.checkAndStore(ctx, m, c)
 	if err != nil {
 		return nil, err

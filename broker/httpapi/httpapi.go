@@ -108,9 +108,15 @@ type Config struct {
 	Events      broker.EventStore
 	Enrolments  broker.Enrolments
 	Credentials broker.Credentials
-	Upstream    broker.Upstream
-	Sessions    Sessions
-	Tokens      Tokens
+	// Providers, Rotations and RotationSecrets are for replacing passwords, and
+	// Drivers check settings.
+	Providers       broker.Providers
+	Rotations       broker.Rotations
+	RotationSecrets RotationSecrets
+	Drivers         map[string]broker.Driver
+	Upstream        broker.Upstream
+	Sessions        Sessions
+	Tokens          Tokens
 	// APITokens and Claims make what people show; Authenticator knows them
 	// again.
 	APITokens, Claims, EnrolmentCodes TokenMaker
@@ -167,6 +173,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
+		"Providers": c.Providers, "Rotations": c.Rotations, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
@@ -202,6 +209,8 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerOffBoarding()
 	a.registerDownloads()
 	a.registerImports()
+	a.registerProviders()
+	a.registerRotations()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err
 	}

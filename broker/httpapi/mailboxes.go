@@ -296,13 +296,22 @@ func patchMailbox(before *broker.Mailbox, patch *MailboxPatch) (*broker.Mailbox,
 // credential, would point it at a server of his own and have the credential
 // sent there.
 func (a *api) releaseCredential(ctx context.Context, m *broker.Mailbox, agreed bool) error {
-	version, err := a.Credentials.CredentialVersion(ctx, m.FirmID, m.ID)
-	if err != nil || version == 0 {
+	if err := a.settled(ctx, m); err != nil {
 		return err
+	}
+	version, err := a.Credentials.CredentialVersion(ctx, m.FirmID, m.ID)
+	if err != nil {
+		return err
+	}
+	if version == 0 {
+		return a.releasePending(ctx, m)
 	}
 	if !agreed {
 		return broker.Errorf(broker.Conflict, "the stored credential was entrusted to the present endpoints: "+
 			"agree to its removal (remove_credential), and set it again after the change")
+	}
+	if err := a.releasePending(ctx, m); err != nil {
+		return err
 	}
 	return a.Credentials.DeleteCredential(ctx, m.FirmID, m.ID)
 }

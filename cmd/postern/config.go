@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/broker/oauth"
+	"github.com/postern-mail/postern/broker/rotation"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/upstream"
 	"github.com/postern-mail/postern/broker/vault"
@@ -49,6 +50,7 @@ type Config struct {
 	Directory      *DirectoryConfig   `yaml:"directory"`
 	Guardrails     string             `yaml:"guardrails"`
 	Credentials    CredentialsConfig  `yaml:"credentials"`
+	Rotation       RotationConfig     `yaml:"rotation"`
 	Upstream       UpstreamConfig     `yaml:"upstream"`
 	OAuth          OAuthConfig        `yaml:"oauth"`
 	Limits         LimitsConfig       `yaml:"limits"`
@@ -124,6 +126,17 @@ type VaultConfig struct {
 	Timeout    duration         `yaml:"timeout"`
 	Auth       *VaultAuthConfig `yaml:"auth"`
 	WriterAuth *VaultAuthConfig `yaml:"writer_auth"`
+	// RotatorAuth is the rotator's identity.
+	RotatorAuth *VaultAuthConfig `yaml:"rotator_auth"`
+}
+
+// RotationConfig says who replaces passwords, and how many at once.
+type RotationConfig struct {
+	// Separate says that 'postern rotator' does it, and not 'postern serve'.
+	Separate    bool     `yaml:"separate"`
+	Concurrency int      `yaml:"concurrency"`
+	PerProvider int      `yaml:"per_provider"`
+	Keep        duration `yaml:"keep"`
 }
 
 // VaultAuthConfig is a way to log in to Vault: exactly one of these.
@@ -302,13 +315,16 @@ func (c *Config) complete(dir string) {
 		setDefault(&v.Mount, vault.DefaultMount)
 		setDefault(&v.Timeout, duration(vault.DefaultTimeout))
 		under(dir, &v.CAFile)
-		for _, auth := range []*VaultAuthConfig{v.Auth, v.WriterAuth} {
+		for _, auth := range []*VaultAuthConfig{v.Auth, v.WriterAuth, v.RotatorAuth} {
 			auth.complete(func(paths ...*string) { under(dir, paths...) })
 		}
 	}
 	if c.Node == "" {
 		c.Node, _ = os.Hostname() // empty on failure, which validation reports
 	}
+	setDefault(&c.Rotation.Concurrency, rotation.DefaultConcurrency)
+	setDefault(&c.Rotation.PerProvider, rotation.DefaultPerProvider)
+	setDefault(&c.Rotation.Keep, duration(rotation.DefaultKeep))
 	setDefault(&c.State.Lease, duration(session.LeaseTime))
 	setDefault(&c.Workstations.CertificateValidity, duration(workstationca.DefaultValidity))
 	setDefault(&c.Upstream.DialTimeout, duration(upstream.DefaultDialTimeout))

@@ -61,8 +61,8 @@ func TestExampleConfigIsComplete(t *testing.T) {
 	}
 	walk("", document.Content[0])
 	for _, key := range allKeys("", reflect.TypeFor[Config]()) {
-		// What is below writer_auth is documented below auth.
-		key = strings.Replace(key, ".writer_auth.", ".auth.", 1)
+		// What is below writer_auth and rotator_auth is documented below auth.
+		key = strings.NewReplacer(".writer_auth.", ".auth.", ".rotator_auth.", ".auth.").Replace(key)
 		// All ways to log in to Vault are documented once.
 		key = strings.Replace(key, "workstations.vault.auth.", "credentials.vault.auth.", 1)
 		if !documented[key] {

@@ -57,6 +57,9 @@ func (c *Config) problems() []problem {
 	v.between("upstream.dial_timeout", c.Upstream.DialTimeout, 100*time.Millisecond, time.Minute)
 	v.between("upstream.login_timeout", c.Upstream.LoginTimeout, 100*time.Millisecond, 2*time.Minute)
 	v.between("oauth.timeout", c.OAuth.Timeout, 100*time.Millisecond, time.Minute)
+	v.count("rotation.concurrency", c.Rotation.Concurrency, 256)
+	v.count("rotation.per_provider", c.Rotation.PerProvider, c.Rotation.Concurrency)
+	v.between("rotation.keep", c.Rotation.Keep, time.Minute, 90*24*time.Hour)
 	v.limits(&c.Limits)
 	v.check(len(c.API.Socket) <= maxSocketPath, "api.socket", "the path has %d octets, and a socket's may have %d: give a shorter one", len(c.API.Socket), maxSocketPath)
 	if c.API.Listen != "" {
@@ -191,6 +194,9 @@ func (v *validator) vault(key string, c *VaultConfig) {
 	}
 	if c.WriterAuth != nil {
 		v.vaultAuth(key+".writer_auth", c.WriterAuth)
+	}
+	if c.RotatorAuth != nil {
+		v.vaultAuth(key+".rotator_auth", c.RotatorAuth)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 // credentials are what the configuration chose.
 type credentials interface {
-	broker.Credentials
+	broker.RotationSecrets
 	// Run does what must be done all the time, until ctx ends.
 	Run(ctx context.Context) error
 }
@@ -50,6 +50,24 @@ func openVault(c *VaultConfig, logger *zap.Logger, registry prometheus.Registere
 		return nil, vaultError("credentials.vault", err)
 	}
 	return client, nil
+}
+
+// openRotatorSecrets opens them as the rotator: the only one who reads provider
+// accounts and writes what he has read.
+func openRotatorSecrets(c *CredentialsConfig, logger *zap.Logger, registry prometheus.Registerer) (credentials, error) {
+	if c.Vault == nil {
+		return openSealed(c.Sealed)
+	}
+	v := *c.Vault
+	v.Auth, v.WriterAuth = c.Vault.RotatorAuth, nil
+	opened, err := openVault(&v, logger, registry)
+	var e *broker.Error
+	if errors.As(err, &e) {
+		named := *e
+		named.Field = strings.Replace(e.Field, "vault.auth", "vault.rotator_auth", 1)
+		return nil, &named
+	}
+	return opened, err
 }
 
 // vaultError gives an error of broker/vault the name that its field has in the

@@ -4,9 +4,9 @@
 // manages it.
 //
 // The commands of the groups person, token, firm, mailbox, agent, workstation,
-// site, delegation, assignment, app-password, session, lock, log and import,
-// claim and whoami talk to a running server over its Unix socket or (--server) over
-// HTTPS. Exit codes:
+// site, delegation, assignment, app-password, provider, rotation, session, lock,
+// log, import, claim, rotate and whoami talk to a running server over its Unix
+// socket or (--server) over HTTPS. Exit codes:
 //
 //	0  done
 //	1  failed: a fault of Postern's or of this machine's
@@ -186,10 +186,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 	root.PersistentFlags().BoolVarP(&a.yes, "yes", "y", false, "do not ask before what cannot be undone")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the server's answer as JSON")
 	root.AddCommand(
-		newServeCommand(), newInitCommand(), newBackupCommand(), newRestoreCommand(), newDemoCommand(),
+		newServeCommand(), newRotatorCommand(), newInitCommand(), newBackupCommand(), newRestoreCommand(), newDemoCommand(),
 		newClaimCommand(a), newWhoamiCommand(a), newPersonCommand(a), newTokenCommand(a),
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
+		newProviderCommand(a), newRotateCommand(a), newRotationCommand(a),
 		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newImportCommand(a),
 	)
 	groupCommands(root)

@@ -63,6 +63,12 @@ func checkFiles(c *Config) error {
 	_, upstreams := newUpstream(c, nil)
 	_, issuers := readCAs("oauth.ca_file", c.OAuth.CAFile)
 	_, credentials := openCredentials(&c.Credentials, zap.NewNop(), prometheus.NewRegistry())
+	_, drivers := newDrivers(c)
+	credentials = errors.Join(credentials, drivers)
+	if c.Credentials.Vault != nil && c.Credentials.Vault.RotatorAuth != nil {
+		_, rotator := openRotatorSecrets(&c.Credentials, zap.NewNop(), prometheus.NewRegistry())
+		credentials = errors.Join(credentials, rotator)
+	}
 	state := c.checkState()
 	_, authority := openWorkstationCA(c, zap.NewNop(), prometheus.NewRegistry())
 	return errors.Join(certificates, authority, tokenKey, upstreams, issuers, credentials, state)

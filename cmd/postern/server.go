@@ -10,9 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/oauth"
+	"github.com/postern-mail/postern/broker/rotation"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/store"
 	"github.com/postern-mail/postern/proxy"
@@ -25,9 +27,14 @@ type server struct {
 	logger   *zap.Logger
 	registry *prometheus.Registry
 
-	store        *store.Store
-	log          *audit.Log
-	credentials  credentials
+	store       *store.Store
+	log         *audit.Log
+	credentials credentials
+	// rotator and secrets are where this process replaces passwords; nil: it
+	// does not.
+	rotator      *rotation.Rotator
+	secrets      credentials
+	drivers      map[string]broker.Driver
 	upstream     *oauth.Upstream
 	manager      *session.Manager
 	networkOnly  *networkOnly

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
@@ -31,7 +33,7 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.openState, s.openCredentials, s.openManager, s.openCertificates, s.openAPI, s.openProxies,
+		s.openState, s.openCredentials, s.openManager, s.openRotator, s.openCertificates, s.openAPI, s.openProxies,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -88,6 +90,8 @@ func (s *server) openManager(context.Context) error {
 		Log:         s.log,
 		Credentials: s.credentials,
 		Upstream:    s.upstream,
+		Rotations:   s.store,
+		Pending:     s.credentials,
 		TokenKey:    key,
 		Node:        s.config.Node,
 		Connections: s.config.Limits.MailboxConnections,
@@ -107,6 +111,25 @@ func (s *server) openManager(context.Context) error {
 	return err
 }
 
+// openRotator makes what replaces passwords, unless another process does.
+func (s *server) openRotator(context.Context) error {
+	var err error
+	if s.drivers, err = newDrivers(s.config); err != nil {
+		return err
+	}
+	if !s.config.rotatesInServer() {
+		return nil
+	}
+	logger := s.logger.Named("rotation")
+	if s.config.Credentials.Vault == nil {
+		s.secrets = s.credentials
+	} else if s.secrets, err = openRotatorSecrets(&s.config.Credentials, logger, prometheus.NewRegistry()); err != nil {
+		return err
+	}
+	s.rotator, err = newRotator(s.config, s.config.Node, s.store, s.secrets, s.upstream, s.drivers, logger)
+	return err
+}
+
 func (s *server) openCertificates(context.Context) error {
 	var err error
 	s.certificates, err = newCertificates(s.config, s.logger.Named("tls"), s.registry)
@@ -122,6 +145,9 @@ func (s *server) openAPI(ctx context.Context) error {
 		Events:      s.store,
 		Enrolments:  s.store,
 		Credentials: s.credentials,
+		Providers:   s.store,
+		Rotations:   s.store,
+		Drivers:     s.drivers,
 		Upstream:    s.upstream,
 		Sessions:    s.manager,
 		Tokens:      s.manager,
@@ -130,6 +156,7 @@ func (s *server) openAPI(ctx context.Context) error {
 
 		CertificateAlone: s.config.certificateAlone(),
 	}
+	config.RotationSecrets = s.credentials
 	if err := s.openPeople(ctx, &config); err != nil {
 		return err
 	}

@@ -95,6 +95,12 @@ func (s *server) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	if s.rotator != nil {
+		if s.secrets != s.credentials {
+			services.start("rotator's credentials", s.secrets.Run)
+		}
+		services.start("rotator", s.rotator.Run)
+	}
 	sessions := newStage(ctx, failed)
 	defer sessions.stop()
 	sessions.start("sessions", s.manager.Run)

@@ -111,3 +111,31 @@ func (s *Credentials) Ready(ctx context.Context) error {
 	leave()
 	return err
 }
+
+// SetPendingCredential stores one, once.
+func (s *Credentials) SetPendingCredential(ctx context.Context, _, mailbox, pending broker.ID, c *broker.Credential) error {
+	_, err := s.SetCredential(ctx, mailbox, pending, c)
+	return err
+}
+
+// DeletePendingCredential forgets one.
+func (s *Credentials) DeletePendingCredential(ctx context.Context, _, mailbox, pending broker.ID) error {
+	return s.DeleteCredential(ctx, mailbox, pending)
+}
+
+// SetProviderAccount stores a copy.
+func (s *Credentials) SetProviderAccount(ctx context.Context, firm, provider broker.ID, a *broker.ProviderAccount) (int, error) {
+	return s.SetCredential(ctx, firm, provider, &broker.Credential{
+		Kind: broker.KindPassword, Username: a.Username, Secret: a.Secret, Version: a.Version,
+	})
+}
+
+// ProviderAccountVersion returns the version.
+func (s *Credentials) ProviderAccountVersion(ctx context.Context, firm, provider broker.ID) (int, error) {
+	return s.CredentialVersion(ctx, firm, provider)
+}
+
+// DeleteProviderAccount forgets one.
+func (s *Credentials) DeleteProviderAccount(ctx context.Context, firm, provider broker.ID) error {
+	return s.DeleteCredential(ctx, firm, provider)
+}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -93,6 +94,7 @@ func (w *World) serve(logger *zap.Logger) error {
 	}
 	w.Handler, err = httpapi.New(httpapi.Config{
 		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
+		Providers: w.Store, Rotations: w.Store, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
 		Directory: true, CertificateAlone: []broker.WorkstationClass{broker.ClassHardware},
 		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Logger: logger,
@@ -129,6 +131,15 @@ func (tokens) NewToken() (display string, hash []byte, err error) {
 	display = "token-" + string(broker.NewID())
 	sum := sha256.Sum256([]byte(display))
 	return display, sum[:], nil
+}
+
+// driver takes any settings, and is asked for nothing else here.
+type driver struct{}
+
+func (driver) Check(_, _ json.RawMessage) error { return nil }
+
+func (driver) Set(context.Context, *broker.PasswordChange) error {
+	return &broker.DriverError{Outcome: broker.NotApplied, Reason: broker.DriverMisconfigured}
 }
 
 // Log keeps what is logged. Its methods may be called from any goroutine.
