@@ -13,6 +13,9 @@ path "auth/approle/role/postern-writer/role-id" {
 path "auth/approle/role/postern-pki/role-id" {
   capabilities = ["read"]
 }
+path "auth/approle/role/postern-rotator/role-id" {
+  capabilities = ["read"]
+}
 
 # A request that asks for no wrapping is refused.
 path "auth/approle/role/postern-proxy/secret-id" {
@@ -26,6 +29,11 @@ path "auth/approle/role/postern-writer/secret-id" {
   max_wrapping_ttl = "1h"
 }
 path "auth/approle/role/postern-pki/secret-id" {
+  capabilities     = ["update"]
+  min_wrapping_ttl = "1s"
+  max_wrapping_ttl = "1h"
+}
+path "auth/approle/role/postern-rotator/secret-id" {
   capabilities     = ["update"]
   min_wrapping_ttl = "1s"
   max_wrapping_ttl = "1h"

@@ -4,9 +4,15 @@
 # list, write or delete them, and reaches nothing else in the mount.
 #
 # "postern" is the KV version 2 mount. For one firm's credentials alone, put
-# the firm's id in the place of the first "+".
+# the firm's id in the place of each first "+".
 
 path "postern/data/firms/+/mailboxes/+" {
+  capabilities = ["read"]
+}
+
+# What a rotation has made and not committed yet: where the upstream refuses the
+# credential meanwhile, this may be what it takes.
+path "postern/data/firms/+/pending/+/+" {
   capabilities = ["read"]
 }
 

@@ -23,6 +23,27 @@ path "postern/subkeys/firms/+/mailboxes/+" {
   capabilities = ["read"]
 }
 
+# Passwords that a person has changed and enters, for a rotation to verify; and
+# provider accounts.
+path "postern/data/firms/+/pending/+/+" {
+  capabilities = ["create", "update"]
+}
+path "postern/metadata/firms/+/pending/+/+" {
+  capabilities = ["read", "delete"]
+}
+path "postern/subkeys/firms/+/pending/+/+" {
+  capabilities = ["read"]
+}
+path "postern/data/firms/+/providers/+" {
+  capabilities = ["create", "update"]
+}
+path "postern/metadata/firms/+/providers/+" {
+  capabilities = ["read", "delete"]
+}
+path "postern/subkeys/firms/+/providers/+" {
+  capabilities = ["read"]
+}
+
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }

@@ -18,8 +18,9 @@
 #                                   instead of approle: logs Postern in by its
 #                                   service account; API is the cluster's URL
 #
-# ROLE is postern-proxy (reads credentials), postern-writer (stores them) or
-# postern-pki (has workstations' certificates signed).
+# ROLE is postern-proxy (reads credentials), postern-writer (stores them),
+# postern-pki (has workstations' certificates signed), or postern-rotator
+# (replaces passwords).
 # The environment is that of Vault's own command line: VAULT_ADDR, VAULT_TOKEN
 # and, where needed, VAULT_CACERT and VAULT_NAMESPACE. Further:
 #
@@ -38,7 +39,7 @@ set -eu
 
 mount=${POSTERN_MOUNT:-postern}
 pki=${POSTERN_PKI_MOUNT:-postern-pki}
-roles="postern-proxy postern-writer postern-pki"
+roles="postern-proxy postern-writer postern-pki postern-rotator"
 here=$(cd "$(dirname "$0")" && pwd)
 
 # Tokens live an hour and are renewed; after a day Postern logs in anew, so
@@ -69,7 +70,7 @@ field() { sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p'; }
 
 known() {
 	case $1 in
-	postern-proxy | postern-writer | postern-pki) ;;
+	postern-proxy | postern-writer | postern-pki | postern-rotator) ;;
 	*) echo "setup.sh: no such role: $1" >&2 && exit 2 ;;
 	esac
 }

@@ -18,22 +18,32 @@ const maxExposure = 1.5
 
 // TestUnit: systemd understands every line of the unit, and finds it tight.
 func TestUnit(t *testing.T) {
-	path := verifyUnit(t, "postern.service", "serve ")
+	exposure := exposureOf(t, "postern.service", "serve ")
+	handbook := read(t, deployed("README.md"))
+	if !strings.Contains(handbook, "`systemd-analyze security postern`: "+exposure) {
+		t.Errorf("the handbook does not say %s", exposure)
+	}
+}
+
+// TestRotatorUnit: the same of the rotator's.
+func TestRotatorUnit(t *testing.T) { exposureOf(t, "postern-rotator.service", "rotator ") }
+
+// exposureOf returns systemd's score of a unit, which it must understand.
+func exposureOf(t *testing.T, name, command string) string {
+	t.Helper()
+	path := verifyUnit(t, name, command)
 	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", path).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	score := regexp.MustCompile(`exposure level for postern.service: ([0-9.]+)`).FindSubmatch(out)
+	score := regexp.MustCompile(`exposure level for ` + regexp.QuoteMeta(name) + `: ([0-9.]+)`).FindSubmatch(out)
 	if score == nil {
 		t.Fatalf("no score:\n%s", out)
 	}
 	if exposure, err := strconv.ParseFloat(string(score[1]), 64); err != nil || exposure > maxExposure {
 		t.Errorf("exposure %s, want at most %v:\n%s", score[1], maxExposure, out)
 	}
-	handbook := read(t, deployed("README.md"))
-	if !strings.Contains(handbook, "`systemd-analyze security postern`: "+string(score[1])) {
-		t.Errorf("the handbook does not say %s", score[1])
-	}
+	return string(score[1])
 }
 
 // TestWorkstationUnit: systemd understands every line of the workstation's.

@@ -47,13 +47,17 @@ func TestVaultRoles(t *testing.T) {
 	v := newVault(t)
 	proxy, writer := login(t, v, "postern-proxy"), login(t, v, "postern-writer")
 	pki := login(t, v, "postern-pki")
+	rotator := login(t, v, "postern-rotator")
 	delivery := v.Token("postern-delivery", time.Hour)
 	const credential = "firms/f1/mailboxes/m1"
 	secret := map[string]any{"data": map[string]any{"secret": "x"}, "options": map[string]any{"cas": 0}}
-	if _, err := v.Client().Logical().Write("postern/data/"+credential, secret); err != nil {
-		t.Fatal(err)
+	const pending, account = "firms/f1/pending/m1/p1", "firms/f1/providers/v1"
+	for _, path := range []string{credential, pending, account} {
+		if _, err := v.Client().Logical().Write("postern/data/"+path, secret); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for name, s := range map[string]*api.Secret{"proxy": proxy, "writer": writer, "pki": pki} {
+	for name, s := range map[string]*api.Secret{"proxy": proxy, "writer": writer, "pki": pki, "rotator": rotator} {
 		if a := s.Auth; a.LeaseDuration != 3600 || !a.Renewable || len(a.TokenPolicies) != 1 || a.TokenPolicies[0] != "postern-"+name {
 			t.Errorf("%s's token: %d s, renewable %v, policies %q", name, a.LeaseDuration, a.Renewable, a.TokenPolicies)
 		}
@@ -99,6 +103,21 @@ func TestVaultRoles(t *testing.T) {
 		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/revoke", no}, // with other parameters
 		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/config/issuers", no},
 		{"pki", pki.Auth.ClientToken, "LIST", "postern-pki/certs", no},
+		{"proxy", proxy.Auth.ClientToken, http.MethodGet, "postern/data/" + pending, yes},
+		{"proxy", proxy.Auth.ClientToken, http.MethodPut, "postern/data/" + pending, no},
+		{"proxy", proxy.Auth.ClientToken, http.MethodGet, "postern/data/" + account, no},
+		{"writer", writer.Auth.ClientToken, http.MethodGet, "postern/data/" + pending, no},
+		{"writer", writer.Auth.ClientToken, http.MethodGet, "postern/data/" + account, no},
+		{"writer", writer.Auth.ClientToken, http.MethodGet, "postern/metadata/" + account, yes},
+		{"rotator", rotator.Auth.ClientToken, http.MethodGet, "postern/data/" + credential, yes},
+		{"rotator", rotator.Auth.ClientToken, http.MethodGet, "postern/data/" + pending, yes},
+		{"rotator", rotator.Auth.ClientToken, http.MethodGet, "postern/data/" + account, yes},
+		{"rotator", rotator.Auth.ClientToken, http.MethodPut, "postern/data/" + account, no},
+		{"rotator", rotator.Auth.ClientToken, http.MethodGet, "postern/data/other", no},
+		{"rotator", rotator.Auth.ClientToken, "LIST", "postern/metadata/firms/f1/mailboxes", no},
+		{"rotator", rotator.Auth.ClientToken, http.MethodDelete, "postern/metadata/" + credential, no},
+		{"rotator", rotator.Auth.ClientToken, http.MethodPut, "postern/undelete/" + credential, no},
+		{"rotator", rotator.Auth.ClientToken, http.MethodPut, "postern/config", no},
 		{"delivery", delivery, http.MethodGet, "postern/data/" + credential, no},
 		{"delivery", delivery, http.MethodPut, "auth/approle/role/postern-proxy/secret-id", no}, // not wrapped
 		{"delivery", delivery, http.MethodPut, "auth/approle/role/postern-proxy", no},
