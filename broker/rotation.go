@@ -207,7 +207,7 @@ type Rotations interface {
 	// RequestRotation begins one, in the state requested; ID and times are filled
 	// in. A mailbox that has one under way is Conflict, which says whose it is
 	// and since when; one without a method, or whose firm keeps rotations to
-	// itself, is Refused.
+	// itself, is Refused; by drift, within an hour after another, Limit.
 	RequestRotation(ctx context.Context, by Actor, r *Rotation) error
 	// ClaimRotation gives one that is due, and that nobody else holds, to a
 	// process; nil: there is none. Ended ones come when they are to be cleaned.

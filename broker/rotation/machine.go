@@ -69,7 +69,7 @@ type finding struct {
 type Limits struct {
 	// Passwords is how many are made for one rotation when the provider's rules
 	// refuse them: 4. Asks is how often the provider is asked for one that it
-	// says it has set, or may have: 3.
+	// says it has set, or may have: 5.
 	Passwords, Asks int
 	// Looks is how often a new password is tried, after each ask, before it is
 	// taken for refused: 4; LookAfter the mean pause between: 5 s, doubled each
@@ -99,7 +99,7 @@ func (l Limits) withDefaults() Limits {
 	for _, n := range []struct {
 		at        *int
 		otherwise int
-	}{{&l.Passwords, 4}, {&l.Asks, 3}, {&l.Looks, 4}} {
+	}{{&l.Passwords, 4}, {&l.Asks, 5}, {&l.Looks, 4}} {
 		if *n.at == 0 {
 			*n.at = n.otherwise
 		}
@@ -293,9 +293,9 @@ func (m *machine) provedOld(r *broker.Rotation, f finding) {
 		return
 	}
 	old := f.old.imap == accepted
-	// Only a provider that has said no, while the old password works, is
-	// believed at once.
-	if (r.Said != broker.SaidNotApplied || !old) && r.Refused+1 < m.Looks {
+	// While the old password works, only a provider that says to have set the new
+	// one may yet do so: whatever else it said, it can be asked again.
+	if (r.Said == broker.SaidDone || !old) && r.Refused+1 < m.Looks {
 		m.lookAgain(r)
 		return
 	}

@@ -101,7 +101,7 @@ type Config struct {
 	Upstream    broker.Upstream
 	// Rotations and Pending are looked at when the upstream refuses a credential;
 	// nil: Postern rotates none.
-	Rotations PendingRotations
+	Rotations Rotations
 	Pending   broker.PendingCredentials
 	// TokenKey is the HMAC key of app passwords: 32 octets. With another one,
 	// no app password is known any more.
@@ -141,10 +141,11 @@ type Config struct {
 	Now func() time.Time
 }
 
-// PendingRotations tell of the rotation that may have changed a mailbox's
-// password.
-type PendingRotations interface {
+// Rotations tell of the rotation that may have changed a mailbox's password, and
+// begin one where drift is to be mended.
+type Rotations interface {
 	PendingRotation(ctx context.Context, mailbox broker.ID) (*broker.Rotation, error)
+	RequestRotation(ctx context.Context, by broker.Actor, r *broker.Rotation) error
 }
 
 // Manager is the broker.Gate. Its methods may be called from any goroutine.
@@ -153,7 +154,7 @@ type Manager struct {
 	log         broker.EventLog
 	credentials broker.Credentials
 	upstream    broker.Upstream
-	rotations   PendingRotations
+	rotations   Rotations
 	pending     broker.PendingCredentials
 	logger      *zap.Logger
 	now         func() time.Time

@@ -102,6 +102,7 @@ func (s *live) upstreamError(err error, c *broker.Credential) *broker.Error {
 		event := s.event(broker.EventDrift, broker.Drift{Protocol: s.record.Protocol, Answer: answer})
 		event.Actor = m.system()
 		m.submit(event)
+		m.mend(s)
 		return &broker.Error{Code: broker.CredentialRefused, Public: advise(textDrift, s.contact), Reason: reason, Cause: cause}
 	case broker.Unavailable:
 		m.logger.Error("the upstream is out of reach", fields...)

@@ -67,6 +67,21 @@ func loginAmid[C any](ctx context.Context, s *live, open opener[C], tried *broke
 	return nil, s.upstreamError(refusal, tried)
 }
 
+// mend begins a rotation where the mailbox wants one for drift.
+func (m *Manager) mend(s *live) {
+	if m.rotations == nil || s.mailbox.Rotation == nil || !slices.Contains(s.mailbox.Rotation.On, broker.RotateOnDrift) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	err := m.rotations.RequestRotation(ctx, m.system(), &broker.Rotation{MailboxID: s.mailbox.ID, Cause: broker.RotateOnDrift})
+	switch broker.CodeOf(err) {
+	case "", broker.Conflict, broker.Limit: // one is under way, or has just ended
+	default:
+		m.logger.Error("no rotation could be begun for a drift", append(s.fields(), zap.Error(err))...)
+	}
+}
+
 // mayBeSet reports whether the provider may have been asked for the journal's
 // latest password, and it is not yet the credential.
 func mayBeSet(r *broker.Rotation) bool {

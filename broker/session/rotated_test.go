@@ -17,6 +17,12 @@ type amid struct {
 	err     error
 	pending string
 	missing error
+	begun   []broker.RotationCause
+}
+
+func (a *amid) RequestRotation(_ context.Context, _ broker.Actor, r *broker.Rotation) error {
+	a.begun = append(a.begun, r.Cause)
+	return nil
 }
 
 func (a *amid) PendingRotation(context.Context, broker.ID) (*broker.Rotation, error) {
@@ -64,6 +70,8 @@ func TestLoginAmidARotation(t *testing.T) {
 		for kind, dial := range dials() {
 			t.Run(kind+" "+test.name, func(t *testing.T) {
 				w := newWorld(t, func(c *Config) { c.Rotations, c.Pending = &test.amid, &test.amid })
+				w.mailbox.Rotation = &broker.RotationMethod{On: []broker.RotationCause{broker.RotateOnDrift}}
+				test.amid.begun = nil
 				w.run(t)
 				s := w.open(t)
 				tried := map[string]int{}
@@ -79,6 +87,9 @@ func TestLoginAmidARotation(t *testing.T) {
 				}
 				if drift := len(w.log.of(broker.EventDrift)) > 0; drift != test.drift {
 					t.Errorf("drift: %v", drift)
+				}
+				if mended := len(test.amid.begun) == 1; mended != test.drift {
+					t.Errorf("rotations begun: %v", test.amid.begun)
 				}
 				for secret, n := range tried {
 					if n > 1 {

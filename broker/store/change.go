@@ -73,6 +73,9 @@ func (t *tx) recordChange(by broker.Actor, c changed) error {
 	if err := t.recordEvent(by, c); err != nil {
 		return err
 	}
+	if err := t.rotatesFor(by, c); err != nil {
+		return err
+	}
 	return t.change(broker.Change{Kind: c.kind, ID: c.id, Target: c.target, TargetID: c.targetID})
 }
 

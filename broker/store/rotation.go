@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,8 @@ const (
 	rotationByID     = `SELECT doc FROM rotations WHERE id = $1`
 	defaultRotations = 1000
 	maxRotations     = 10000
+	// driftPause is how long after a rotation none begins because of drift.
+	driftPause = time.Hour
 	// maxPending bounds the passwords of one rotation.
 	maxPending = 16
 )
@@ -52,6 +55,16 @@ func (t *tx) requestRotation(by broker.Actor, n *broker.Rotation) error {
 	if err != nil {
 		return err
 	}
+	if n.Cause == broker.RotateOnDrift {
+		// What no rotation mends must not begin one with each refused login.
+		recent, err := t.exists(`SELECT 1 FROM rotations WHERE mailbox_id = $1 AND ended_at > $2`, string(m.ID), t.now.Add(-driftPause).UnixMicro())
+		if err != nil {
+			return err
+		}
+		if recent {
+			return broker.Errorf(broker.Limit, "the password of %s was rotated a moment ago", m.Address)
+		}
+	}
 	if len(open) > 0 {
 		o := open[0]
 		return conflict("the password of %s is being rotated, begun by %s at %s", m.Address, actorName(o.By), o.CreatedAt.UTC().Format(time.RFC3339))
@@ -73,6 +86,55 @@ func (t *tx) requestRotation(by broker.Actor, n *broker.Rotation) error {
 	}
 	return t.recordRotation(by, broker.EventRotationRequested, n)
 }
+
+// rotatesFor begins the rotations that mailboxes want for a change. It does so in
+// the change's own transaction, so that none is forgotten.
+func (t *tx) rotatesFor(by broker.Actor, c changed) error {
+	if by.Kind == systemActor.Kind { // such as the lock on a mailbox whose password is lost
+		return nil
+	}
+	var cause broker.RotationCause
+	var query string
+	id := c.id
+	switch {
+	case c.kind == kindAssignment && c.verb == "revoked", c.kind == kindDelegation && c.verb == "revoked":
+		cause, query, id = broker.RotateOnRevoke, mailboxByID, c.event.MailboxID
+	case c.kind == kindAgent && c.verb == "deleted":
+		cause, query = broker.RotateOnOffBoard, mailboxesOfAgent
+	case c.kind == kindLock && c.verb == "created":
+		cause, id = broker.RotateOnLock, c.targetID
+		switch c.target {
+		case broker.LockMailbox:
+			query = mailboxByID
+		case broker.LockFirm:
+			query = `SELECT doc FROM mailboxes WHERE firm_id = $1 AND deleted_at IS NULL ORDER BY id`
+		case broker.LockAgent:
+			query = mailboxesOfAgent
+		}
+	}
+	if query == "" {
+		return nil
+	}
+	mailboxes, err := many[broker.Mailbox](t.query, kindMailbox, query, string(id))
+	if err != nil {
+		return err
+	}
+	for _, m := range mailboxes {
+		if m.Rotation == nil || !slices.Contains(m.Rotation.On, cause) {
+			continue
+		}
+		err := t.requestRotation(systemActor, &broker.Rotation{MailboxID: m.ID, Cause: cause})
+		if err != nil && broker.CodeOf(err) != broker.Conflict { // one is under way
+			return err
+		}
+	}
+	return nil
+}
+
+const mailboxesOfAgent = `SELECT doc FROM mailboxes WHERE deleted_at IS NULL AND id IN
+	(SELECT mailbox_id FROM assignments WHERE agent_id = $1) ORDER BY id`
+
+var systemActor = broker.Actor{Kind: "system"}
 
 func actorName(by broker.Actor) string {
 	if by.Name == "" {

@@ -183,7 +183,7 @@ func testRotationCommits(t *testing.T, w *World) {
 	claim := broker.RotationClaim{Node: "node-a", Holder: broker.NewID(), Lasts: time.Hour}
 	begin := func() *broker.Rotation {
 		t.Helper()
-		must(t, s.RequestRotation(ctx, system, &broker.Rotation{MailboxID: w.Mailbox.ID, Cause: broker.RotateOnDrift}))
+		must(t, s.RequestRotation(ctx, system, &broker.Rotation{MailboxID: w.Mailbox.ID, Cause: broker.RotateOnSchedule}))
 		r, err := s.ClaimRotation(ctx, claim)
 		must(t, err)
 		if r == nil {
@@ -251,5 +251,60 @@ func testRotationCommits(t *testing.T, w *World) {
 	}
 	if !slices.Equal(types, want) {
 		t.Errorf("recorded: %v", types)
+	}
+}
+
+// testRotationCauses: a change that a mailbox's method names begins a rotation
+// in its own transaction, and nothing else does.
+func testRotationCauses(t *testing.T, w *World) {
+	s := w.Store
+	w.rotated(t)
+	claim := broker.RotationClaim{Node: "node-a", Holder: broker.NewID(), Lasts: time.Hour}
+	// begun ends the rotation that is under way, and returns its cause.
+	begun := func() broker.RotationCause {
+		t.Helper()
+		r, err := s.ClaimRotation(ctx, claim)
+		must(t, err)
+		if r == nil {
+			return ""
+		}
+		r.State, r.Outcome = broker.RotationEnded, broker.RotationLost
+		must(t, s.AdvanceRotation(ctx, claim, r))
+		return r.Cause
+	}
+	on := func(causes ...broker.RotationCause) {
+		t.Helper()
+		w.Mailbox.Rotation.On = causes
+		must(t, s.UpdateMailbox(ctx, Admin, &w.Mailbox))
+	}
+	lock := func(target broker.LockTarget, id broker.ID) {
+		t.Helper()
+		must(t, s.CreateLock(ctx, Admin, &broker.Lock{Target: target, TargetID: id}))
+	}
+	lock(broker.LockMailbox, w.Mailbox.ID)
+	if got := begun(); got != "" {
+		t.Errorf("a rotation by %q, which the mailbox does not want", got)
+	}
+	on(broker.RotateOnLock)
+	for target, id := range map[broker.LockTarget]broker.ID{
+		broker.LockMailbox: w.Mailbox.ID, broker.LockFirm: w.Firm.ID, broker.LockAgent: w.Agent.ID,
+	} {
+		if lock(target, id); begun() != broker.RotateOnLock {
+			t.Errorf("no rotation by a lock on the %s", target)
+		}
+	}
+	on(broker.RotateOnRevoke)
+	must(t, s.RevokeAssignment(ctx, Admin, w.Assignment.ID))
+	if got := begun(); got != broker.RotateOnRevoke {
+		t.Errorf("a revoke began a rotation by %q", got)
+	}
+	on(broker.RotateOnOffBoard)
+	must(t, s.DeleteAgent(ctx, Admin, w.Agent.ID))
+	if got := begun(); got != broker.RotateOnOffBoard {
+		t.Errorf("an off-boarding began a rotation by %q", got)
+	}
+	wantCode(t, s.RequestRotation(ctx, system, &broker.Rotation{MailboxID: w.Mailbox.ID, Cause: broker.RotateOnDrift}), broker.Limit)
+	if got := begun(); got != "" {
+		t.Errorf("a rotation by %q right after another", got)
 	}
 }

@@ -63,6 +63,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Never5ProvidersOfAClaimedFirm", testNever5ProvidersOfAClaimedFirm},
 		{"Rotations", testRotations},
 		{"RotationCommits", testRotationCommits},
+		{"RotationCauses", testRotationCauses},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},
