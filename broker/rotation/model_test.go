@@ -147,12 +147,17 @@ func (m *model) RequestRotation(context.Context, broker.Actor, *broker.Rotation)
 func (m *model) ClaimRotation(context.Context, broker.RotationClaim) (*broker.Rotation, error) {
 	return nil, nil
 }
+
 func (m *model) ReleaseRotation(context.Context, broker.RotationClaim, broker.ID) error { return nil }
-func (m *model) ReleaseRotations(context.Context, string) error                         { return nil }
-func (m *model) Rotation(context.Context, broker.ID) (*broker.Rotation, error)          { return nil, nil }
+
+func (m *model) ReleaseRotations(context.Context, string) error { return nil }
+
+func (m *model) Rotation(context.Context, broker.ID) (*broker.Rotation, error) { return nil, nil }
+
 func (m *model) PendingRotation(context.Context, broker.ID) (*broker.Rotation, error) {
 	return nil, nil
 }
+
 func (m *model) Rotations(context.Context, broker.RotationQuery) ([]*broker.Rotation, error) {
 	return nil, nil
 }
