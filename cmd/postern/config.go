@@ -137,6 +137,17 @@ type RotationConfig struct {
 	Concurrency int      `yaml:"concurrency"`
 	PerProvider int      `yaml:"per_provider"`
 	Keep        duration `yaml:"keep"`
+	// Programs are what the driver exec may run.
+	Programs []ProgramConfig `yaml:"programs"`
+}
+
+// ProgramConfig is a program that changes passwords at a provider.
+type ProgramConfig struct {
+	Name    string   `yaml:"name"`
+	Path    string   `yaml:"path"`
+	Args    []string `yaml:"args"`
+	Actions []string `yaml:"actions"`
+	Firms   []string `yaml:"firms"`
 }
 
 // VaultAuthConfig is a way to log in to Vault: exactly one of these.
