@@ -14,6 +14,10 @@ log=$(mktemp)
 trap 'rm -f "$summary" "$log"' EXIT
 git grep -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's/func //' | grep -E ":($pick)" | sort >"$summary.list"
 trap 'rm -f "$summary" "$summary.list" "$log"' EXIT
+if [ ! -s "$summary.list" ]; then
+	echo "no fuzz target is called $pick: it is an extended regular expression for how a name begins, such as FuzzLexer" >&2
+	exit 1
+fi
 failed=0
 while IFS=: read -r file target; do
 	dir=$(dirname "$file")
