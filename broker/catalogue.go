@@ -173,6 +173,8 @@ type AuthFailed struct {
 	Cause string `json:"cause"`
 	// KeyPin is the presented certificate's, if any.
 	KeyPin string `json:"key_pin,omitempty"`
+	// CertificateName is how a company's own CA names the presenter in it.
+	CertificateName *CertificateName `json:"certificate_name,omitempty"`
 }
 
 // AppPasswordAstray is the data of app-password.astray. A person must see it:

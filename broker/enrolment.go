@@ -11,11 +11,12 @@ import (
 // workstation, once.
 type EnrolmentCode struct {
 	ID ID `json:"id"`
-	// Name, Class, SiteID and Groups are the workstation's that it makes.
-	Name   string           `json:"name"`
-	Class  WorkstationClass `json:"class"`
-	SiteID ID               `json:"site_id,omitempty"`
-	Groups []string         `json:"groups,omitempty"`
+	// Name, Class, SiteID, Groups and AgentID are the workstation's that it makes.
+	Name    string           `json:"name"`
+	Class   WorkstationClass `json:"class"`
+	SiteID  ID               `json:"site_id,omitempty"`
+	Groups  []string         `json:"groups,omitempty"`
+	AgentID ID               `json:"agent_id,omitempty"`
 	// Hash is the code's under the server's key.
 	Hash      []byte    `json:"-"`
 	CreatedAt time.Time `json:"created_at"`

@@ -165,8 +165,11 @@ type Workstation struct {
 	AgentID ID `json:"agent_id,omitempty"`
 	// KeyPins are SHA-256 hashes of certificates' SubjectPublicKeyInfo, in
 	// lower-case hex: any certificate of a trusted CA with that key is it.
-	KeyPins   []string  `json:"key_pins"`
-	CreatedAt time.Time `json:"created_at"`
+	KeyPins []string `json:"key_pins"`
+	// CertificateName is its name in certificates of a company's own CA, any of
+	// which is it, whatever the key; nil: it has none.
+	CertificateName *CertificateName `json:"certificate_name,omitempty"`
+	CreatedAt       time.Time        `json:"created_at"`
 }
 
 // Site is a named set of networks.

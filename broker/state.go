@@ -72,6 +72,8 @@ type State interface {
 	Workstation(ctx context.Context, id ID) (*Workstation, error)
 	// WorkstationByKeyPin finds the one that has the pin.
 	WorkstationByKeyPin(ctx context.Context, pin string) (*Workstation, error)
+	// WorkstationByCertificateName finds the one that has the name.
+	WorkstationByCertificateName(ctx context.Context, n CertificateName) (*Workstation, error)
 	Workstations(ctx context.Context) ([]*Workstation, error)
 
 	CreateSite(ctx context.Context, by Actor, s *Site) error

@@ -27,6 +27,7 @@ type EnrolmentCodeInput struct {
 	Class     broker.WorkstationClass `json:"class" enum:"hardware,software" doc:"Where its key must be: hardware (the machine's TPM) or software (a file). The machine says which it is; nothing proves it."`
 	Site      string                  `json:"site,omitempty" doc:"Binds it to a site's networks, by the site's id or name; without it, it may roam."`
 	Groups    []string                `json:"groups,omitempty" nullable:"false" doc:"What app passwords can be limited to."`
+	Agent     string                  `json:"agent,omitempty" doc:"Whose machine it becomes, by id or name: he may log in by its certificate alone (SASL EXTERNAL). Without it, nobody may."`
 	ExpiresAt *time.Time              `json:"expires_at,omitempty" doc:"Without it, in a day; at most in thirty."`
 }
 
@@ -94,6 +95,13 @@ func (a *api) newEnrolmentCode(ctx context.Context, b *EnrolmentCodeInput) (code
 			return "", nil, err
 		}
 		c.SiteID = s.ID
+	}
+	if b.Agent != "" {
+		w := &broker.Workstation{Class: b.Class}
+		if err := a.bind(ctx, w, b.Agent); err != nil {
+			return "", nil, err
+		}
+		c.AgentID = w.AgentID
 	}
 	code, c.Hash = a.EnrolmentCodes.New()
 	return code, c, a.Enrolments.CreateEnrolmentCode(ctx, actor(ctx), c)

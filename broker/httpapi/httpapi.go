@@ -129,7 +129,10 @@ type Config struct {
 	// CertificateAlone are the classes of workstations whose certificate may be
 	// all that lets their own agent in; empty: none.
 	CertificateAlone []broker.WorkstationClass
-	Logger           *zap.Logger
+	// CompanyCAs check the names that workstations have in certificates of a
+	// company's own CAs; nil: none are known by name.
+	CompanyCAs broker.CompanyCAs
+	Logger     *zap.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }

@@ -95,14 +95,18 @@ func (a *api) importAgent(ctx context.Context, row *AgentInput) (ImportedRow, er
 	return ImportedRow{Name: g.Name, Outcome: rowUnchanged, ID: g.ID}, nil
 }
 
-// WorkstationRow is a workstation to add: by the pins of its keys, or else by
-// a code with which its machine enrols itself.
+// WorkstationRow is a workstation to add: by the pins of its keys or its name in
+// a company's certificates, or else by a code with which its machine enrols
+// itself.
 type WorkstationRow struct {
 	Name    string                  `json:"name" minLength:"1" example:"pune-07"`
 	Class   broker.WorkstationClass `json:"class" enum:"hardware,software"`
 	Site    string                  `json:"site,omitempty" doc:"By id or name."`
 	Groups  []string                `json:"groups,omitempty" nullable:"false"`
-	KeyPins []string                `json:"key_pins,omitempty" nullable:"false" doc:"SHA-256 hashes of SubjectPublicKeyInfo, in lower-case hex. Without any, a code is made."`
+	KeyPins []string                `json:"key_pins,omitempty" nullable:"false" doc:"SHA-256 hashes of SubjectPublicKeyInfo, in lower-case hex. Without any, and without certificate_name, a code is made."`
+	Agent   string                  `json:"agent,omitempty" doc:"Whose machine it is, by id or name: he may log in by its certificate alone (SASL EXTERNAL)."`
+
+	CertificateName *CertificateNameInput `json:"certificate_name,omitempty" doc:"How certificates of a company's own CA name it."`
 }
 
 // WorkstationsImport are workstations to add.
@@ -138,10 +142,16 @@ func (a *api) importWorkstations(ctx context.Context, in *struct{ Body Workstati
 			}
 			w.SiteID = s.ID
 		}
+		if err := a.bind(ctx, w, row.Agent); err != nil {
+			return ImportedRow{}, err
+		}
+		if err := a.name(w, row.CertificateName); err != nil {
+			return ImportedRow{}, err
+		}
 		if old := there[strings.ToLower(row.Name)]; old != nil {
 			return ImportedRow{Name: old.Name, Outcome: rowUnchanged, ID: old.ID}, sameWorkstation(old, w)
 		}
-		if len(row.KeyPins) > 0 {
+		if len(row.KeyPins) > 0 || w.CertificateName != nil {
 			err := a.State.CreateWorkstation(ctx, actor(ctx), w)
 			return ImportedRow{Name: w.Name, Outcome: rowCreated, ID: w.ID}, err
 		}
@@ -155,14 +165,14 @@ func (a *api) importCode(ctx context.Context, in *WorkstationsImport, row *Works
 		out, err := a.Enrolments.EnrolmentCodeFor(ctx, row.Name, a.Now())
 		if err == nil {
 			return ImportedRow{Name: out.Name, Outcome: rowUnchanged},
-				sameWorkstation(&broker.Workstation{Name: out.Name, Class: out.Class, SiteID: out.SiteID, Groups: out.Groups}, w)
+				sameWorkstation(&broker.Workstation{Name: out.Name, Class: out.Class, SiteID: out.SiteID, Groups: out.Groups, AgentID: out.AgentID}, w)
 		}
 		if broker.CodeOf(err) != broker.NotFound {
 			return ImportedRow{}, err
 		}
 	}
 	code, c, err := a.newEnrolmentCode(ctx, &EnrolmentCodeInput{
-		Name: row.Name, Class: row.Class, Site: row.Site, Groups: row.Groups, ExpiresAt: in.ExpiresAt,
+		Name: row.Name, Class: row.Class, Site: row.Site, Groups: row.Groups, Agent: row.Agent, ExpiresAt: in.ExpiresAt,
 	})
 	if err != nil {
 		return ImportedRow{}, err
@@ -181,6 +191,10 @@ func sameWorkstation(old, row *broker.Workstation) error {
 		return differs("site", "%s is there, or has a code, with another site: change that workstation, or this row", old.Name)
 	case len(row.Groups) > 0 && !slices.Equal(sorted(row.Groups), sorted(old.Groups)):
 		return differs("groups", "%s is there, or has a code, with the groups %q: change that workstation, or this row", old.Name, strings.Join(old.Groups, ", "))
+	case row.AgentID != "" && row.AgentID != old.AgentID:
+		return differs("agent", "%s is there, or has a code, as another agent's or nobody's: change that workstation, or this row", old.Name)
+	case row.CertificateName != nil && (old.CertificateName == nil || *row.CertificateName != *old.CertificateName):
+		return differs("certificate_name.name", "%s is there, or has a code, with another name or none: change that workstation, or this row", old.Name)
 	case len(row.KeyPins) > 0 && !slices.Equal(sorted(row.KeyPins), sorted(old.KeyPins)):
 		return differs("key_pins", "%s is there, or has a code, with other keys", old.Name)
 	}

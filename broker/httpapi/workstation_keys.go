@@ -96,6 +96,8 @@ type workstationKey struct {
 	pins             []string
 }
 
+func (k *workstationKey) none() bool { return k.csr == "" && k.certificate == "" && len(k.pins) == 0 }
+
 // keyPins returns the pins of a key for w, and the certificate if one was
 // issued, which is on record then.
 func (a *api) keyPins(ctx context.Context, by broker.Actor, in workstationKey, w *broker.Workstation) (pins []string, certificate string, err error) {

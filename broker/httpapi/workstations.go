@@ -11,7 +11,7 @@ import (
 )
 
 // WorkstationInput makes a workstation. Its key comes in one of three ways:
-// csr, certificate or key_pins.
+// csr, certificate or key_pins; with certificate_name it needs none.
 type WorkstationInput struct {
 	Name        string                  `json:"name" minLength:"1" doc:"Unique." example:"pune-07"`
 	Class       broker.WorkstationClass `json:"class" enum:"hardware,software" doc:"hardware: the key is in a TPM or the system's store and cannot be exported; software: it is in a file."`
@@ -21,6 +21,14 @@ type WorkstationInput struct {
 	CSR         string                  `json:"csr,omitempty" doc:"A PKCS #10 request in PEM: the server's own CA certifies its key."`
 	Certificate string                  `json:"certificate,omitempty" doc:"A certificate of a trusted CA, in PEM: its key is pinned."`
 	KeyPins     []string                `json:"key_pins,omitempty" nullable:"false" doc:"SHA-256 hashes of SubjectPublicKeyInfo, in lower-case hex."`
+
+	CertificateName *CertificateNameInput `json:"certificate_name,omitempty" doc:"How certificates of a company's own CA name it: any of them is its own, whatever its key."`
+}
+
+// CertificateNameInput is a name in certificates of a company's own CA.
+type CertificateNameInput struct {
+	Authority string `json:"authority,omitempty" doc:"What the server's configuration calls the CA; without it, the only one that it has." example:"head-office"`
+	Name      string `json:"name" doc:"As the certificates have it where the authority's rule looks: exactly, but for the case of a DNS name." example:"pune-07.corp.example"`
 }
 
 // Workstation is a workstation with its site's and its agent's name.
@@ -44,6 +52,8 @@ type WorkstationPatch struct {
 	Site   *string   `json:"site,omitempty" doc:"Binds it to a site's networks, by the site's id or name; empty: it may roam."`
 	Groups *[]string `json:"groups,omitempty" nullable:"false" doc:"What app passwords can be limited to, in place of all before."`
 	Agent  *string   `json:"agent,omitempty" doc:"Whose machine it is, by id or name: he may log in by its certificate alone (SASL EXTERNAL); empty: nobody may."`
+
+	CertificateName *CertificateNameInput `json:"certificate_name,omitempty" doc:"How certificates of a company's own CA name it; with an empty name: none does any more."`
 }
 
 // WorkstationUpdated is a changed workstation, and what the change ended.
@@ -58,7 +68,7 @@ type workstationPath struct {
 
 func (a *api) registerWorkstations() {
 	route(a, http.MethodGet, "/v1/workstations", "list-workstations", "List workstations", a.listWorkstations)
-	route(a, http.MethodPost, "/v1/workstations", "create-workstation", "Add a workstation, by a CSR, a certificate or key pins", a.createWorkstation)
+	route(a, http.MethodPost, "/v1/workstations", "create-workstation", "Add a workstation, by a CSR, a certificate, key pins or its name in a company's certificates", a.createWorkstation)
 	route(a, http.MethodGet, "/v1/workstations/{workstation}", "get-workstation", "Show a workstation",
 		func(ctx context.Context, in *workstationPath) (*tagged[*Workstation], error) {
 			w, err := a.findWorkstation(ctx, "", in.Workstation)
@@ -148,6 +158,27 @@ func (a *api) bind(ctx context.Context, w *broker.Workstation, agent string) err
 	return nil
 }
 
+// name gives a workstation its name in certificates of a company's own CA; an
+// empty one takes it away.
+func (a *api) name(w *broker.Workstation, in *CertificateNameInput) error {
+	w.CertificateName = nil
+	if in == nil || *in == (CertificateNameInput{}) {
+		return nil
+	}
+	if a.CompanyCAs == nil {
+		return broker.InvalidField("certificate_name", "this server knows no company's CA by rule: see its configuration's workstations.authorities")
+	}
+	named, class, err := a.CompanyCAs.Named(broker.CertificateName{Authority: in.Authority, Name: in.Name})
+	if err != nil {
+		return err
+	}
+	if w.Class == broker.ClassHardware && class != broker.ClassHardware {
+		return broker.InvalidField("class", "certificates of %s are taken for keys of class %s: see its class in the server's configuration", named.Authority, class)
+	}
+	w.CertificateName = &named
+	return nil
+}
+
 func (a *api) createWorkstation(ctx context.Context, in *struct{ Body WorkstationInput }) (*answer[WorkstationCreated], error) {
 	b := &in.Body
 	// The id is made here, so that a certificate can name it.
@@ -164,9 +195,14 @@ func (a *api) createWorkstation(ctx context.Context, in *struct{ Body Workstatio
 	if err != nil {
 		return nil, err
 	}
-	key := workstationKey{csr: b.CSR, certificate: b.Certificate, pins: b.KeyPins}
-	if w.KeyPins, created.Certificate, err = a.keyPins(ctx, actor(ctx), key, w); err != nil {
+	if err := a.name(w, b.CertificateName); err != nil {
 		return nil, err
+	}
+	key := workstationKey{csr: b.CSR, certificate: b.Certificate, pins: b.KeyPins}
+	if !key.none() || w.CertificateName == nil {
+		if w.KeyPins, created.Certificate, err = a.keyPins(ctx, actor(ctx), key, w); err != nil {
+			return nil, err
+		}
 	}
 	if created.Certificate != "" {
 		created.CA = string(a.WorkstationCA.CertificatePEM())
@@ -205,6 +241,11 @@ func (a *api) updateWorkstation(ctx context.Context, in *struct {
 	}
 	if in.Body.Agent != nil {
 		if err := a.bind(ctx, w, *in.Body.Agent); err != nil {
+			return nil, err
+		}
+	}
+	if in.Body.CertificateName != nil {
+		if err := a.name(w, in.Body.CertificateName); err != nil {
 			return nil, err
 		}
 	}

@@ -21,8 +21,14 @@ func (m *Manager) OffersExternal(ctx context.Context, certificate *x509.Certific
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	w, err := m.viewAt(0).workstationByPin(ctx, broker.KeyPin(certificate))
-	return err == nil && w != nil && w.AgentID != "" && slices.Contains(m.certificateAlone, w.Class)
+	a := &attempt{login: broker.Login{Certificate: certificate}, pin: broker.KeyPin(certificate)}
+	if m.certify(a) != nil || a.unfit != "" {
+		return false
+	}
+	w, err := m.viewAt(0).workstationOf(ctx, a.pin, a.company)
+	f := facts{pin: a.pin, company: a.company}
+	f.takeWorkstation(w)
+	return err == nil && w != nil && w.AgentID != "" && slices.Contains(m.certificateAlone, f.workstation.Class)
 }
 
 // watchAccounts asks the directory, now and then, about the accounts of agents

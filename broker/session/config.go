@@ -134,7 +134,10 @@ type Config struct {
 	// CertificateAlone are the classes of workstations whose certificate may be
 	// all that lets their own agent in; empty: none.
 	CertificateAlone []broker.WorkstationClass
-	Logger           *zap.Logger
+	// CompanyCAs know workstations by certificates of a company's own CAs; nil:
+	// they are known by their keys alone.
+	CompanyCAs broker.CompanyCAs
+	Logger     *zap.Logger
 	// Registerer takes the metrics; nil: they are kept and not shown.
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -170,6 +173,7 @@ type Manager struct {
 	guard             *guard
 	directoryInterval time.Duration
 	certificateAlone  []broker.WorkstationClass
+	companyCAs        broker.CompanyCAs
 
 	tokens  tokens
 	metrics *metrics
@@ -235,6 +239,7 @@ func New(c Config) (*Manager, error) {
 			orDefault(c.DirectoryWindow, DirectoryWindow)),
 		directoryInterval: c.DirectoryInterval,
 		certificateAlone:  slices.Clone(c.CertificateAlone),
+		companyCAs:        c.CompanyCAs,
 		tokens:            newTokens(c.TokenKey),
 		ready:             make(chan struct{}),
 		live:              make(map[broker.ID]*live),

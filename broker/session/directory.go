@@ -46,7 +46,7 @@ func (m *Manager) answered(ctx context.Context, v *view, a *attempt, f *finding)
 
 func (m *Manager) question(v *view, a *attempt) question {
 	return question{
-		source: sourceOf(a.pin, a.login.RemoteAddr.Addr()), password: a.login.Token.Reveal(),
+		source: a.source(), password: a.login.Token.Reveal(),
 		revision: v.revision, now: m.now(),
 	}
 }

@@ -3,8 +3,11 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"strings"
+
+	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -23,6 +26,10 @@ type attempt struct {
 	login broker.Login
 	hash  []byte
 	pin   string
+	// company is the certificate, where a company's own CA issued it; unfit is why
+	// it opens nothing.
+	company *broker.CompanyCertificate
+	unfit   string
 	// claimed is the agent whom the login names, if it names one.
 	claimed string
 	// asked says that the directory was asked; it said yes to the agent verified,
@@ -40,6 +47,35 @@ func (m *Manager) newAttempt(l broker.Login) *attempt {
 	return a
 }
 
+// certify finds out what a company's own CA says of the certificate. The error
+// is Unavailable: what the CA has revoked is not known.
+func (m *Manager) certify(a *attempt) (down *broker.Error) {
+	if m.companyCAs == nil || a.login.Certificate == nil {
+		return nil
+	}
+	var err error
+	if a.company, err = m.companyCAs.Identify(a.login.Certificate); err == nil && a.company != nil {
+		err = m.companyCAs.Standing(a.company)
+	}
+	if a.unfit, down = unfitness(err); a.unfit != "" {
+		m.logger.Warn("a certificate of a company's CA is not good", zap.String("key_pin", a.pin), zap.Error(err))
+	}
+	return down
+}
+
+// unfitness takes CompanyCAs' errors apart.
+func unfitness(err error) (cause string, down *broker.Error) {
+	switch broker.CodeOf(err) {
+	case "":
+		return "", nil
+	case broker.Denied:
+		return cmp.Or(reasonOf(err), causeUnknownCertificate), nil
+	}
+	down = broker.Errorf(broker.Unavailable, textRevocation).WithCause(err)
+	down.Reason = reasonOf(err)
+	return "", down
+}
+
 // finding is what an attempt came to at one view.
 type finding struct {
 	facts
@@ -52,22 +88,17 @@ type finding struct {
 func (m *Manager) identify(ctx context.Context, v *view, a *attempt) (*finding, error) {
 	f := &finding{facts: facts{
 		now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: a.login.Protocol, addr: a.login.RemoteAddr.Addr().Unmap(), pin: a.pin,
-		certificateAlone: m.certificateAlone,
+		certificateAlone: m.certificateAlone, company: a.company, unfit: a.unfit,
 	}}
 	var err error
 	if f.password, err = v.passwordByHash(ctx, a.hash); err != nil {
 		return nil, err
 	}
-	pin := noPin
-	if a.pin != "" {
-		pin = a.pin
-	}
-	if f.workstation, err = v.workstationByPin(ctx, pin); err != nil {
+	known, err := v.workstationOf(ctx, a.pin, a.company)
+	if err != nil {
 		return nil, err
 	}
-	if a.pin == "" {
-		f.workstation = nil
-	}
+	f.takeWorkstation(known)
 	agentID, err := m.method(ctx, v, a, f)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,9 @@ const (
 	causeUsername           = "username"
 	causeUnknownMailbox     = "unknown-mailbox"
 	causeNotAssigned        = "not-assigned"
+	// causeExpiredCertificate is one of those that CompanyCAs give; the others
+	// need no name here.
+	causeExpiredCertificate = "expired-certificate"
 	// causeAuthentication: the agent is to be let in by something else.
 	causeAuthentication = "authentication"
 	// causeCertificateAlone: the workstation is nobody's, or of a class whose
@@ -45,6 +48,10 @@ type facts struct {
 	addr       netip.Addr
 	// pin is the certificate's; empty: none was presented.
 	pin string
+	// company is the certificate, where a company's own CA issued it, and unfit
+	// why it opens nothing; empty: it may.
+	company *broker.CompanyCertificate
+	unfit   string
 	// method is what he is to be let in by, and certificateAlone the classes of
 	// workstations whose certificate may be all.
 	method           broker.Authentication
@@ -123,12 +130,34 @@ func (f *facts) machineDenial() (cause string) {
 	switch {
 	case f.pin == "" && f.networkOnlySite() == nil:
 		return causeNoCertificate
-	case f.pin != "" && (f.workstation == nil || !slices.Contains(f.workstation.KeyPins, f.pin)):
+	case f.pin != "" && f.unfit != "":
+		return f.unfit
+	case f.pin != "" && !f.sanctioned():
 		// A machine whose certificate is not known is not taken for one
 		// without a certificate: it may be one that was thrown out.
 		return causeUnknownCertificate
 	}
 	return ""
+}
+
+// sanctioned reports whether the certificate is the workstation's: by its key, or
+// by the name that a company's own CA gave it.
+func (f *facts) sanctioned() bool {
+	return f.workstation != nil && (f.pinned() || f.company.Names(f.workstation.CertificateName))
+}
+
+func (f *facts) pinned() bool { return slices.Contains(f.workstation.KeyPins, f.pin) }
+
+// takeWorkstation notes the workstation, in the class that it passes for: where
+// a name makes it one, its authority's certificates bound that.
+func (f *facts) takeWorkstation(w *broker.Workstation) {
+	f.workstation = w
+	if w == nil || f.pinned() || f.company == nil || f.company.Class == broker.ClassHardware {
+		return
+	}
+	bounded := *w
+	bounded.Class = broker.ClassSoftware
+	f.workstation = &bounded
 }
 
 // asksDirectory reports whether the directory must have said yes: to the
@@ -221,7 +250,7 @@ type grant struct {
 }
 
 // decide decides under one grant, once denial has found nothing. The decision
-// ends with the app password, if that is sooner.
+// ends with the app password, or a company's certificate, if that is sooner.
 func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 	site, elsewhere := f.site()
 	in := policy.Input{
@@ -267,13 +296,19 @@ func (f *facts) decide(g grant) (*policy.Decision, broker.ID, *policy.Refusal) {
 	if refusal != nil {
 		return nil, "", refusal
 	}
-	if f.password == nil {
-		return d, broker.ID(in.Site), nil
+	var ends []time.Time
+	if f.password != nil {
+		ends = append(ends, f.password.ExpiresAt)
 	}
-	if end := f.password.ExpiresAt; !end.IsZero() && (d.Until.IsZero() || end.Before(d.Until)) {
-		sooner := *d
-		sooner.Until = end
-		d = &sooner
+	if f.company != nil {
+		ends = append(ends, f.company.NotAfter)
+	}
+	for _, end := range ends {
+		if !end.IsZero() && (d.Until.IsZero() || end.Before(d.Until)) {
+			sooner := *d
+			sooner.Until = end
+			d = &sooner
+		}
 	}
 	return d, broker.ID(in.Site), nil
 }

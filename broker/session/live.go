@@ -27,8 +27,10 @@ type live struct {
 	// workstation is its name, for logs.
 	workstation string
 	pin         string
-	addr        netip.Addr
-	hardware    bool
+	// company is its certificate, where a company's own CA issued it.
+	company  *broker.CompanyCertificate
+	addr     netip.Addr
+	hardware bool
 
 	// ctx is cancelled, with a *broker.End, when the session is over; closed
 	// is closed when its proxy has done with it.

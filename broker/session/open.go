@@ -53,9 +53,15 @@ func (m *Manager) admit(ctx context.Context, a *attempt) (*live, *finding, *brok
 	if err := m.started(ctx); err != nil {
 		return nil, nil, err
 	}
+	if down := m.certify(a); down != nil {
+		return nil, nil, down
+	}
 	s, f, err := m.decided(ctx, a)
 	if err != nil {
 		return nil, f, err
+	}
+	if end := m.standing(s); end != nil { // what was revoked before it was in the table
+		s.kill(end, m.system())
 	}
 	s.arm()
 	if err := m.place(ctx, s); err != nil {
@@ -273,7 +279,7 @@ func (m *Manager) record(ctx context.Context, s *live) (revision int64, _ *broke
 // from the attempt's beginning, so that it covers whatever the look-ups took.
 func (m *Manager) denied(ctx context.Context, began time.Time, a *attempt, f *finding) {
 	l := &a.login
-	delay := m.backoff.fail(sourceOf(a.pin, l.RemoteAddr.Addr()), began)
+	delay := m.backoff.fail(a.source(), began)
 	m.metrics.authFailures.WithLabelValues(f.cause).Inc()
 	username := l.Username
 	if username == "" {
@@ -281,6 +287,7 @@ func (m *Manager) denied(ctx context.Context, began time.Time, a *attempt, f *fi
 	}
 	m.submit(f.event(broker.EventAuthFailed, broker.AuthFailed{
 		Protocol: l.Protocol, RemoteAddr: l.RemoteAddr.String(), Username: recordable(username), Cause: f.cause, KeyPin: a.pin,
+		CertificateName: certificateName(a.company),
 	}))
 	if f.astray() {
 		m.submit(f.event(broker.EventAppPasswordAstray, broker.AppPasswordAstray{
@@ -288,7 +295,7 @@ func (m *Manager) denied(ctx context.Context, began time.Time, a *attempt, f *fi
 		}))
 	}
 	m.logger.Warn("sign-in denied", zap.String("cause", f.cause), zap.String("protocol", string(l.Protocol)),
-		zap.Stringer("remote", l.RemoteAddr), zap.String("key_pin", a.pin), zap.Duration("delay", delay))
+		zap.Stringer("remote", l.RemoteAddr), zap.String("key_pin", a.pin), zap.Any("certificate_name", certificateName(a.company)), zap.Duration("delay", delay))
 	hold(ctx, began.Add(delay))
 }
 
@@ -334,7 +341,7 @@ func (m *Manager) system() broker.Actor { return broker.Actor{Kind: "system", Na
 // newLive makes the session that a decision allows.
 func (m *Manager) newLive(v *view, a *attempt, f *finding, g grant, d *policy.Decision, site broker.ID, contact string) *live {
 	s := &live{
-		manager: m, mailbox: f.mailbox, decision: d, pin: a.pin, addr: f.addr, contact: contact,
+		manager: m, mailbox: f.mailbox, decision: d, pin: a.pin, company: a.company, addr: f.addr, contact: contact,
 		hardware: f.workstation != nil && f.workstation.Class == broker.ClassHardware,
 		actor:    broker.Actor{Kind: "agent", Name: f.agent.Name, ID: f.agent.ID},
 		closed:   make(chan struct{}),

@@ -93,7 +93,12 @@ func (s *live) touched(c broker.Change) bool {
 // It looks at the locks and the delegation first: the end of thousands of
 // sessions may hang on those, and takes no other look-up then.
 func (m *Manager) redecide(ctx context.Context, v *view, s *live) (*broker.End, error) {
-	f := &facts{now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: s.record.Protocol, addr: s.addr, pin: s.pin, method: s.record.Authentication, certificateAlone: m.certificateAlone}
+	f := &facts{now: m.now(), zones: &m.zones, guardrails: m.guardrails, protocol: s.record.Protocol, addr: s.addr, pin: s.pin, method: s.record.Authentication, certificateAlone: m.certificateAlone, company: s.company}
+	if s.company != nil {
+		if end := m.standing(s); end != nil {
+			return end, nil
+		}
+	}
 	var g grant
 	var err error
 	if f.locks, err = v.locks(ctx); err != nil {
@@ -173,9 +178,11 @@ func (f *facts) read(ctx context.Context, v *view, s *live) (err error) {
 		return err
 	}
 	if r.WorkstationID != "" {
-		if f.workstation, err = v.workstation(ctx, r.WorkstationID); err != nil {
+		w, err := v.workstation(ctx, r.WorkstationID)
+		if err != nil {
 			return err
 		}
+		f.takeWorkstation(w)
 	}
 	f.sites, err = v.sites(ctx)
 	return err

@@ -24,6 +24,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer w.end.Stop()
 	defer m.reap(ctx)()
 	defer m.watchAccounts(ctx)()
+	defer m.watchCertificates()()
 	unsubscribe := m.state.Subscribe(m.notices.add)
 	defer unsubscribe()
 	tick := time.NewTicker(PollInterval)

@@ -15,6 +15,7 @@ const (
 	textDenied      = "Sign-in failed. Check the mailbox's address and your app password, and use a workstation that is registered."
 	textUnavailable = "Postern cannot check your access at the moment. Try again in a few minutes."
 	textDirectory   = "Postern cannot check passwords at the moment. Try again in a few minutes."
+	textRevocation  = "Postern cannot check this workstation's certificate at the moment. Try again in a few minutes."
 	textUnrecorded  = "Postern cannot record sessions at the moment. Try again in a few minutes."
 	textDraining    = "Postern is being stopped. Try again in a few minutes."
 	textLease       = "Postern can no longer check your access. Connect again in a few minutes."

@@ -21,20 +21,21 @@ type view struct {
 	state    broker.State
 	revision int64
 
-	passwords    table[*broker.AppPassword]
-	byHash       table[*broker.AppPassword]
-	agents       table[*broker.Agent]
-	byName       table[*broker.Agent]
-	workstations table[*broker.Workstation]
-	byPin        table[*broker.Workstation]
-	mailboxes    table[*broker.Mailbox]
-	byAddress    table[*broker.Mailbox]
-	firms        table[*broker.Firm]
-	delegations  table[*broker.Delegation]
-	assignments  table[*broker.Assignment]
-	assigned     table[[]*broker.Assignment]
-	siteList     table[[]*broker.Site]
-	lockList     table[lockIndex]
+	passwords     table[*broker.AppPassword]
+	byHash        table[*broker.AppPassword]
+	agents        table[*broker.Agent]
+	byName        table[*broker.Agent]
+	workstations  table[*broker.Workstation]
+	byPin         table[*broker.Workstation]
+	byCertificate table[*broker.Workstation]
+	mailboxes     table[*broker.Mailbox]
+	byAddress     table[*broker.Mailbox]
+	firms         table[*broker.Firm]
+	delegations   table[*broker.Delegation]
+	assignments   table[*broker.Assignment]
+	assigned      table[[]*broker.Assignment]
+	siteList      table[[]*broker.Site]
+	lockList      table[lockIndex]
 }
 
 // lockIndex holds the locks that were not removed, by what they are on.
@@ -109,6 +110,31 @@ func (v *view) passwordByHash(ctx context.Context, hash []byte) (*broker.AppPass
 
 func (v *view) workstationByPin(ctx context.Context, pin string) (*broker.Workstation, error) {
 	return v.byPin.get(pin, true, func() (*broker.Workstation, error) { return v.state.WorkstationByKeyPin(ctx, pin) })
+}
+
+// workstationOf returns whose a certificate is: its key's, or else that of the
+// name that a company's own CA gave it. What is looked up tells of nothing but
+// what its presenter has.
+func (v *view) workstationOf(ctx context.Context, pin string, company *broker.CompanyCertificate) (*broker.Workstation, error) {
+	if pin == "" {
+		_, err := v.workstationByPin(ctx, noPin)
+		return nil, err
+	}
+	pinned, err := v.workstationByPin(ctx, pin)
+	if err != nil {
+		return nil, err
+	}
+	name := certificateName(company)
+	if name == nil {
+		return pinned, nil
+	}
+	named, err := v.byCertificate.get(name.Authority+"\x00"+name.Name, true, func() (*broker.Workstation, error) {
+		return v.state.WorkstationByCertificateName(ctx, *name)
+	})
+	if pinned != nil || err != nil {
+		return pinned, err
+	}
+	return named, nil
 }
 
 func (v *view) mailboxByAddress(ctx context.Context, address string) (*broker.Mailbox, error) {

@@ -293,6 +293,12 @@ func (w *world) Workstation(ctx context.Context, id broker.ID) (*broker.Workstat
 	return find(ctx, w, "Workstation", w.stations, func(x *broker.Workstation) bool { return x.ID == id })
 }
 
+func (w *world) WorkstationByCertificateName(ctx context.Context, n broker.CertificateName) (*broker.Workstation, error) {
+	return find(ctx, w, "WorkstationByCertificateName", w.stations, func(x *broker.Workstation) bool {
+		return x.CertificateName != nil && *x.CertificateName == n
+	})
+}
+
 func (w *world) WorkstationByKeyPin(ctx context.Context, pin string) (*broker.Workstation, error) {
 	return find(ctx, w, "WorkstationByKeyPin", w.stations, func(x *broker.Workstation) bool { return slices.Contains(x.KeyPins, pin) })
 }

@@ -19,7 +19,7 @@ const (
 
 // described is the workstation that a code makes, without id and keys.
 func described(c *broker.EnrolmentCode) broker.Workstation {
-	return broker.Workstation{Name: c.Name, Class: c.Class, SiteID: c.SiteID, Groups: c.Groups}
+	return broker.Workstation{Name: c.Name, Class: c.Class, SiteID: c.SiteID, Groups: c.Groups, AgentID: c.AgentID}
 }
 
 // CreateEnrolmentCode makes a code for a workstation that does not exist yet.

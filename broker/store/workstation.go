@@ -34,6 +34,24 @@ func checkWorkstation(w *broker.Workstation) error {
 			return broker.InvalidField("key_pins", "a pin is there twice")
 		}
 	}
+	if w.CertificateName != nil {
+		n := *w.CertificateName
+		w.CertificateName = &n
+	}
+	return certificateName("certificate_name", w.CertificateName)
+}
+
+// certificateName wants a name as broker.CompanyCAs has it, if there is one.
+func certificateName(field string, n *broker.CertificateName) error {
+	if n == nil {
+		return nil
+	}
+	if err := name(field+".authority", n.Authority); err != nil {
+		return err
+	}
+	if !broker.ValidCertificateName(n.Name) {
+		return broker.InvalidField(field+".name", "use printable ASCII, at most %d octets, without spaces around it", broker.MaxCertificateName)
+	}
 	return nil
 }
 
@@ -57,10 +75,10 @@ func (t *tx) workstationFits(w *broker.Workstation) error {
 	return err
 }
 
-// storePins replaces a workstation's pins. Two workstations cannot share a
-// key: the record could not tell them apart.
-func (t *tx) storePins(w *broker.Workstation) error {
-	if _, err := t.exec(`DELETE FROM workstation_pins WHERE workstation_id = $1`, string(w.ID)); err != nil {
+// storeKeys replaces what a workstation is known by. Two workstations cannot
+// share a key, or a name in certificates: the record could not tell them apart.
+func (t *tx) storeKeys(w *broker.Workstation) error {
+	if err := t.freeKeys(w.ID); err != nil {
 		return err
 	}
 	for _, pin := range w.KeyPins {
@@ -75,7 +93,28 @@ func (t *tx) storePins(w *broker.Workstation) error {
 			return err
 		}
 	}
-	return nil
+	n := w.CertificateName
+	if n == nil {
+		return nil
+	}
+	taken, err := t.exists(`SELECT 1 FROM workstation_names WHERE authority = $1 AND name = $2`, n.Authority, n.Name)
+	if err != nil {
+		return err
+	}
+	if taken {
+		return conflict("another workstation has the name %s in certificates of %s", n.Name, n.Authority)
+	}
+	_, err = t.exec(`INSERT INTO workstation_names (authority, name, workstation_id) VALUES ($1, $2, $3)`, n.Authority, n.Name, string(w.ID))
+	return err
+}
+
+// freeKeys makes what a workstation is known by nobody's.
+func (t *tx) freeKeys(id broker.ID) error {
+	if _, err := t.exec(`DELETE FROM workstation_pins WHERE workstation_id = $1`, string(id)); err != nil {
+		return err
+	}
+	_, err := t.exec(`DELETE FROM workstation_names WHERE workstation_id = $1`, string(id))
+	return err
 }
 
 // CreateWorkstation adds a workstation.
@@ -107,7 +146,7 @@ func (t *tx) createWorkstation(by broker.Actor, w *broker.Workstation) error {
 		string(w.ID), key(w.Name), optional(w.SiteID), doc); err != nil {
 		return err
 	}
-	if err := t.storePins(w); err != nil {
+	if err := t.storeKeys(w); err != nil {
 		return err
 	}
 	return t.recordChange(by, changed{
@@ -138,7 +177,7 @@ func (s *Store) UpdateWorkstation(ctx context.Context, by broker.Actor, w *broke
 			key(n.Name), optional(n.SiteID), after, string(n.ID)); err != nil {
 			return err
 		}
-		if err := t.storePins(&n); err != nil {
+		if err := t.storeKeys(&n); err != nil {
 			return err
 		}
 		return t.recordChange(by, changed{
@@ -180,7 +219,7 @@ func (t *tx) freeWorkstationsOf(by broker.Actor, agent broker.ID) error {
 	return nil
 }
 
-// DeleteWorkstation removes a workstation, frees its keys, and removes the
+// DeleteWorkstation removes a workstation, frees its keys and names, and removes the
 // locks on it.
 func (s *Store) DeleteWorkstation(ctx context.Context, by broker.Actor, id broker.ID) error {
 	return s.mutate(ctx, by, func(t *tx) error {
@@ -195,7 +234,7 @@ func (s *Store) DeleteWorkstation(ctx context.Context, by broker.Actor, id broke
 		if err != nil {
 			return err
 		}
-		if _, err := t.exec(`DELETE FROM workstation_pins WHERE workstation_id = $1`, string(id)); err != nil {
+		if err := t.freeKeys(id); err != nil {
 			return err
 		}
 		if err := t.update(`UPDATE workstations SET deleted_at = $1 WHERE id = $2`, micros(t.now), string(id)); err != nil {
@@ -217,6 +256,13 @@ func (s *Store) WorkstationByKeyPin(ctx context.Context, pin string) (*broker.Wo
 	return one[broker.Workstation](s.read(ctx), kindWorkstation,
 		`SELECT w.doc FROM workstation_pins p JOIN workstations w ON w.id = p.workstation_id
 		 WHERE p.pin = $1 AND w.deleted_at IS NULL`, pin)
+}
+
+// WorkstationByCertificateName returns the workstation that has the name.
+func (s *Store) WorkstationByCertificateName(ctx context.Context, n broker.CertificateName) (*broker.Workstation, error) {
+	return one[broker.Workstation](s.read(ctx), kindWorkstation,
+		`SELECT w.doc FROM workstation_names n JOIN workstations w ON w.id = n.workstation_id
+		 WHERE n.authority = $1 AND n.name = $2 AND w.deleted_at IS NULL`, n.Authority, n.Name)
 }
 
 // Workstations returns all workstations, by name.

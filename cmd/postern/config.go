@@ -82,6 +82,8 @@ type WorkstationsConfig struct {
 	CertificateValidity duration      `yaml:"certificate_validity"`
 	CertificateAlone    []string      `yaml:"certificate_alone"`
 	Vault               *IssuerConfig `yaml:"vault"`
+	// Authorities are company's CAs whose certificates name workstations.
+	Authorities []AuthorityConfig `yaml:"authorities"`
 }
 
 // IssuerConfig is broker/vault's Issuer: Vault's PKI engine signs workstations'
@@ -306,6 +308,9 @@ func (c *Config) complete(dir string) {
 		&c.Upstream.CAFile, &c.OAuth.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {
 		under(dir, &c.Workstations.CAFiles[i])
+	}
+	for i := range c.Workstations.Authorities {
+		c.Workstations.Authorities[i].complete(func(paths ...*string) { under(dir, paths...) })
 	}
 	if v := c.Workstations.Vault; v != nil {
 		setDefault(&v.Mount, vault.DefaultIssuerMount)

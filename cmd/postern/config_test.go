@@ -166,7 +166,7 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		"a listener with a name": {strings.Replace(minimal, "127.0.0.1:0", "localhost:993", 1), "listeners.imaps: give an IP address and a port"},
 		"a listener twice":       {strings.Replace(minimal, `"127.0.0.1:0"`, `":993", imap: ":993"`, 1), "listeners.imap: listeners.imaps has the same address"},
 		"no certificate":         {strings.Replace(minimal, "certificate: tls/server.pem, ", "", 1), "tls.certificate: name the PEM file"},
-		"no CA":                  {strings.Replace(minimal, "{embedded_ca: ca}", "{}", 1), "workstations: give embedded_ca, vault or ca_files"},
+		"no CA":                  {strings.Replace(minimal, "{embedded_ca: ca}", "{}", 1), "workstations: give embedded_ca, vault, authorities or ca_files"},
 		"no credentials":         {strings.Replace(minimal, "{sealed: {}}", "{}", 1), "credentials: give exactly one of sealed and vault"},
 		"both credentials":       {strings.Replace(minimal, "{sealed: {}}", "{sealed: {}, vault: {}}", 1), "credentials: give exactly one of sealed and vault"},
 		"vault without address":  {strings.Replace(minimal, "{sealed: {}}", "{vault: }", 1), "credentials.vault.address: give Vault's address"},

@@ -79,8 +79,9 @@ func (c *Config) problems() []problem {
 }
 
 func (v *validator) workstations(c *WorkstationsConfig) {
-	v.check(c.EmbeddedCA != "" || c.Vault != nil || len(c.CAFiles) > 0, "workstations",
-		"give embedded_ca, vault or ca_files, or several: without a CA no workstation could connect")
+	v.check(c.EmbeddedCA != "" || c.Vault != nil || len(c.CAFiles)+len(c.Authorities) > 0, "workstations",
+		"give embedded_ca, vault, authorities or ca_files, or several: without a CA no workstation could connect")
+	v.authorities(c.Authorities)
 	for i, file := range c.CAFiles {
 		v.check(file != "", fmt.Sprintf("workstations.ca_files[%d]", i), "name a PEM file")
 	}
@@ -223,6 +224,15 @@ func (v *validator) vaultAuth(key string, c *VaultAuthConfig) {
 
 // workstationCAFiles returns the files of all CAs whose certificates are good.
 func (c *Config) workstationCAFiles() []string {
+	files := append(c.ownCAFiles(), c.Workstations.CAFiles...)
+	for _, a := range c.Workstations.Authorities {
+		files = append(files, a.CAFile)
+	}
+	return files
+}
+
+// ownCAFiles returns the files of those that issue for Postern.
+func (c *Config) ownCAFiles() []string {
 	var files []string
 	if c.Workstations.EmbeddedCA != "" {
 		files = append(files, filepath.Join(c.Workstations.EmbeddedCA, workstationca.CertificateFile))
@@ -230,5 +240,5 @@ func (c *Config) workstationCAFiles() []string {
 	if c.Workstations.Vault != nil {
 		files = append(files, c.Workstations.Vault.AuthorityFile)
 	}
-	return append(files, c.Workstations.CAFiles...)
+	return files
 }

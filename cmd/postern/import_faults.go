@@ -71,6 +71,9 @@ func columnOf(pointer string) string {
 	if steps[0] == "expires_at" {
 		return "" // a flag's
 	}
+	if pointer == "certificate_name/authority" {
+		return "authority"
+	}
 	if len(steps) > 1 && steps[1] == "tls" {
 		return steps[0] + "_tls"
 	}

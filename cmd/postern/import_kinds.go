@@ -76,8 +76,8 @@ func newImportWorkstationsCommand(a *app) *cobra.Command {
 	in := httpapi.WorkstationsImport{}
 	cmd, _ := newImportKindCommand(a, &importKind[httpapi.WorkstationRow]{
 		plural: "workstations", short: "Add workstations from a file",
-		long: `Add workstations from a file: those with key pins at once; for the others one-time
-codes are made, with which somebody runs 'postern workstation enrol' on the machine.
+		long: `Add workstations from a file: those with key pins, or a name in certificates of a
+company's own CA, at once; for the others one-time codes are made, with which somebody runs 'postern workstation enrol' on the machine.
 The codes go into the file that --save names, of mode 0600, and are shown nowhere
 else. A workstation that has a good code already keeps it, and gets no other unless
 --new-codes says so.`,
@@ -88,20 +88,29 @@ else. A workstation that has a good code already keeps it, and gets no other unl
 			{name: "class", doc: "hardware (its key is in a TPM) or software (in a file)", required: true},
 			{name: "site", doc: "binds it to a site's networks"},
 			{name: "groups", doc: "a list of what app passwords can be limited to"},
+			{name: "agent", doc: "whose machine it is: he may sign in by its certificate alone"},
 			{name: "key_pins", doc: "a list of its keys' SHA-256 hashes, in hex"},
+			{name: "certificate_name", doc: "its name in certificates of a company's own CA"},
+			{name: "authority", doc: "which CA that is (without: the only one)"},
 		},
 		row: func(c *cells) httpapi.WorkstationRow {
-			return httpapi.WorkstationRow{
-				Name: c.values["name"], Site: c.values["site"], Groups: c.list("groups"), KeyPins: c.list("key_pins"),
+			row := httpapi.WorkstationRow{
+				Name: c.values["name"], Site: c.values["site"], Groups: c.list("groups"), KeyPins: c.list("key_pins"), Agent: c.values["agent"],
 				Class: broker.WorkstationClass(c.oneOf("class", string(broker.ClassHardware), string(broker.ClassSoftware))),
 			}
+			if name := c.values["certificate_name"]; name != "" {
+				row.CertificateName = &httpapi.CertificateNameInput{Authority: c.values["authority"], Name: name}
+			} else if c.values["authority"] != "" {
+				c.wrong("authority", "the row has no certificate_name")
+			}
+			return row
 		},
 		body: func(dryRun bool, rows []httpapi.WorkstationRow) any {
 			in.DryRun, in.Rows = dryRun, rows
 			return in
 		},
 		prepare: func(rows []httpapi.WorkstationRow) error {
-			return codes.open(slices.ContainsFunc(rows, func(r httpapi.WorkstationRow) bool { return len(r.KeyPins) == 0 }))
+			return codes.open(slices.ContainsFunc(rows, func(r httpapi.WorkstationRow) bool { return len(r.KeyPins) == 0 && r.CertificateName == nil }))
 		},
 		save: codes.keep,
 		next: "Next, on each machine that has a code: postern workstation enrol --server HOST:PORT",
@@ -171,6 +180,7 @@ delegation has them now; none can be wider. Further terms can be narrowed with
 			{name: "recovery_mail", doc: "mail for account recovery: hidden, shown or default"},
 			{name: "sites", doc: "a list of sites that may be used"},
 			{name: "hardware_key", doc: "yes: demands a workstation of class hardware"},
+			{name: "needs_password", doc: "yes: a certificate alone does not do"},
 			{name: "not_before", doc: "when it begins: a date, or a time in RFC 3339"},
 			{name: "not_after", doc: "when it ends: a date, whose whole day it holds, or a time in RFC 3339"},
 		},
@@ -204,6 +214,7 @@ func (c *cells) terms() (t httpapi.TermsInput) {
 	t.Slice, t.Sites = c.values["slice"], c.list("sites")
 	t.Recovery = httpapi.RecoveryMail(c.oneOf("recovery_mail", "hidden", "shown", "default"))
 	t.HardwareKey = c.oneOf("hardware_key", "yes", "no") == "yes"
+	t.NeedsPassword = c.oneOf("needs_password", "yes", "no") == "yes"
 	var err error
 	if t.NotBefore, err = parseTime("not_before", c.values["not_before"], false); err != nil {
 		c.wrong("not_before", "%s", strings.TrimPrefix(err.Error(), "--not_before "))

@@ -71,7 +71,8 @@ func checkFiles(c *Config) error {
 	}
 	state := c.checkState()
 	_, authority := openWorkstationCA(c, zap.NewNop(), prometheus.NewRegistry())
-	return errors.Join(certificates, authority, tokenKey, upstreams, issuers, credentials, state)
+	_, company := newCompanyCAs(c, zap.NewNop())
+	return errors.Join(certificates, authority, company, tokenKey, upstreams, issuers, credentials, state)
 }
 
 // serve runs the server, and does what signals say.

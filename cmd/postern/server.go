@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/audit"
+	"github.com/postern-mail/postern/broker/companyca"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/oauth"
 	"github.com/postern-mail/postern/broker/rotation"
@@ -40,6 +42,7 @@ type server struct {
 	networkOnly  *networkOnly
 	certificates *proxy.Certificates
 	authorities  *authorities
+	companyCAs   *companyca.CAs
 	proxies      []*proxy.Server
 	api          *httpapi.Server
 	health       *health
@@ -98,7 +101,7 @@ func (s *server) APIAddr() net.Addr { return s.addr("api.listen") }
 func (s *server) Socket() string { return s.config.API.Socket }
 
 // Reload rereads the certificates.
-func (s *server) Reload() error { return s.certificates.Reload() }
+func (s *server) Reload() error { return errors.Join(s.certificates.Reload(), s.companyCAs.Reload()) }
 
 // Abort cuts every session off; a Run under way then returns soon.
 func (s *server) Abort() {

@@ -81,6 +81,9 @@ func (s *server) openManager(context.Context) error {
 	if s.upstream, err = newOAuth(s.config, dialer, s.credentials, s.logger.Named("oauth"), s.registry); err != nil {
 		return err
 	}
+	if s.companyCAs, err = newCompanyCAs(s.config, s.logger.Named("company-ca")); err != nil {
+		return err
+	}
 	guardrails, err := s.config.guardrails()
 	if err != nil {
 		return err
@@ -103,6 +106,7 @@ func (s *server) openManager(context.Context) error {
 		Registerer:  s.registry,
 
 		CertificateAlone: s.config.certificateAlone(),
+		CompanyCAs:       s.companyCAs,
 	}
 	if err := s.openDirectory(&config); err != nil {
 		return err
@@ -155,6 +159,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		Logger:      s.logger.Named("api"),
 
 		CertificateAlone: s.config.certificateAlone(),
+		CompanyCAs:       s.companyCAs,
 	}
 	config.RotationSecrets = s.credentials
 	if err := s.openPeople(ctx, &config); err != nil {

@@ -85,6 +85,7 @@ func (s *server) Run(ctx context.Context) error {
 	defer tokens.stop()
 	tokens.start("oauth", s.upstream.Run)
 	services.start("workstation-ca", s.authorities.Run)
+	services.start("company-ca", s.companyCAs.Run)
 	services.start("sites", s.networkOnly.Run)
 	services.start("memory", newReclaimer(s.manager.Count).Run)
 	services.start("tls", func(ctx context.Context) error {

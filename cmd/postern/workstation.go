@@ -30,12 +30,13 @@ type workstationFlags struct {
 	class, site, agent                 string
 	groups, pins                       []string
 	csr, certificate, generate, saveTo string
+	named                              httpapi.CertificateNameInput
 }
 
 func newWorkstationAddCommand(a *app) *cobra.Command {
 	var f workstationFlags
 	cmd := &cobra.Command{
-		Use:   "add NAME (--csr FILE | --certificate FILE | --generate-key DIR | --key-pin HEX)",
+		Use:   "add NAME (--csr FILE | --certificate FILE | --generate-key DIR | --key-pin HEX | --certificate-name NAME)",
 		Short: "Add a workstation",
 		Long: `Add a workstation. Its key comes in one of these ways:
 
@@ -46,11 +47,16 @@ func newWorkstationAddCommand(a *app) *cobra.Command {
                       certificate in DIR/NAME.crt; only the request leaves this
                       machine. Always of class software
   --key-pin HEX       a SHA-256 hash of a certificate's SubjectPublicKeyInfo
+  --certificate-name NAME
+                      no key: the name by which certificates of a company's own CA
+                      are its, whatever their keys. What in a certificate is read as
+                      the name, the server's configuration says for each --authority
 
 Mail clients that want key and certificate in one file take what 'postern
 workstation export --certificate DIR/NAME.crt --key DIR/NAME.key' makes.`,
 		Example: `  postern workstation add pune-07 --csr pune-07.csr --class hardware --site Pune --out pune-07.crt
-  postern workstation add laptop-3 --generate-key ./laptop-3 --group night-shift`,
+  postern workstation add laptop-3 --generate-key ./laptop-3 --group night-shift
+  postern workstation add goa-11 --authority head-office --certificate-name goa-11.corp.example`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("out") && f.csr == "" {
@@ -71,17 +77,28 @@ workstation export --certificate DIR/NAME.crt --key DIR/NAME.key' makes.`,
 	flags.StringVar(&f.site, "site", "", "bind it to a `site`'s networks")
 	flags.StringSliceVar(&f.groups, "group", nil, "a `group` that app passwords can be limited to; may be repeated")
 	flags.StringVar(&f.agent, "agent", "", agentHelp)
+	registerCertificateName(cmd, &f.named, "")
 	flags.StringVar(&f.saveTo, "out", "", "write the certificate into this `file` (without it: to standard output)")
-	cmd.MarkFlagsOneRequired("csr", "certificate", "generate-key", "key-pin")
+	cmd.MarkFlagsOneRequired("csr", "certificate", "generate-key", "key-pin", "certificate-name")
 	cmd.MarkFlagsMutuallyExclusive("csr", "certificate", "generate-key", "key-pin")
 	return cmd
 }
 
 func (f *workstationFlags) input(name string) httpapi.WorkstationInput {
-	return httpapi.WorkstationInput{
+	in := httpapi.WorkstationInput{
 		Name: name, Class: broker.WorkstationClass(f.class),
 		Site: f.site, Groups: f.groups, KeyPins: f.pins, Agent: f.agent,
 	}
+	if f.named != (httpapi.CertificateNameInput{}) {
+		in.CertificateName = &f.named
+	}
+	return in
+}
+
+// registerCertificateName adds the flags for a name in a company's certificates.
+func registerCertificateName(cmd *cobra.Command, in *httpapi.CertificateNameInput, more string) {
+	cmd.Flags().StringVar(&in.Name, "certificate-name", "", "its `name` in certificates of a company's own CA"+more)
+	cmd.Flags().StringVar(&in.Authority, "authority", "", "which `CA` that is, as the server's configuration calls it (without: the only one)")
 }
 
 const agentHelp = "whose machine it is: this `agent` may sign in by its certificate alone"
@@ -140,9 +157,13 @@ func writeWorkstation(out io.Writer, w *httpapi.Workstation, more ...string) {
 	if w.SiteID == "" {
 		site = "any (it may roam)"
 	}
+	name := "none"
+	if n := w.CertificateName; n != nil {
+		name = n.Name + " (" + n.Authority + ")"
+	}
 	fields := []string{
 		"Workstation", w.Name, "Class", string(w.Class), "Site", site, "Groups", list(w.Groups),
-		"Agent", nameOr(w.Agent, w.AgentID), "Key pins", list(w.KeyPins), "Created", stamp(w.CreatedAt), "Id", string(w.ID),
+		"Agent", nameOr(w.Agent, w.AgentID), "Key pins", list(w.KeyPins), "Certificate name", name, "Created", stamp(w.CreatedAt), "Id", string(w.ID),
 	}
 	writeFields(out, append(fields, more...)...)
 }
@@ -181,6 +202,7 @@ func newWorkstationShowCommand(a *app) *cobra.Command {
 func newWorkstationUpdateCommand(a *app) *cobra.Command {
 	var name, site, agent string
 	var groups []string
+	var named httpapi.CertificateNameInput
 	cmd := &cobra.Command{
 		Use:   "update WORKSTATION",
 		Short: "Change a workstation; sessions that it can no longer open end",
@@ -205,8 +227,13 @@ bears its old name and stays good. For a new certificate or key, see
 			if cmd.Flags().Changed("agent") {
 				patch.Agent = &agent
 			}
+			if cmd.Flags().Changed("certificate-name") {
+				if patch.CertificateName = &named; named.Name == "" {
+					patch.CertificateName = &httpapi.CertificateNameInput{}
+				}
+			}
 			if patch == (httpapi.WorkstationPatch{}) {
-				return usagef("nothing to change: give --name, --site, --group or --agent")
+				return usagef("nothing to change: give --name, --site, --group, --agent or --certificate-name")
 			}
 			raw, updated, err := call[httpapi.WorkstationUpdated](cmd, a, http.MethodPatch, path("workstations", args[0]), patch)
 			if err != nil {
@@ -219,6 +246,7 @@ bears its old name and stays good. For a new certificate or key, see
 	cmd.Flags().StringVar(&site, "site", "", "bind it to a `site`'s networks (empty: it may roam)")
 	cmd.Flags().StringSliceVar(&groups, "group", nil, "a `group` that app passwords can be limited to, in place of all before; may be repeated (empty: none)")
 	cmd.Flags().StringVar(&agent, "agent", "", agentHelp+" (empty: nobody may)")
+	registerCertificateName(cmd, &named, " (empty: none any more)")
 	return cmd
 }
 

@@ -76,6 +76,7 @@ nobody but him who sits there.`,
 	flags.StringVar(&class, "class", string(broker.ClassSoftware), "where its key must be: hardware (the TPM) or software (a file); the machine's word is taken")
 	flags.StringVar(&in.Site, "site", "", "bind it to a `site`'s networks")
 	flags.StringSliceVar(&in.Groups, "group", nil, "a `group` that app passwords can be limited to; may be repeated")
+	flags.StringVar(&in.Agent, "agent", "", agentHelp)
 	flags.StringVar(&notAfter, "not-after", "", "until when the code is good: a `time`, at most thirty days from now (without it, a day)")
 	flags.StringVar(&save, "save", "", "write the code into this `file`, of mode 0600, and do not show it")
 	return cmd

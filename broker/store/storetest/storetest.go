@@ -48,6 +48,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"DeletedNamesAreFree", testDeletedNamesAreFree},
 		{"AgentsOfTheDirectory", testAgentsOfTheDirectory},
 		{"WorkstationsOfAgents", testWorkstationsOfAgents},
+		{"CertificateNames", testCertificateNames},
+		{"CodeForAnAgent", testCodeForAnAgent},
 		{"RevokeDelegation", testRevokeDelegation},
 		{"AssignmentWithinDelegation", testAssignmentWithinDelegation},
 		{"MaxAgents", testMaxAgents},
