@@ -69,7 +69,7 @@ func Catalogue() []EventSpec {
 		{EventAuthFailed, 1, AuthFailed{}, "an unknown token, certificate or combination; the true cause, which the client is not told", "remote_addr, username"},
 		{EventAppPasswordAstray, 1, AppPasswordAstray{}, "an alarm: a good app password was used where it is not good: on a machine that is not sanctioned, or a workstation outside its groups; beside the auth.failed", "remote_addr"},
 		{EventSessionRefused, 1, SessionRefused{}, "a known agent was refused, or an outage kept him out", "remote_addr"},
-		{EventDrift, 1, Drift{}, "the upstream refused a credential that worked before", ""},
+		{EventDrift, 1, Drift{}, "an alarm: the upstream refused a session, or the sentinel, a credential that worked before", ""},
 		{EventConsentWithdrawn, 1, ConsentWithdrawn{}, "an alarm: the issuer of access tokens gives none for a mailbox any more: the consent was withdrawn or has ended, and the firm must consent again", ""},
 		{EventCredentialSet, 1, CredentialSetData{}, "a mailbox's credential was stored", ""},
 		{EventCommandRefused, 1, CommandRefused{}, "an IMAP command was not allowed by the decision; the first of its kind in a session", ""},
@@ -205,6 +205,8 @@ type Drift struct {
 	// Answer is the upstream's text, with anything that could be the
 	// credential cut out.
 	Answer string `json:"answer"`
+	// Probe says that the sentinel found it, and no session.
+	Probe bool `json:"probe,omitempty"`
 }
 
 // ConsentWithdrawn is the data of consent.withdrawn. A person of the firm must

@@ -74,6 +74,8 @@ type Mailbox struct {
 	MinCredential int `json:"min_credential,omitempty"`
 	// MinCredentialID names the password of that version in its rotation.
 	MinCredentialID ID `json:"min_credential_id,omitempty"`
+	// Watch is how the sentinel watches it; nil: as all mailboxes.
+	Watch *WatchTerms `json:"watch,omitempty"`
 
 	CreatedAt time.Time `json:"created_at"`
 }

@@ -164,6 +164,11 @@ func rules() map[string]rule {
 		"rotate":          {group: "rotations", who: admin | firmAdmin},
 		"list-rotations":  {group: "rotations", who: everyone},
 		"get-rotation":    {group: "rotations", who: everyone},
+
+		"list-watches":  {group: "watches", who: everyone},
+		"get-watch":     {group: "watches", who: everyone},
+		"set-watch":     {group: "mailboxes", who: admin | firmAdmin},
+		"probe-mailbox": {group: "watches", who: admin | firmAdmin},
 	}
 }
 

@@ -56,6 +56,8 @@ var mayCall = map[string]string{
 	"set-provider-account": "admin firm-admin", "set-rotation": "admin firm-admin", "remove-rotation": "admin firm-admin",
 	"enter-password": "admin firm-admin", "rotate": "admin firm-admin",
 	"list-rotations": "admin auditor firm-admin firm-auditor", "get-rotation": "admin auditor firm-admin firm-auditor",
+	"list-watches": "admin auditor firm-admin firm-auditor", "get-watch": "admin auditor firm-admin firm-auditor",
+	"set-watch": "admin firm-admin", "probe-mailbox": "admin firm-admin",
 }
 
 // operation is one of the OpenAPI document.
@@ -235,7 +237,7 @@ func TestNever5AnotherFirmIsNotThere(t *testing.T) {
 		}
 		body := map[string]string{
 			"update-provider": `{}`, "set-provider-account": `{"kind":"password","secret":"x"}`,
-			"enter-password": `{"kind":"password","secret":"x"}`, "set-rotation": `{"provider":"nobody"}`,
+			"enter-password": `{"kind":"password","secret":"x"}`, "set-rotation": `{"provider":"nobody"}`, "set-watch": `{}`,
 			"update-mailbox": `{}`, "update-firm": `{}`, "set-credential": `{"kind":"password","secret":"x"}`, "update-delegation": `{"terms":{}}`,
 		}[o.id]
 		add(reference{o.method, parameter.ReplaceAllString(o.path, "%s"), body}, names[0][1], names[0][1]+"-name")
@@ -249,6 +251,7 @@ func TestNever5AnotherFirmIsNotThere(t *testing.T) {
 	add(reference{"POST", "/v1/delegations", `{"mailbox":"%s"}`}, "mailbox", "mailbox-name")
 	add(reference{"POST", "/v1/mailboxes", strings.Replace(strings.Replace(acme, "sales@", "more@", 1), "Acme Pumps", "%s", 1)}, "firm", "firm-name")
 	add(reference{"GET", "/v1/rotations?firm=%s", ""}, "firm", "firm-name")
+	add(reference{"GET", "/v1/watches?firm=%s", ""}, "firm", "firm-name")
 	add(reference{"GET", "/v1/rotations?mailbox=%s", ""}, "mailbox", "mailbox-name")
 	add(reference{"GET", "/v1/providers?firm=%s", ""}, "firm", "firm-name")
 	add(reference{"POST", "/v1/rotations", `{"mailboxes":["%s"]}`}, "mailbox", "mailbox-name")

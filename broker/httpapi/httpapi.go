@@ -114,9 +114,11 @@ type Config struct {
 	Rotations       broker.Rotations
 	RotationSecrets RotationSecrets
 	Drivers         map[string]broker.Driver
-	Upstream        broker.Upstream
-	Sessions        Sessions
-	Tokens          Tokens
+	// Watches are what the sentinel knows.
+	Watches  broker.Watches
+	Upstream broker.Upstream
+	Sessions Sessions
+	Tokens   Tokens
 	// APITokens and Claims make what people show; Authenticator knows them
 	// again.
 	APITokens, Claims, EnrolmentCodes TokenMaker
@@ -176,7 +178,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
-		"Providers": c.Providers, "Rotations": c.Rotations, "RotationSecrets": c.RotationSecrets,
+		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
@@ -214,6 +216,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerImports()
 	a.registerProviders()
 	a.registerRotations()
+	a.registerWatches()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err
 	}

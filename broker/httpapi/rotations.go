@@ -131,6 +131,19 @@ func (a *api) setRotation(ctx context.Context, in *struct {
 }
 
 func (a *api) changeMethod(ctx context.Context, ref string, method func(*broker.Mailbox) (*broker.RotationMethod, error)) (*tagged[*Mailbox], error) {
+	m, err := a.changeMailbox(ctx, ref, func(m *broker.Mailbox) (err error) {
+		m.Rotation, err = method(m)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	shown, err := a.showMailbox(ctx, m)
+	return show(m, shown), err
+}
+
+// changeMailbox changes what is the firm's to say of a mailbox.
+func (a *api) changeMailbox(ctx context.Context, ref string, change func(*broker.Mailbox) error) (*broker.Mailbox, error) {
 	m, err := a.findMailbox(ctx, "", ref)
 	if err != nil {
 		return nil, err
@@ -147,14 +160,13 @@ func (a *api) changeMethod(ctx context.Context, ref string, method func(*broker.
 		return nil, err
 	}
 	after := *m
-	if after.Rotation, err = method(m); err != nil {
+	if err := change(&after); err != nil {
 		return nil, err
 	}
 	if err := a.State.UpdateMailbox(ctx, actor(ctx), &after); err != nil {
 		return nil, err
 	}
-	shown, err := a.showMailbox(ctx, &after)
-	return show(&after, shown), err
+	return &after, nil
 }
 
 func (a *api) rotate(ctx context.Context, in *struct{ Body RotateInput }) (*answer[List[*Rotating]], error) {

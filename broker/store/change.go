@@ -27,6 +27,7 @@ const (
 	kindEnrolmentCode = "enrolment-code"
 	kindProvider      = "provider"
 	kindRotation      = "rotation"
+	kindWatch         = "watch"
 )
 
 // changed is one change of one thing, on its way into the record.

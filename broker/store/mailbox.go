@@ -41,6 +41,9 @@ func checkMailbox(m *broker.Mailbox) error {
 	if err := text("username", m.Username, broker.MaxUsername); err != nil {
 		return err
 	}
+	if err := checkWatch(m); err != nil {
+		return err
+	}
 	if err := checkMethod(m); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-mail/postern/broker/oauth"
 	"github.com/postern-mail/postern/broker/rotation"
+	"github.com/postern-mail/postern/broker/sentinel"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/upstream"
 	"github.com/postern-mail/postern/broker/vault"
@@ -51,6 +52,7 @@ type Config struct {
 	Guardrails     string             `yaml:"guardrails"`
 	Credentials    CredentialsConfig  `yaml:"credentials"`
 	Rotation       RotationConfig     `yaml:"rotation"`
+	Sentinel       SentinelConfig     `yaml:"sentinel"`
 	Upstream       UpstreamConfig     `yaml:"upstream"`
 	OAuth          OAuthConfig        `yaml:"oauth"`
 	Limits         LimitsConfig       `yaml:"limits"`
@@ -141,6 +143,14 @@ type RotationConfig struct {
 	Keep        duration `yaml:"keep"`
 	// Programs are what the driver exec may run.
 	Programs []ProgramConfig `yaml:"programs"`
+}
+
+// SentinelConfig says how mailboxes are watched.
+type SentinelConfig struct {
+	// Off: this server watches none.
+	Off         bool     `yaml:"off"`
+	Interval    duration `yaml:"interval"`
+	Concurrency int      `yaml:"concurrency"`
 }
 
 // ProgramConfig is a program that changes passwords at a provider.
@@ -341,6 +351,8 @@ func (c *Config) complete(dir string) {
 	setDefault(&c.Rotation.Concurrency, rotation.DefaultConcurrency)
 	setDefault(&c.Rotation.PerProvider, rotation.DefaultPerProvider)
 	setDefault(&c.Rotation.Keep, duration(rotation.DefaultKeep))
+	setDefault(&c.Sentinel.Interval, duration(sentinel.DefaultInterval))
+	setDefault(&c.Sentinel.Concurrency, sentinel.DefaultConcurrency)
 	setDefault(&c.State.Lease, duration(session.LeaseTime))
 	setDefault(&c.Workstations.CertificateValidity, duration(workstationca.DefaultValidity))
 	setDefault(&c.Upstream.DialTimeout, duration(upstream.DefaultDialTimeout))

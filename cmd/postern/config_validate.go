@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/sentinel"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/workstationca"
 )
@@ -60,6 +61,8 @@ func (c *Config) problems() []problem {
 	v.count("rotation.concurrency", c.Rotation.Concurrency, 256)
 	v.count("rotation.per_provider", c.Rotation.PerProvider, c.Rotation.Concurrency)
 	v.between("rotation.keep", c.Rotation.Keep, time.Minute, 90*24*time.Hour)
+	v.between("sentinel.interval", c.Sentinel.Interval, sentinel.MinInterval, 24*time.Hour)
+	v.count("sentinel.concurrency", c.Sentinel.Concurrency, 256)
 	v.limits(&c.Limits)
 	v.check(len(c.API.Socket) <= maxSocketPath, "api.socket", "the path has %d octets, and a socket's may have %d: give a shorter one", len(c.API.Socket), maxSocketPath)
 	if c.API.Listen != "" {

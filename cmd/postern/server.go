@@ -17,6 +17,7 @@ import (
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/oauth"
 	"github.com/postern-mail/postern/broker/rotation"
+	"github.com/postern-mail/postern/broker/sentinel"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/store"
 	"github.com/postern-mail/postern/proxy"
@@ -34,9 +35,11 @@ type server struct {
 	credentials credentials
 	// rotator and secrets are where this process replaces passwords; nil: it
 	// does not.
-	rotator      *rotation.Rotator
-	secrets      credentials
-	drivers      map[string]broker.Driver
+	rotator *rotation.Rotator
+	secrets credentials
+	drivers map[string]broker.Driver
+	// sentinel watches mailboxes; nil: this server does not.
+	sentinel     *sentinel.Sentinel
 	upstream     *oauth.Upstream
 	manager      *session.Manager
 	networkOnly  *networkOnly

@@ -13,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
+	"github.com/postern-mail/postern/broker/sentinel"
 	"github.com/postern-mail/postern/broker/session"
 	"github.com/postern-mail/postern/broker/store"
 	"github.com/postern-mail/postern/proxy"
@@ -33,7 +34,7 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.openState, s.openCredentials, s.openManager, s.openRotator, s.openCertificates, s.openAPI, s.openProxies,
+		s.openState, s.openCredentials, s.openManager, s.openRotator, s.openSentinel, s.openCertificates, s.openAPI, s.openProxies,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -134,6 +135,20 @@ func (s *server) openRotator(context.Context) error {
 	return err
 }
 
+// openSentinel makes what watches mailboxes.
+func (s *server) openSentinel(context.Context) error {
+	if s.config.Sentinel.Off {
+		return nil
+	}
+	var err error
+	s.sentinel, err = sentinel.New(sentinel.Config{
+		State: s.store, Credentials: s.credentials, Upstream: s.upstream, Node: s.config.Node,
+		Interval: time.Duration(s.config.Sentinel.Interval), Concurrency: s.config.Sentinel.Concurrency,
+		Logger: s.logger.Named("sentinel"), Registerer: s.registry,
+	})
+	return err
+}
+
 func (s *server) openCertificates(context.Context) error {
 	var err error
 	s.certificates, err = newCertificates(s.config, s.logger.Named("tls"), s.registry)
@@ -151,6 +166,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		Credentials: s.credentials,
 		Providers:   s.store,
 		Rotations:   s.store,
+		Watches:     s.store,
 		Drivers:     s.drivers,
 		Upstream:    s.upstream,
 		Sessions:    s.manager,

@@ -102,6 +102,12 @@ func (s *server) Run(ctx context.Context) error {
 		}
 		services.start("rotator", s.rotator.Run)
 	}
+	// It stops before what it asks does.
+	watches := newStage(ctx, failed)
+	defer watches.stop()
+	if s.sentinel != nil {
+		watches.start("sentinel", s.sentinel.Run)
+	}
 	sessions := newStage(ctx, failed)
 	defer sessions.stop()
 	sessions.start("sessions", s.manager.Run)

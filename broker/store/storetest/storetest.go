@@ -23,6 +23,7 @@ type Store interface {
 	broker.Repeats
 	broker.Providers
 	broker.Rotations
+	broker.Watches
 	Close() error
 }
 
@@ -66,6 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Rotations", testRotations},
 		{"RotationCommits", testRotationCommits},
 		{"RotationCauses", testRotationCauses},
+		{"Watches", testWatches},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sentinel
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// Limits and times.
+const (
+	// DefaultInterval is the time between two looks at a mailbox: at most, since
+	// up to a tenth is taken off by chance, so that they do not all come together.
+	DefaultInterval = 10 * time.Minute
+	MinInterval     = time.Second
+	// DefaultConcurrency is how many mailboxes are looked at at once.
+	DefaultConcurrency = 4
+	// pollInterval is how often it is asked which are due, prepareInterval how
+	// often for mailboxes that are new.
+	pollInterval    = time.Second
+	prepareInterval = 5 * time.Second
+	// lookTime bounds one look, claimTime is for how long a mailbox is a
+	// process's: both with time left to write down what was found.
+	lookTime   = 2 * time.Minute
+	writeTime  = 15 * time.Second
+	claimTime  = lookTime + 2*writeTime
+	rotateTime = 30 * time.Second // to look again at one that is being rotated
+	// maxRefusals is how often a refused credential is tried at the interval;
+	// then it is once in refusedPause.
+	maxRefusals  = 3
+	refusedPause = 24 * time.Hour
+)
+
+// State is what a Sentinel needs to know and to write.
+type State interface {
+	broker.Watches
+	Mailbox(ctx context.Context, id broker.ID) (*broker.Mailbox, error)
+	PendingRotation(ctx context.Context, mailbox broker.ID) (*broker.Rotation, error)
+	RequestRotation(ctx context.Context, by broker.Actor, r *broker.Rotation) error
+}
+
+// Config is what a Sentinel stands on.
+type Config struct {
+	State       State
+	Credentials broker.Credentials
+	Upstream    broker.Upstream
+	// Node is this process's name: no two live sentinels may share it.
+	Node string
+	// Interval and Concurrency replace the defaults when they are not 0.
+	Interval    time.Duration
+	Concurrency int
+	Logger      *zap.Logger
+	// Registerer takes the metrics; nil: nobody reads them.
+	Registerer prometheus.Registerer
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Sentinel looks at mailboxes. Make it with New.
+type Sentinel struct {
+	Config
+	holder  broker.ID
+	metrics *metrics
+	freed   chan struct{}
+
+	mu      sync.Mutex
+	working int
+}
+
+// New makes a Sentinel.
+func New(c Config) (*Sentinel, error) {
+	if c.State == nil || c.Credentials == nil || c.Upstream == nil || c.Logger == nil || c.Node == "" {
+		return nil, errors.New("sentinel: State, Credentials, Upstream, Logger and Node are needed")
+	}
+	if c.Interval == 0 {
+		c.Interval = DefaultInterval
+	}
+	if c.Interval < MinInterval {
+		return nil, errors.New("sentinel: the interval is too short")
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = DefaultConcurrency
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &Sentinel{Config: c, holder: broker.NewID(), metrics: m, freed: make(chan struct{}, 1)}, nil
+}
+
+func (s *Sentinel) claim() broker.WatchClaim {
+	return broker.WatchClaim{Node: s.Node, Holder: s.holder, Lasts: claimTime}
+}
+
+// Run looks at mailboxes until ctx ends; looks under way are then cut short.
+// What an earlier process of this node had claimed is taken over at once.
+func (s *Sentinel) Run(ctx context.Context) error {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	var prepared time.Time
+	for released := false; ; {
+		if !released {
+			released = s.note("claims of a dead process cannot be released", s.State.ReleaseWatches(ctx, s.Node))
+		}
+		if now := s.Now(); released && now.Sub(prepared).Abs() >= prepareInterval {
+			if s.note("watches cannot be prepared", s.State.PrepareWatches(ctx, s.Interval)) {
+				prepared = now
+			}
+		}
+		for released && s.startOne(ctx, &workers) {
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-s.freed:
+		}
+	}
+}
+
+func (s *Sentinel) note(what string, err error) (ok bool) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.Logger.Error(what, zap.Error(err))
+	}
+	return err == nil
+}
+
+// startOne begins to look at one mailbox that is due, if there is one and room
+// for it.
+func (s *Sentinel) startOne(ctx context.Context, workers *sync.WaitGroup) bool {
+	s.mu.Lock()
+	room := s.working < s.Concurrency
+	s.mu.Unlock()
+	if !room || ctx.Err() != nil {
+		return false
+	}
+	w, err := s.State.ClaimWatch(ctx, s.claim())
+	if !s.note("watches cannot be claimed", err) || w == nil {
+		return false
+	}
+	s.count(1)
+	workers.Go(func() {
+		defer s.count(-1)
+		s.work(ctx, w)
+	})
+	return true
+}
+
+func (s *Sentinel) count(n int) {
+	s.mu.Lock()
+	s.working += n
+	s.mu.Unlock()
+	if n < 0 {
+		select {
+		case s.freed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// work looks at one mailbox and writes down what it found.
+func (s *Sentinel) work(ctx context.Context, w *broker.Watch) {
+	l := s.look(ctx, *w)
+	if ctx.Err() != nil {
+		// Cut short by the stop, which says nothing of the mailbox.
+		l.result = broker.WatchResult{Watch: *w}
+		l.result.Watch.NextAt = s.Now()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
+	defer cancel()
+	if !s.note("what the sentinel found cannot be written", s.State.FinishWatch(ctx, s.claim(), &l.result)) {
+		return
+	}
+	s.metrics.looks.WithLabelValues(string(l.result.Watch.Outcome)).Inc()
+	if l.mend {
+		s.mend(ctx, l.mailbox)
+	}
+}
+
+// next is when to look again after d, less up to a tenth.
+func (s *Sentinel) next(d time.Duration) time.Time {
+	return s.Now().UTC().Add(d - time.Duration(rand.Int64N(int64(d)/10+1)))
+}

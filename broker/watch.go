@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/postern-mail/postern/policy"
+)
+
+// WatchTerms is what a firm says of how a mailbox is watched.
+type WatchTerms struct {
+	// Off: it is not looked at.
+	Off bool `json:"off,omitempty"`
+	// LockOnDrift locks the mailbox when its credential is refused.
+	LockOnDrift bool `json:"lock_on_drift,omitempty"`
+	// Exceptions are what happens without Postern and is known to the firm.
+	Exceptions []WatchException `json:"exceptions,omitempty"`
+}
+
+// WatchException declares what is no bypass. A change must be described by all
+// of its members; an empty one describes everything.
+type WatchException struct {
+	// Folders are patterns, as in terms.
+	Folders []string `json:"folders,omitempty"`
+	Changes []Bypass `json:"changes,omitempty"`
+	// Hours are when. What was found after a look may have happened at any time
+	// since the look before.
+	Hours policy.Hours `json:"hours,omitzero"`
+	Note  string       `json:"note,omitempty"`
+}
+
+// Bypass is a way in which a mailbox was used without Postern.
+type Bypass string
+
+// The ways.
+const (
+	BypassSeen    Bypass = "seen"    // messages were read: \Seen was set
+	BypassFlags   Bypass = "flags"   // other flags were set or cleared
+	BypassRemoved Bypass = "removed" // messages were moved away or deleted
+	BypassAdded   Bypass = "added"   // messages appeared in Sent or Drafts
+	BypassFolder  Bypass = "folder"  // a folder is gone, or is another one
+)
+
+// Bypasses returns all ways.
+func Bypasses() []Bypass {
+	return []Bypass{BypassSeen, BypassFlags, BypassRemoved, BypassAdded, BypassFolder}
+}
+
+// WatchOutcome is what the last look at a mailbox found.
+type WatchOutcome string
+
+// The outcomes.
+const (
+	WatchOK           WatchOutcome = "ok"
+	WatchDrift        WatchOutcome = "drift"         // the credential is refused
+	WatchUnavailable  WatchOutcome = "unavailable"   // it could not be looked at
+	WatchRotating     WatchOutcome = "rotating"      // its password is being rotated
+	WatchNoCredential WatchOutcome = "no-credential" // none is stored
+	WatchOff          WatchOutcome = "off"           // the firm does not want it
+)
+
+// Watch is what the sentinel knows of one mailbox.
+type Watch struct {
+	MailboxID ID `json:"mailbox_id"`
+	FirmID    ID `json:"firm_id"`
+	// ProbedAt is when it was looked at last; zero: not yet.
+	ProbedAt time.Time    `json:"probed_at,omitzero"`
+	Outcome  WatchOutcome `json:"outcome,omitempty"`
+	Detail   string       `json:"detail,omitempty"`
+	// GoodAt is when the credential opened it last.
+	GoodAt time.Time `json:"good_at,omitzero"`
+	NextAt time.Time `json:"next_at"`
+	// RefusedVersion is the credential's that is refused, 0: none is; Refusals
+	// counts how often it was tried.
+	RefusedVersion int `json:"refused_version,omitempty"`
+	Refusals       int `json:"refusals,omitempty"`
+}
+
+// WatchClaim is who looks.
+type WatchClaim struct {
+	// Node and Holder are the process.
+	Node   string
+	Holder ID
+	// Lasts is for how long the mailbox is his.
+	Lasts time.Duration
+}
+
+// WatchResult is what a look at a mailbox came to. All of it is stored in one
+// transaction, or nothing.
+type WatchResult struct {
+	Watch Watch
+	// Events are recorded beside.
+	Events []*Event
+	// Lock locks the mailbox with this message, unless it is locked already.
+	Lock string
+}
+
+// Watches keeps what the sentinel knows: broker/store. Errors are those of
+// State.
+type Watches interface {
+	// PrepareWatches makes one for each mailbox that has none, due after a time,
+	// and forgets those of mailboxes that are gone.
+	PrepareWatches(ctx context.Context, due time.Duration) error
+	// ClaimWatch gives one that is due, and that nobody else holds, to a process;
+	// nil: there is none.
+	ClaimWatch(ctx context.Context, c WatchClaim) (*Watch, error)
+	// FinishWatch writes what came of it, and lets go of it until its NextAt;
+	// Conflict when the claim is no longer the holder's.
+	FinishWatch(ctx context.Context, c WatchClaim, r *WatchResult) error
+	// ReleaseWatches lets go of what dead processes of this node held.
+	ReleaseWatches(ctx context.Context, node string) error
+	// Watch is NotFound before the first look was prepared.
+	Watch(ctx context.Context, mailbox ID) (*Watch, error)
+	// Watches are a firm's, or (empty) all.
+	Watches(ctx context.Context, firm ID) ([]*Watch, error)
+	// ProbeSoon makes one due now.
+	ProbeSoon(ctx context.Context, mailbox ID) error
+}
