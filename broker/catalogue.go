@@ -47,6 +47,9 @@ const (
 	EventRotationEnded     EventType = "rotation.ended"
 	EventRotationCleaned   EventType = "rotation.cleaned"
 	EventProviderAccount   EventType = "provider-account.set"
+	EventAlertRaised       EventType = "alert.raised"
+	EventAlertAcknowledged EventType = "alert.acknowledged"
+	EventAlertResolved     EventType = "alert.resolved"
 )
 
 // EventSpec documents one type.
@@ -95,6 +98,9 @@ func Catalogue() []EventSpec {
 		{EventRotationEnded, 1, Rotation{}, "a rotation ended; an alarm unless its outcome is done and nothing is unproved", "words, inspection"},
 		{EventRotationCleaned, 1, Rotation{}, "what an ended rotation kept, and the versions before, were destroyed", ""},
 		{EventProviderAccount, 1, CredentialSetData{}, "a provider account was stored", ""},
+		{EventAlertRaised, 1, AlertRaised{}, "an alert was raised, or opened again, or has become graver, by the event before it that it names", ""},
+		{EventAlertAcknowledged, 1, AlertAnswered{}, "a person said that an alert is seen to", "note"},
+		{EventAlertResolved, 1, AlertAnswered{}, "a person said that an alert is over", "note"},
 	}
 	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code", "provider"} {
 		for _, verb := range changeVerbs[kind] {
@@ -353,6 +359,25 @@ type SendRefused struct {
 	Rule    string `json:"rule"`
 	Address string `json:"address,omitempty"`
 	Text    string `json:"text"`
+}
+
+// AlertRaised is the data of alert.raised.
+type AlertRaised struct {
+	AlertID  ID        `json:"alert_id"`
+	Kind     AlertKind `json:"kind"`
+	Severity Severity  `json:"severity"`
+	// Cause is the event that raised it, in the same log.
+	Cause ID `json:"cause"`
+}
+
+// AlertAnswered is the data of alert.acknowledged and alert.resolved.
+type AlertAnswered struct {
+	AlertID  ID        `json:"alert_id"`
+	Kind     AlertKind `json:"kind"`
+	Severity Severity  `json:"severity"`
+	// Count is how many events the alert had by then.
+	Count int64  `json:"count"`
+	Note  string `json:"note,omitempty"`
 }
 
 // StateRestored is the data of state.restored, which stands in every log.

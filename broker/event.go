@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -32,6 +33,26 @@ type Event struct {
 	// PolicyRevision is what it was in the transaction that made the event
 	// durable; 0: not known. It is not part of the record.
 	PolicyRevision int64 `json:"-"`
+}
+
+// DataOf returns an event's data as its struct: Data is that, or a pointer to
+// it, or its JSON as json.RawMessage or *json.RawMessage.
+func DataOf[T any](e *Event) (x T, err error) {
+	switch d := e.Data.(type) {
+	case T:
+		return d, nil
+	case *T:
+		if d != nil {
+			return *d, nil
+		}
+	case json.RawMessage:
+		return x, json.Unmarshal(d, &x)
+	case *json.RawMessage:
+		if d != nil {
+			return x, json.Unmarshal(*d, &x)
+		}
+	}
+	return x, errors.New("the event's data is of another type")
 }
 
 // StoredEvent is an event as the log keeps it.

@@ -28,6 +28,7 @@ const (
 	kindProvider      = "provider"
 	kindRotation      = "rotation"
 	kindWatch         = "watch"
+	kindAlert         = "alert"
 )
 
 // changed is one change of one thing, on its way into the record.

@@ -70,6 +70,7 @@ type pending struct {
 	salt                    []byte
 	opened                  *broker.Session
 	ended                   *broker.SessionEnd
+	alarms                  *alarms // nil: it does nothing to alerts
 	seq                     int64
 	leaf                    tlog.Hash
 }
@@ -229,15 +230,22 @@ func (s *Store) fill(p *pending, e *broker.Event) error {
 	}
 	p.log, p.typ, p.time = e.FirmID, e.Type, e.Time
 	p.session, p.mailbox, p.agent = e.SessionID, e.MailboxID, e.AgentID
+	changes, err := broker.AlertChanges(e)
+	if err != nil {
+		return notRecordable(e, err)
+	}
+	if len(changes) > 0 {
+		p.alarms = &alarms{event: e.ID, by: e.Actor, workstation: e.WorkstationID, changes: changes}
+	}
 	switch e.Type {
 	case broker.EventSessionOpen:
-		data, err := dataOf[broker.SessionOpen](e.Data)
+		data, err := broker.DataOf[broker.SessionOpen](e)
 		if err != nil {
 			return notRecordable(e, err)
 		}
 		p.opened = &data.Session
 	case broker.EventSessionEnd:
-		data, err := dataOf[broker.SessionEnd](e.Data)
+		data, err := broker.DataOf[broker.SessionEnd](e)
 		if err != nil {
 			return notRecordable(e, err)
 		}
@@ -251,25 +259,6 @@ func notRecordable(e *broker.Event, cause error) error {
 	return err.WithCause(cause)
 }
 
-// dataOf returns an event's data as its struct.
-func dataOf[T any](data any) (x T, err error) {
-	switch d := data.(type) {
-	case T:
-		return d, nil
-	case *T:
-		if d != nil {
-			return *d, nil
-		}
-	case json.RawMessage:
-		return x, json.Unmarshal(d, &x)
-	case *json.RawMessage:
-		if d != nil {
-			return x, json.Unmarshal(*d, &x)
-		}
-	}
-	return x, errors.New("its data is of another type")
-}
-
 // appendEvent writes one event of a change.
 func (t *tx) appendEvent(e *broker.Event) error {
 	e.Time = t.now
@@ -280,7 +269,7 @@ func (t *tx) appendEvent(e *broker.Event) error {
 	return t.appendPending(batch)
 }
 
-// appendPending writes events, and what they say of sessions.
+// appendPending writes events, and what they say of sessions and alerts.
 func (t *tx) appendPending(batch []pending) error {
 	for len(batch) > 0 {
 		n := 1
@@ -292,6 +281,9 @@ func (t *tx) appendPending(batch []pending) error {
 		}
 		for i := range batch[:n] {
 			if err := t.keepSession(&batch[i]); err != nil {
+				return err
+			}
+			if err := t.changeAlerts(&batch[i]); err != nil {
 				return err
 			}
 		}

@@ -53,6 +53,8 @@ type tx struct {
 	now     time.Time
 	heads   map[broker.ID]*logHead
 	changes []broker.Change
+	// alerts are those that events of this transaction touch.
+	alerts standing
 	// record and args are insertEvents' scratch.
 	record []byte
 	args   []any
@@ -172,6 +174,9 @@ func (t *tx) run(scope scope, do func(*tx) error) error {
 		return err
 	}
 	if err := do(t); err != nil {
+		return err
+	}
+	if err := t.storeAlerts(); err != nil {
 		return err
 	}
 	if err := t.storeHeads(); err != nil {

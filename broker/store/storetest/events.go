@@ -82,7 +82,7 @@ func testEveryChangeHasItsEvent(t *testing.T, w *World) {
 	Verify(t, own)
 	same(t, "the firm's log", types(firm), nil, []broker.EventType{
 		"firm.created", "mailbox.created", "delegation.created", "assignment.created",
-		"mailbox.updated", "delegation.updated", "assignment.updated", "lock.created", "credential.set",
+		"mailbox.updated", "delegation.updated", "assignment.updated", "lock.created", "alert.raised", "credential.set",
 		"assignment.revoked", "delegation.revoked", "lock.removed", "mailbox.deleted",
 	})
 	same(t, "the BPO's log", types(own), nil, []broker.EventType{

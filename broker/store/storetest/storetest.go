@@ -24,6 +24,7 @@ type Store interface {
 	broker.Providers
 	broker.Rotations
 	broker.Watches
+	broker.Alerts
 	Close() error
 }
 
@@ -68,6 +69,12 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"RotationCommits", testRotationCommits},
 		{"RotationCauses", testRotationCauses},
 		{"Watches", testWatches},
+		{"Alerts", testAlerts},
+		{"AlertsWithTheirEvent", testAlertsWithTheirEvent},
+		{"AlertAnswers", testAlertAnswers},
+		{"AlertsEnd", testAlertsEnd},
+		{"Never5AlertsOfFirms", testAlertsOfFirms},
+		{"AlertStorm", testAlertStorm},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},

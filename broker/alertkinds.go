@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+// AlertKind is what an alert is about.
+type AlertKind string
+
+// The kinds.
+const (
+	AlertDrift             AlertKind = "drift"
+	AlertConsent           AlertKind = "consent-withdrawn"
+	AlertAppPasswordAstray AlertKind = "app-password-astray"
+	AlertOutsideSite       AlertKind = "outside-site"
+	AlertQuota             AlertKind = "quota-reached"
+	AlertContent           AlertKind = "content-flagged"
+	AlertSendUnknown       AlertKind = "send-unknown"
+	AlertFoldersUnmatched  AlertKind = "folders-unmatched"
+	AlertRotationFailed    AlertKind = "rotation-failed"
+	AlertRotationLost      AlertKind = "rotation-lost"
+	AlertRotationUnproved  AlertKind = "rotation-unproved"
+	AlertLocked            AlertKind = "locked"
+	AlertRestored          AlertKind = "state-restored"
+)
+
+// AlertSpec documents one kind. Its texts are the same for everybody and name
+// nothing: what a firm reads of an alert beside them is from its own log.
+type AlertSpec struct {
+	Kind AlertKind
+	// Severity is the usual one, the gravest where it has several.
+	Severity Severity
+	// Meaning says what has happened, Action what to do.
+	Meaning, Action string
+	// Ends says what resolves it by itself; empty: a person does.
+	Ends string
+}
+
+// AlertKinds returns every kind of alert, in a fixed order.
+func AlertKinds() []AlertSpec {
+	return []AlertSpec{
+		{
+			AlertDrift, SeverityCritical, "the mail server refuses the mailbox's credential, which worked before: it was changed elsewhere, or the account was closed",
+			"find out at the provider who changed it, end his sessions there, and have the password replaced: by `postern rotate`, or by setting a new one and `postern mailbox set-credential`",
+			"a credential that works is stored, by a person or a rotation",
+		},
+		{
+			AlertConsent, SeverityCritical, "the issuer of access tokens gives none for the mailbox any more: the consent was withdrawn or has ended",
+			"if nobody at the firm withdrew it on purpose, consent again: `postern mailbox consent`",
+			"a credential that works is stored",
+		},
+		{
+			AlertAppPasswordAstray, SeverityCritical, "a good app password was used on a machine where it is not good: the agent lent it, or lost it",
+			"ask the agent; unless he has an answer, have the BPO revoke the app password and make another",
+			"",
+		},
+		{
+			AlertOutsideSite, SeverityWarning, "somebody with a good sign-in was refused because he was not where he may work from",
+			"ask the agent where his machine was; if he does not know, have it locked: `postern lock add`",
+			"",
+		},
+		{
+			AlertQuota, SeverityWarning, "an agent has reached a quota on what he opens in the mailbox",
+			"see what he opened (`postern log events --type message.open`); if it was his work, widen the quota in the terms",
+			"",
+		},
+		{
+			AlertContent, SeverityWarning, "an agent sent a message that a content rule flags",
+			"look at the message, which the send.flagged and send.intent events name",
+			"",
+		},
+		{
+			AlertSendUnknown, SeverityWarning, "the connection broke when a message had been handed over: nobody knows whether it was sent",
+			"look in Sent at the provider, or ask the recipient, before it is sent again",
+			"",
+		},
+		{
+			AlertFoldersUnmatched, SeverityInfo, "patterns in the terms describe no folder that the mailbox has",
+			"correct the folders in the delegation's or the assignment's terms",
+			"",
+		},
+		{
+			AlertRotationFailed, SeverityWarning, "the mailbox's password was to be replaced and was not: the old one stands",
+			"read why (`postern rotation show`), mend that at the provider or in the rotation's settings, and begin again",
+			"a later rotation replaces it",
+		},
+		{
+			AlertRotationLost, SeverityCritical, "a rotation was cut off, and neither the old password nor the new one opens the mailbox",
+			"set a password at the provider and enter it: `postern mailbox set-credential`",
+			"a credential that works is stored",
+		},
+		{
+			AlertRotationUnproved, SeverityCritical, "the mailbox's password was replaced, and something about it could not be proved, which the details name: critical when it is that the old one is dead",
+			"see to it at the provider: that the old password is refused, and that sessions and app passwords of others are ended",
+			"a later rotation proves everything",
+		},
+		{
+			AlertLocked, SeverityInfo, "a lock keeps everybody out of the mailbox, or out of all of the firm's",
+			"nothing, if the lock was agreed; else ask the BPO",
+			"the lock is removed",
+		},
+		{
+			AlertRestored, SeverityCritical, "state and log were restored from a backup: revocations and events after it are gone",
+			"check delegations, assignments and locks, and revoke again what was revoked since",
+			"",
+		},
+	}
+}
+
+// AlertKindSpec returns a kind's documentation; of one that is not known its
+// name alone.
+func AlertKindSpec(kind AlertKind) AlertSpec {
+	for _, spec := range AlertKinds() {
+		if spec.Kind == kind {
+			return spec
+		}
+	}
+	return AlertSpec{Kind: kind, Severity: SeverityCritical}
+}

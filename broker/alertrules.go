@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/postern-mail/postern/policy"
+)
+
+// AlertChange is what an event does to one alert of its log.
+type AlertChange struct {
+	Kind AlertKind
+	// Subject is ids of things, in as many parts as there are: what a stranger
+	// or an agent can make up would let him raise alerts without an end.
+	Subject string
+	// Resolves says that the cause is gone; else the alert is raised.
+	Resolves bool
+	Severity Severity
+	// Detail is of the event's data, and so nothing that its log does not hold.
+	Detail string
+}
+
+// AlertChanges is the table of what events do to alerts. The store asks it of
+// each event that it writes, and changes the alerts of the event's own log in
+// the same transaction. Most types do nothing, and cost nothing.
+//
+// To have a new type of event raise an alert, it has a case here and its kind an
+// entry in AlertKinds. An error says that the data is not the type's.
+func AlertChanges(e *Event) ([]AlertChange, error) {
+	switch e.Type {
+	case EventDrift:
+		return raise(e, func(d Drift) AlertChange {
+			return AlertChange{Kind: AlertDrift, Severity: SeverityCritical, Subject: string(e.MailboxID), Detail: d.Answer}
+		})
+	case EventConsentWithdrawn:
+		return raise(e, func(d ConsentWithdrawn) AlertChange {
+			return AlertChange{Kind: AlertConsent, Severity: SeverityCritical, Subject: string(e.MailboxID), Detail: d.Answer}
+		})
+	case EventCredentialSet: // after logins with it
+		return resolve(e.MailboxID, AlertDrift, AlertConsent, AlertRotationLost), nil
+	case EventAppPasswordAstray:
+		return raise(e, func(d AppPasswordAstray) AlertChange {
+			return AlertChange{Kind: AlertAppPasswordAstray, Severity: SeverityCritical, Subject: string(d.AppPasswordID), Detail: d.Cause}
+		})
+	case EventSessionRefused:
+		return outsideSite(e)
+	case EventQuotaReached:
+		return raise(e, func(d QuotaReached) AlertChange {
+			return AlertChange{Kind: AlertQuota, Severity: SeverityWarning, Subject: subject(e.MailboxID, e.AgentID), Detail: d.Quota}
+		})
+	case EventSendFlagged:
+		return raise(e, func(d SendFlagged) AlertChange {
+			return AlertChange{Kind: AlertContent, Severity: SeverityWarning, Subject: subject(e.MailboxID, e.AgentID), Detail: d.Rule}
+		})
+	case EventSendResult:
+		return sendUnknown(e)
+	case EventFoldersUnmatched:
+		return raise(e, func(d FoldersUnmatched) AlertChange {
+			return AlertChange{
+				Kind: AlertFoldersUnmatched, Severity: SeverityInfo, Subject: subject(e.MailboxID, e.AgentID), Detail: strings.Join(d.Patterns, ", "),
+			}
+		})
+	case EventRotationEnded:
+		return rotationEnded(e)
+	case EventStateRestored:
+		return []AlertChange{{Kind: AlertRestored, Severity: SeverityCritical}}, nil
+	case "lock.created", "lock.removed":
+		return locked(e)
+	}
+	return nil, nil
+}
+
+// raise returns the one change that data of a type makes.
+func raise[T any](e *Event, change func(T) AlertChange) ([]AlertChange, error) {
+	data, err := DataOf[T](e)
+	if err != nil {
+		return nil, err
+	}
+	return []AlertChange{change(data)}, nil
+}
+
+// resolve ends the alerts of kinds about a mailbox.
+func resolve(mailbox ID, kinds ...AlertKind) []AlertChange {
+	all := make([]AlertChange, len(kinds))
+	for i, k := range kinds {
+		all[i] = AlertChange{Kind: k, Subject: string(mailbox), Resolves: true}
+	}
+	return all
+}
+
+// subject names several things together.
+func subject(ids ...ID) string {
+	parts := make([]string, len(ids))
+	for i, id := range ids {
+		parts[i] = string(id)
+	}
+	return strings.Join(parts, "/")
+}
+
+func outsideSite(e *Event) ([]AlertChange, error) {
+	data, err := DataOf[SessionRefused](e)
+	if err != nil || data.Reason != policy.ReasonSite {
+		return nil, err
+	}
+	return []AlertChange{{Kind: AlertOutsideSite, Severity: SeverityWarning, Subject: subject(e.AgentID, e.WorkstationID), Detail: data.Text}}, nil
+}
+
+func sendUnknown(e *Event) ([]AlertChange, error) {
+	data, err := DataOf[SendResult](e)
+	if err != nil || data.Outcome != "unknown" {
+		return nil, err
+	}
+	return []AlertChange{{Kind: AlertSendUnknown, Severity: SeverityWarning, Subject: subject(e.MailboxID, e.AgentID), Detail: data.Answer}}, nil
+}
+
+// rotationEnded raises what a rotation leaves to a person, and ends what earlier
+// ones left.
+func rotationEnded(e *Event) ([]AlertChange, error) {
+	r, err := DataOf[Rotation](e)
+	if err != nil {
+		return nil, err
+	}
+	change := AlertChange{Subject: string(e.MailboxID), Severity: SeverityWarning, Detail: r.Words}
+	if change.Detail == "" {
+		change.Detail = string(r.Reason)
+	}
+	switch r.Outcome {
+	case RotationDone:
+		all := resolve(e.MailboxID, AlertDrift, AlertRotationFailed, AlertRotationLost)
+		if len(r.Unproved) == 0 {
+			return append(all, resolve(e.MailboxID, AlertRotationUnproved)...), nil
+		}
+		change.Kind, change.Detail = AlertRotationUnproved, strings.Join(r.Unproved, ", ")
+		for _, u := range r.Unproved {
+			if u == UnprovedOldDead {
+				change.Severity = SeverityCritical
+			}
+		}
+		return append(all, change), nil
+	case RotationSuperseded: // by a credential that works
+		return resolve(e.MailboxID, AlertDrift, AlertRotationLost), nil
+	case RotationLost:
+		change.Kind, change.Severity = AlertRotationLost, SeverityCritical
+	default:
+		change.Kind = AlertRotationFailed
+	}
+	return []AlertChange{change}, nil
+}
+
+// locked is for locks in a firm's log: the firm must know that nobody works for
+// it, and who keeps whom out of the BPO's own is the BPO's affair.
+func locked(e *Event) ([]AlertChange, error) {
+	if e.FirmID == "" {
+		return nil, nil
+	}
+	return raise(e, func(d StateChange) AlertChange {
+		var l Lock
+		_ = json.Unmarshal(d.After, &l) // its own document; were it not, all locks would share an alert
+		return AlertChange{Kind: AlertLocked, Severity: SeverityInfo, Subject: string(l.ID), Resolves: e.Type == "lock.removed", Detail: l.Message}
+	})
+}
