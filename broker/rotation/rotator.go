@@ -211,7 +211,7 @@ func (w *worker) write(ctx context.Context, s step, entry broker.Rotation) bool 
 		zap.String("step", string(s)), zap.String("state", string(entry.State)),
 	}
 	switch {
-	case entry.State == broker.RotationEnded && entry.CleanedAt.IsZero():
+	case entry.State == broker.RotationEnded && s != stepClean:
 		fields = append(fields, zap.String("outcome", string(entry.Outcome)), zap.Strings("unproved", entry.Unproved), zap.String("words", entry.Words))
 		if Alarming(&entry) {
 			w.Logger.Warn("a rotation ended, and a person must see to it", fields...)
