@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/postern-mail/postern/broker"
@@ -37,7 +38,7 @@ func TestNever1(t *testing.T) {
 	w := e2e.NewWorld(t, e2e.WorldOptions{
 		Mailboxes: []string{sales, support, billing},
 		Dovecot:   []servers.DovecotOption{servers.WithOAuth2(issuer.Introspection())},
-		Postern:   e2e.Options{Config: "oauth:\n  ca_file: " + issuer.CA.File + "\n  networks: [" + issuer.Networks() + "]\n"},
+		Postern:   e2e.Options{Config: roomy + "oauth:\n  ca_file: " + issuer.CA.File + "\n  networks: [" + issuer.Networks() + "]\n"},
 		IMAP: func(w *e2e.World) broker.Endpoint {
 			fronts(w)
 			return broker.Endpoint{Host: "127.0.0.1", Port: imap.port, TLS: broker.TLSNone}
@@ -174,10 +175,15 @@ var echoes = []struct{ imap, smtp string }{
 // echoed has the provider answer logins with what it was sent, in every form.
 func echoed(t *testing.T, o *outlets, imap, smtp *front, w *e2e.World, s *e2e.Seat, own *secret) {
 	t.Helper()
+	var asked [2]atomic.Int64
+	asks := func(n *atomic.Int64, script func(net.Conn)) func(net.Conn) {
+		return func(c net.Conn) { n.Add(1); script(c) }
+	}
 	for form := range own.forms {
 		for _, echo := range echoes {
-			imap.answer(echoIMAP(own, echo.imap, form))
-			smtp.answer(echoSMTP(own, echo.smtp, form))
+			before := [2]int64{asked[0].Load(), asked[1].Load()}
+			imap.answer(asks(&asked[0], echoIMAP(own, echo.imap, form)))
+			smtp.answer(asks(&asked[1], echoSMTP(own, echo.smtp, form)))
 			c := o.client(s.DialIMAP(t))
 			c.Send("a LOGIN %s %s\r\n", s.Mailbox, s.Token)
 			if line, err := c.TryLine(patience); err != nil || !strings.HasPrefix(line, "a ") {
@@ -185,6 +191,14 @@ func echoed(t *testing.T, o *outlets, imap, smtp *front, w *e2e.World, s *e2e.Se
 			}
 			m, _ := tryAuth(t, s)
 			o.client(m)
+			// One that was let in would take a place from those that follow.
+			c.Close()
+			m.Close()
+			for i, protocol := range []string{"IMAP", "submission"} {
+				if asked[i].Load() == before[i] {
+					t.Errorf("%q, %q: the provider was not asked for %s", form, echo, protocol)
+				}
+			}
 		}
 	}
 	imap.answer(nil)
