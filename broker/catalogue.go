@@ -41,6 +41,7 @@ const (
 	EventSendResult        EventType = "send.result"
 	EventSendRefused       EventType = "send.refused"
 	EventCertified         EventType = "workstation.certified"
+	EventAuthorityList     EventType = "authority.list"
 	EventStateRestored     EventType = "state.restored"
 	EventRotationRequested EventType = "rotation.requested"
 	EventRotationStep      EventType = "rotation.step"
@@ -92,6 +93,7 @@ func Catalogue() []EventSpec {
 		{EventSendResult, 1, SendResult{}, "what the upstream answered to it", "message_id"},
 		{EventSendRefused, 1, SendRefused{}, "a rule refused a message or an address", "address"},
 		{EventCertified, 1, WorkstationCertified{}, "a certificate was issued for a workstation; durable before it is handed out. It opens nothing unless its key is the workstation's", ""},
+		{EventAuthorityList, 1, AuthorityList{}, "a revocation list of a company's CA was taken over or refused; an alarm when it is expiring, stale or missing", ""},
 		{EventStateRestored, 1, StateRestored{}, "state and log were restored from a backup: what the log held after it is not there", ""},
 		{EventRotationRequested, 1, Rotation{}, "a rotation of a mailbox's password was begun", ""},
 		{EventRotationStep, 1, Rotation{}, "a rotation's journal, before its next step", "words"},

@@ -52,6 +52,34 @@ func (c *CompanyCertificate) Names(n *CertificateName) bool {
 	return c != nil && n != nil && c.Name != "" && c.Authority == n.Authority && c.Name == n.Name
 }
 
+// ListState is what has become of a CA's revocation list.
+type ListState string
+
+// The states.
+const (
+	ListTaken    ListState = "taken"    // it is in use
+	ListRefused  ListState = "refused"  // it cannot be used; the one before stays
+	ListExpiring ListState = "expiring" // it will be out of date soon, and none newer has come
+	ListStale    ListState = "stale"    // it is out of date
+	ListMissing  ListState = "missing"  // there is none
+)
+
+// AuthorityList is the data of authority.list.
+type AuthorityList struct {
+	Authority string `json:"authority"`
+	// Issuer is the CA's distinguished name, where the list is known to be its.
+	Issuer string    `json:"issuer,omitempty"`
+	State  ListState `json:"state"`
+	// Source is the file or URL that it came from.
+	Source string `json:"source,omitempty"`
+	// Number is the CA's, Revoked how many certificates are on it.
+	Number     string    `json:"number,omitempty"`
+	ThisUpdate time.Time `json:"this_update,omitzero"`
+	NextUpdate time.Time `json:"next_update,omitzero"`
+	Revoked    int       `json:"revoked"`
+	Detail     string    `json:"detail,omitempty"`
+}
+
 // CompanyCAs know certificates of a company's own CAs that are trusted by
 // configuration: broker/companyca. Its methods may be called from any goroutine.
 type CompanyCAs interface {

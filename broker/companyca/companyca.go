@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
@@ -31,6 +32,8 @@ type Authority struct {
 	// Rule is what names a workstation, and Class the best that one passes for.
 	Rule  Rule
 	Class broker.WorkstationClass
+	// Revocation is where its lists are; nil: it is not asked what is revoked.
+	Revocation *Revocation
 }
 
 // Config is what New needs.
@@ -39,7 +42,12 @@ type Config struct {
 	// OwnFiles hold the CAs that issue certificates for Postern itself; PEM. None
 	// of them can be an authority's.
 	OwnFiles []string
-	Logger   *zap.Logger
+	// Record takes what is to stand in the log; nil: nothing does. It must not
+	// block.
+	Record func(broker.AuthorityList)
+	Logger *zap.Logger
+	// Registerer takes the metrics; nil: they are kept and not shown.
+	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -51,10 +59,13 @@ type CAs struct {
 	logger *zap.Logger
 	now    func() time.Time
 
-	mu      sync.Mutex // one Reload at a time; guards files
+	mu      sync.Mutex // one change at a time; guards files and sources
 	files   [][]byte
+	sources []*source
 	current atomic.Pointer[generation]
 
+	lists       lists
+	metrics     metrics
 	subscribers subscribers
 }
 
@@ -84,16 +95,44 @@ func New(config Config) (*CAs, error) {
 	if len(config.Authorities) == 0 {
 		s.config.OwnFiles = nil // there is nothing to compare them with
 	}
-	if err := s.Reload(); err != nil {
+	s.sources = newSources(s.config.Authorities)
+	var err error
+	if s.metrics, err = newMetrics(config.Registerer, config.Authorities); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readCAs(); err != nil {
+		return nil, err
+	}
+	// A list that cannot be used keeps its own authority's machines out, and
+	// nobody else: it is logged, and CheckLists says so.
+	_ = s.readLists()
+	s.gauge()
 	return s, nil
 }
 
-// Reload reads the files and takes them over, all or nothing.
+// Reload reads all files. The CAs are taken over all or nothing, and each list
+// for itself; what cannot be used leaves what was there before.
 func (s *CAs) Reload() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return errors.Join(s.readCAs(), s.readLists())
+}
+
+// CheckLists returns what is wrong with the lists, as they were last read.
+func (s *CAs) CheckLists() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var wrong []error
+	for _, c := range s.sources {
+		wrong = append(wrong, c.err)
+	}
+	return errors.Join(wrong...)
+}
+
+// readCAs takes over the authorities' certificates. s.mu is held.
+func (s *CAs) readCAs() error {
 	var files [][]byte
 	for _, path := range s.paths() {
 		b, err := os.ReadFile(path)
@@ -111,6 +150,9 @@ func (s *CAs) Reload() error {
 	}
 	s.current.Store(g)
 	s.files = files
+	for _, c := range s.sources {
+		c.seen = [sha256.Size]byte{} // it may be of a CA that is new
+	}
 	s.subscribers.call()
 	return nil
 }
@@ -123,21 +165,50 @@ func (s *CAs) paths() []string {
 	return append(paths, s.config.OwnFiles...)
 }
 
-// Run follows the files until ctx ends.
+// Run follows the files, fetches lists and looks at the clock until ctx ends.
 func (s *CAs) Run(ctx context.Context) error {
 	if len(s.config.Authorities) == 0 {
 		<-ctx.Done()
 		return nil
 	}
-	return filewatch.Run(ctx, s.paths(), s.reloadAndLog, func(err error) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watched := s.paths()
+	for _, c := range s.sources {
+		if c.url != "" {
+			all.Go(func() { s.fetchAll(ctx, c) })
+		} else {
+			watched = append(watched, c.path)
+		}
+	}
+	all.Go(func() {
+		tick := time.NewTicker(clockInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				s.lookAtClock()
+			}
+		}
+	})
+	return filewatch.Run(ctx, watched, s.follow, func(err error) {
 		s.logger.Warn("watching the company's CAs", zap.Error(err))
 	})
 }
 
-func (s *CAs) reloadAndLog() {
-	if err := s.Reload(); err != nil {
+// follow takes over what has changed. What is wrong with a list was logged when
+// it was first seen.
+func (s *CAs) follow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readCAs(); err != nil {
 		s.logger.Error("the company's CAs were not reloaded; the old ones stay in use", zap.Error(err))
 	}
+	_ = s.readLists()
 }
 
 // Identify is described at broker.CompanyCAs.
@@ -150,6 +221,8 @@ const (
 	reasonUnfit     = "unfit-certificate"
 	reasonExpired   = "expired-certificate"
 	reasonUntrusted = "untrusted-authority"
+	reasonRevoked   = "revoked-certificate"
+	reasonUnknown   = "revocation-unknown"
 )
 
 func denied(reason, format string, args ...any) error {
@@ -164,10 +237,11 @@ func (s *CAs) Standing(c *broker.CompanyCertificate) error {
 	if i == nil || i.authority.Name != c.Authority {
 		return denied(reasonUntrusted, "its CA is no longer one of %s", c.Authority)
 	}
-	if now := s.now(); now.Before(c.NotBefore) || now.After(c.NotAfter) {
+	now := s.now()
+	if now.Before(c.NotBefore) || now.After(c.NotAfter) {
 		return denied(reasonExpired, "it is valid from %s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return nil
+	return s.revoked(i.authority, c, now)
 }
 
 // Subscribe is described at broker.CompanyCAs.

@@ -35,6 +35,7 @@ const (
 	sealedIdentityFile = "credentials.key"
 	workstationCADir   = "workstation-ca"
 	socketFile         = "postern.sock"
+	revocationDir      = "revocation-lists"
 )
 
 // Config is the configuration file of `postern serve`. Its keys are documented

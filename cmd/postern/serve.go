@@ -71,7 +71,10 @@ func checkFiles(c *Config) error {
 	}
 	state := c.checkState()
 	_, authority := openWorkstationCA(c, zap.NewNop(), prometheus.NewRegistry())
-	_, company := newCompanyCAs(c, zap.NewNop())
+	companyCAs, company := newCompanyCAs(c, nil, zap.NewNop(), prometheus.NewRegistry())
+	if company == nil {
+		company = companyCAs.CheckLists()
+	}
 	return errors.Join(certificates, authority, company, tokenKey, upstreams, issuers, credentials, state)
 }
 

@@ -82,7 +82,7 @@ func (s *server) openManager(context.Context) error {
 	if s.upstream, err = newOAuth(s.config, dialer, s.credentials, s.logger.Named("oauth"), s.registry); err != nil {
 		return err
 	}
-	if s.companyCAs, err = newCompanyCAs(s.config, s.logger.Named("company-ca")); err != nil {
+	if err := s.openCompanyCAs(); err != nil {
 		return err
 	}
 	guardrails, err := s.config.guardrails()

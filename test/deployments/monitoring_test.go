@@ -4,15 +4,18 @@ package deployments
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/postern-mail/postern/broker/companyca/companycatest"
 	"github.com/postern-mail/postern/test/e2e"
 	"github.com/postern-mail/postern/test/servers"
 )
@@ -81,7 +84,11 @@ func dashboardQueries(t *testing.T) []query {
 // that was not there.
 func TestMonitoringNamesWhatIsThere(t *testing.T) {
 	const sales = "sales@client.example"
-	w := e2e.NewWorld(t, e2e.WorldOptions{Mailboxes: []string{sales}})
+	ca, list := companycatest.New(t, "Issuing CA"), filepath.Join(t.TempDir(), "ca.crl")
+	companycatest.Replace(t, list, ca.SignList(companycatest.List(1)))
+	w := e2e.NewWorld(t, e2e.WorldOptions{Mailboxes: []string{sales}, Postern: e2e.Options{Workstations: fmt.Sprintf(`  authorities:
+    - {name: head-office, ca_file: %q, name_from: dns, revocation: {files: [%q]}}
+`, ca.File(), list)}})
 	exported := scrape(t, w.Postern)
 	for _, q := range ruleQueries(t) {
 		if !strings.Contains(q.expr, "postern_auth_failures_total") {

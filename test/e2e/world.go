@@ -235,6 +235,13 @@ func (s *Seat) At(p *Postern) *Seat {
 	return &other
 }
 
+// with returns the seat with another certificate.
+func (s *Seat) with(certificate tls.Certificate) *Seat {
+	other := *s
+	other.Certificate = certificate
+	return &other
+}
+
 // decodeCLI runs a command with --json and decodes what it prints.
 func decodeCLI[T any](p *Postern, args ...string) *T {
 	p.t.Helper()
