@@ -33,9 +33,9 @@ func (l *fakeLeases) enter(ctx context.Context) (leave func(), err error) {
 		return nil, broker.Errorf(broker.Unavailable, "too slow").WithCause(ctx.Err())
 	}
 	l.mu.Lock()
-	if l.fail != nil {
+	if err := l.fail; err != nil {
 		l.mu.Unlock()
-		return nil, l.fail
+		return nil, err
 	}
 	return l.mu.Unlock, nil
 }
