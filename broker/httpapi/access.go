@@ -165,6 +165,12 @@ func rules() map[string]rule {
 		"list-rotations":  {group: "rotations", who: everyone},
 		"get-rotation":    {group: "rotations", who: everyone},
 
+		"list-alerts":       {group: "alerts", who: everyone},
+		"count-alerts":      {group: "alerts", who: everyone},
+		"get-alert":         {group: "alerts", who: everyone},
+		"acknowledge-alert": {group: "alerts", who: admin | firmAdmin, conditional: true},
+		"resolve-alert":     {group: "alerts", who: admin | firmAdmin, conditional: true},
+
 		"list-watches":  {group: "watches", who: everyone},
 		"get-watch":     {group: "watches", who: everyone},
 		"set-watch":     {group: "mailboxes", who: admin | firmAdmin},

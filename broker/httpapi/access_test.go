@@ -56,6 +56,9 @@ var mayCall = map[string]string{
 	"set-provider-account": "admin firm-admin", "set-rotation": "admin firm-admin", "remove-rotation": "admin firm-admin",
 	"enter-password": "admin firm-admin", "rotate": "admin firm-admin",
 	"list-rotations": "admin auditor firm-admin firm-auditor", "get-rotation": "admin auditor firm-admin firm-auditor",
+	"list-alerts": "admin auditor firm-admin firm-auditor", "get-alert": "admin auditor firm-admin firm-auditor",
+	"count-alerts":      "admin auditor firm-admin firm-auditor",
+	"acknowledge-alert": "admin firm-admin", "resolve-alert": "admin firm-admin",
 	"list-watches": "admin auditor firm-admin firm-auditor", "get-watch": "admin auditor firm-admin firm-auditor",
 	"set-watch": "admin firm-admin", "probe-mailbox": "admin firm-admin",
 }
@@ -159,6 +162,8 @@ func TestNever5BPOCannotSpeakForAClaimedFirm(t *testing.T) {
 		{"PUT", "/v1/providers/" + own["provider"] + "/account", `{"kind":"password","secret":"s3cret"}`},
 		{"PATCH", "/v1/providers/" + own["provider"], `{"settings":{"host":"evil.example"},"remove_account":true}`},
 		{"POST", "/v1/assignments/" + own["assignment"] + "/approve", ""},
+		{"POST", "/v1/alerts/" + own["alert"] + "/acknowledge", ""},
+		{"POST", "/v1/alerts/" + own["alert"] + "/resolve", `{"note":"never mind"}`},
 	}
 	c.world.Upstream.Accept("s3cret")
 	log := func() int {
@@ -199,7 +204,7 @@ func TestNever5BPOCannotSpeakForAClaimedFirm(t *testing.T) {
 		t.Error("a credential was tried")
 	}
 	// The same, by the firm's own admin.
-	for _, affair := range slices.Concat(affairs[:2], affairs[4:len(affairs)-1]) {
+	for _, affair := range slices.Concat(affairs[:2], affairs[4:len(affairs)-3], affairs[len(affairs)-2:]) {
 		body := affair.body
 		if affair.path == "/v1/mailboxes" {
 			body = strings.Replace(body, `"firm":"Acme Pumps",`, "", 1)
@@ -252,6 +257,9 @@ func TestNever5AnotherFirmIsNotThere(t *testing.T) {
 	add(reference{"POST", "/v1/mailboxes", strings.Replace(strings.Replace(acme, "sales@", "more@", 1), "Acme Pumps", "%s", 1)}, "firm", "firm-name")
 	add(reference{"GET", "/v1/rotations?firm=%s", ""}, "firm", "firm-name")
 	add(reference{"GET", "/v1/watches?firm=%s", ""}, "firm", "firm-name")
+	add(reference{"GET", "/v1/alerts?firm=%s", ""}, "firm", "firm-name")
+	add(reference{"GET", "/v1/alerts?mailbox=%s", ""}, "mailbox", "mailbox-name")
+	add(reference{"GET", "/v1/alerts?agent=%s", ""}, "agent", "agent-name")
 	add(reference{"GET", "/v1/rotations?mailbox=%s", ""}, "mailbox", "mailbox-name")
 	add(reference{"GET", "/v1/providers?firm=%s", ""}, "firm", "firm-name")
 	add(reference{"POST", "/v1/rotations", `{"mailboxes":["%s"]}`}, "mailbox", "mailbox-name")
@@ -382,6 +390,7 @@ func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, pe
 	okAs[httpapi.Mailbox](c, tokens["firm-admin"], "PUT", "/v1/mailboxes/"+string(m.ID)+"/rotation", `{"provider":"`+string(provider.ID)+`"}`)
 	begun := okAs[httpapi.List[httpapi.Rotating]](c, tokens["firm-admin"], "POST", "/v1/rotations", `{"mailboxes":["`+m.Address+`"]}`)
 	rotation := c.endRotation(begun.Items[0].Rotation)
+	alerts := okAs[httpapi.List[httpapi.Alert]](c, tokens["firm-admin"], "GET", "/v1/alerts", "") // of the rotation's end
 	d := okAs[httpapi.Delegation](c, tokens["firm-admin"], "POST", "/v1/delegations", `{"mailbox":"`+m.Address+`"}`)
 	g := ok[broker.Agent](c, "POST", "/v1/agents", `{"name":"`+agent+`"}`)
 	a := ok[httpapi.Assignment](c, "POST", "/v1/assignments", `{"agent":"`+agent+`","mailbox":"`+m.Address+`"}`)
@@ -391,7 +400,7 @@ func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, pe
 		"firm": string(firm.ID), "firm-name": strings.ReplaceAll(name, " ", "%20"), "mailbox": string(m.ID), "mailbox-name": m.Address,
 		"delegation": string(d.ID), "delegation-name": m.Address, "assignment": string(a.ID), "agent": string(g.ID), "agent-name": g.Name,
 		"person": string(redeemed.Person.ID), "person-name": person, "token": string(redeemed.Token.APIToken.ID), "session": string(s.ID),
-		"provider": string(provider.ID), "rotation": string(rotation.ID),
+		"provider": string(provider.ID), "rotation": string(rotation.ID), "alert": string(alerts.Items[0].ID),
 	} {
 		refs[kind] = ref
 	}

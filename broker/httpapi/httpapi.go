@@ -116,6 +116,7 @@ type Config struct {
 	Drivers         map[string]broker.Driver
 	// Watches are what the sentinel knows.
 	Watches  broker.Watches
+	Alerts   broker.Alerts
 	Upstream broker.Upstream
 	Sessions Sessions
 	Tokens   Tokens
@@ -178,7 +179,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
-		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "RotationSecrets": c.RotationSecrets,
+		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
@@ -217,6 +218,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerProviders()
 	a.registerRotations()
 	a.registerWatches()
+	a.registerAlerts()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err
 	}
