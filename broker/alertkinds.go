@@ -25,13 +25,14 @@ const (
 // AlertSpec documents one kind. Its texts are the same for everybody and name
 // nothing: what a firm reads of an alert beside them is from its own log.
 type AlertSpec struct {
-	Kind AlertKind
+	Kind AlertKind `json:"kind"`
 	// Severity is the usual one, the gravest where it has several.
-	Severity Severity
+	Severity Severity `json:"severity"`
 	// Meaning says what has happened, Action what to do.
-	Meaning, Action string
+	Meaning string `json:"meaning"`
+	Action  string `json:"action"`
 	// Ends says what resolves it by itself; empty: a person does.
-	Ends string
+	Ends string `json:"ends,omitempty"`
 }
 
 // AlertKinds returns every kind of alert, in a fixed order.

@@ -55,7 +55,7 @@ func argumentsOf(use string) []string {
 		if strings.ContainsAny(word[:1], "([-") {
 			break // flags follow
 		}
-		arguments = append(arguments, strings.ToLower(word))
+		arguments = append(arguments, strings.TrimSuffix(strings.ToLower(word), "..."))
 	}
 	return arguments
 }
@@ -128,6 +128,8 @@ func flagWords(flag string) []string {
 		return []string{string(broker.ClassHardware), string(broker.ClassSoftware)}
 	case "imap-tls", "submission-tls":
 		return []string{string(broker.TLSImplicit), string(broker.TLSStartTLS), string(broker.TLSNone)}
+	case "severity":
+		return []string{string(broker.SeverityInfo), string(broker.SeverityWarning), string(broker.SeverityCritical)}
 	case "role":
 		return []string{string(broker.RoleAdmin), string(broker.RoleAuditor), string(broker.RoleFirmAdmin), string(broker.RoleFirmAuditor)}
 	case "recovery-mail":
@@ -162,6 +164,7 @@ type listed struct {
 	Target   string `json:"target"`
 	Role     string `json:"role"`
 	State    string `json:"state"`
+	Kind     string `json:"kind"`
 }
 
 // completed says where things of a kind are listed, and what names one and
@@ -190,6 +193,8 @@ func completed(kind string) (where string, offer func(*listed) (name, about stri
 		return path("tokens"), func(l *listed) (string, string) { return l.ID, l.Person + " " + l.Label }
 	case "session":
 		return path("sessions"), func(l *listed) (string, string) { return l.ID, l.Protocol + " " + l.Agent + " on " + l.Mailbox }
+	case "alert":
+		return path("alerts"), func(l *listed) (string, string) { return l.ID, l.Kind + " " + l.Mailbox + " " + l.State }
 	case "lock":
 		return path("locks"), func(l *listed) (string, string) { return l.ID, l.Target + " " + l.Name }
 	}

@@ -191,7 +191,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
 		newProviderCommand(a), newRotateCommand(a), newRotationCommand(a), newSentinelCommand(a),
-		newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newImportCommand(a),
+		newAlertCommand(a), newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newImportCommand(a),
 	)
 	groupCommands(root)
 	a.complete(root)
@@ -204,7 +204,7 @@ func groupCommands(root *cobra.Command) {
 		{"server", "The server:", "serve init backup restore guardrail demo"},
 		{"firms", "Firms, and what they grant:", "firm claim mailbox delegation"},
 		{"work", "Agents, and from where they work:", "agent assignment app-password workstation site import"},
-		{"watch", "What goes on:", "session lock log sentinel"},
+		{"watch", "What goes on:", "alert session lock log sentinel"},
 		{"people", "Who manages it:", "person token whoami"},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
