@@ -85,9 +85,9 @@ const (
 	// when the connections are closed at the latest.
 	killGrace = 50 * time.Millisecond
 	killClose = 500 * time.Millisecond
-	// killAside is how long a killed session, whose client has been told and
+	// killAside is until when a killed session, whose client has been told and
 	// sent TCP's FIN, leaves the processor to others that are killed with it.
-	killAside = 250 * time.Millisecond
+	killAside = 400 * time.Millisecond
 	// lastWords is how long a client has to take a BYE it caused itself.
 	lastWords = 2 * time.Second
 )

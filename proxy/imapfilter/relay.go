@@ -63,6 +63,7 @@ type relay struct {
 	news, listensForNews bool
 	end                  *broker.End   // set once: why the session ends
 	grace                time.Duration // set with end: for the client to take its last words
+	ended                time.Time     // set with end: when
 	bye                  string        // what to tell the client then
 	// finished says that closeGently was called; it belongs to the upstream's
 	// goroutine.
@@ -180,7 +181,7 @@ func (r *relay) stop(end *broker.End, bye string, grace time.Duration) {
 		r.mu.Unlock()
 		return
 	}
-	r.end, r.bye, r.grace = end, bye, grace
+	r.end, r.bye, r.grace, r.ended = end, bye, grace, time.Now()
 	// Before the upstream's goroutine wakes: what it writes is under it.
 	_ = r.down.SetWriteDeadline(time.Now().Add(grace))
 	r.wakeLocked()
@@ -214,7 +215,7 @@ func (r *relay) closeGently() {
 	}
 	r.finished = true
 	r.mu.Lock()
-	grace := r.grace
+	grace, aside := r.grace, r.ended.Add(killAside)
 	r.mu.Unlock()
 	if r.upstream.stuck || r.down.Finish(grace) != nil {
 		r.closeBoth()
@@ -225,7 +226,7 @@ func (r *relay) closeGently() {
 		// then the records and all else that is left to do. What the client's
 		// goroutine has in hand goes no further meanwhile.
 		_ = r.up.SetWriteDeadline(time.Unix(1, 0))
-		time.Sleep(killAside)
+		time.Sleep(time.Until(aside))
 	}
 	r.mu.Lock()
 	_ = r.down.SetReadDeadline(time.Unix(1, 0)) // and readBy moves it no more
