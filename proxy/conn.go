@@ -212,6 +212,13 @@ func (c *Conn) linger() {
 	}
 }
 
+// Stalled reports whether a write has been under way for longer than d: the
+// client does not take what it is sent.
+func (c *Conn) Stalled(d time.Duration) bool {
+	since := c.transport.sending.Load()
+	return since != 0 && time.Now().UnixNano()-since > int64(d)
+}
+
 // Kill resets the connection at once: what the kernel has not delivered yet
 // is dropped, reads and writes under way fail. It waits for no lock, in
 // particular for none of crypto/tls, which a write to a slow client holds.

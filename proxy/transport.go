@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,6 +32,10 @@ type transport struct {
 	mu                        sync.Mutex
 	readBy, writeBy, limit    time.Time
 	readTimeout, writeTimeout time.Duration
+
+	// sending is since when a write to the socket is under way, in Unix
+	// nanoseconds; 0: none is.
+	sending atomic.Int64
 
 	// wmu keeps writes in order: crypto/tls serialises its own, but Uncork
 	// comes from outside. A write to a slow client holds it, so nothing that
@@ -119,12 +124,15 @@ func (t *transport) flush() error {
 }
 
 func (t *transport) send(b []byte) (int, error) {
+	now := time.Now()
 	t.mu.Lock()
 	if t.writeTimeout > 0 {
-		t.writeBy = time.Now().Add(t.writeTimeout)
+		t.writeBy = now.Add(t.writeTimeout)
 		_ = t.Conn.SetWriteDeadline(t.writeDeadline()) // as in Read
 	}
 	t.mu.Unlock()
+	t.sending.Store(now.UnixNano())
+	defer t.sending.Store(0)
 	return t.Conn.Write(b)
 }
 

@@ -85,6 +85,9 @@ const (
 	// when the connections are closed at the latest.
 	killGrace = 50 * time.Millisecond
 	killClose = 500 * time.Millisecond
+	// killStalled is for how long a write may be under way to a client that can
+	// still be told why its session ends; one that takes nothing is cut off.
+	killStalled = 10 * time.Millisecond
 	// killAside is until when a killed session, whose client has been told and
 	// sent TCP's FIN, leaves the processor to others that are killed with it.
 	killAside = 400 * time.Millisecond

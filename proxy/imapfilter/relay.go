@@ -188,6 +188,10 @@ func (r *relay) stop(end *broker.End, bye string, grace time.Duration) {
 	r.signalLocked()
 	r.mu.Unlock()
 	close(r.over)
+	if grace <= killGrace && r.down.Stalled(killStalled) {
+		r.closeBoth() // there is no telling it anything
+		return
+	}
 	time.AfterFunc(grace+killClose-killGrace, r.closeBoth)
 }
 
