@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -285,8 +286,6 @@ func TestUpstreamKilledAndBack(t *testing.T) {
 func TestUpstreamStallsOrVanishesAtEachStep(t *testing.T) {
 	dovecot := servers.StartDovecot(t, servers.WithUser(address, marked))
 	postfix := servers.StartPostfix(t, dovecot.CA, dovecot)
-	const patience = 300 * time.Millisecond
-	d := newDialer(t, Config{LoginTimeout: patience})
 	steps := map[string]struct {
 		target  broker.Endpoint
 		faults  []servers.Fault
@@ -308,27 +307,61 @@ func TestUpstreamStallsOrVanishesAtEachStep(t *testing.T) {
 	for protocol, step := range steps {
 		for _, fault := range step.faults {
 			for action, reason := range map[servers.FaultAction]string{servers.Cut: ReasonConnection, servers.Stall: ReasonTimeout} {
-				tap := servers.NewTap(t, net.JoinHostPort(step.target.Host, portOf(step.target)))
 				fault.Action = action
-				struck := tap.Arm(fault)
-				e := broker.Endpoint{Host: "127.0.0.1", Port: tap.Port, TLS: broker.TLSNone}
-				m := &broker.Mailbox{Address: address, IMAP: e, Submission: e}
-				began := time.Now()
-				err := step.connect(t, d, m, password(marked))
-				if took := time.Since(began); took > patience+2*time.Second {
-					t.Errorf("%s: %q took %v", protocol, fault.Pattern, took)
+				name := fmt.Sprintf("%s, %v at %q", protocol, action, fault.Pattern)
+				// On a busy machine the time may be up before the login comes to
+				// the fault: then with more of it.
+				patience := 300 * time.Millisecond
+				for !faulty(t, name, step.target, fault, func(m *broker.Mailbox) error {
+					return step.connect(t, newDialer(t, Config{LoginTimeout: patience}), m, password(marked))
+				}, patience, reason) {
+					if patience *= 3; patience > time.Minute {
+						t.Fatalf("%s: no login came so far", name)
+					}
 				}
-				// A cut may be quicker than connect(2) is to return.
-				var failed *broker.Error
-				if action == servers.Cut && errors.As(err, &failed) && failed.Reason == ReasonDial {
-					reason = ReasonDial
-				}
-				wantError(t, err, broker.Unavailable, reason, marked)
-				<-struck
-				tap.Close()
 			}
 		}
 	}
+}
+
+// faulty connects through the fault, which the caller must see as reason within
+// patience, and reports whether it came so far.
+func faulty(t *testing.T, name string, target broker.Endpoint, fault servers.Fault, connect func(*broker.Mailbox) error, patience time.Duration, reason string) bool {
+	t.Helper()
+	tap := servers.NewTap(t, net.JoinHostPort(target.Host, portOf(target)))
+	defer tap.Close()
+	struck := tap.Arm(fault)
+	e := broker.Endpoint{Host: "127.0.0.1", Port: tap.Port, TLS: broker.TLSNone}
+	began := time.Now()
+	err := connect(&broker.Mailbox{Address: address, IMAP: e, Submission: e})
+	took := time.Since(began)
+	select {
+	case <-struck:
+	default:
+		if broker.CodeOf(err) == broker.Unavailable && took >= patience {
+			return false
+		}
+		<-time.After(time.Second) // the tap may be about to say so
+		select {
+		case <-struck:
+		default:
+			t.Fatalf("%s: it did not come so far: %v", name, err)
+		}
+	}
+	if took > patience+15*time.Second {
+		t.Errorf("%s: it took %v", name, took)
+	}
+	var failed *broker.Error
+	if fault.Action == servers.Cut && errors.As(err, &failed) {
+		switch failed.Reason {
+		case ReasonDial: // a cut may be quicker than connect(2) is to return
+			reason = ReasonDial
+		case ReasonTimeout: // the cut came when the time was up
+			return false
+		}
+	}
+	wantError(t, err, broker.Unavailable, reason, marked)
+	return true
 }
 
 // Nothing but the login goes upstream, and the password in one form only.
@@ -358,7 +391,7 @@ func TestCallerGivesUp(t *testing.T) {
 	began := time.Now()
 	_, err := newDialer(t, Config{}).OpenIMAP(ctx, m, password(marked))
 	wantError(t, err, broker.Unavailable, ReasonTimeout)
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("took %v", took)
 	}
 	if !strings.Contains(err.Error(), string(broker.EndRevoked)) {
@@ -369,7 +402,7 @@ func TestCallerGivesUp(t *testing.T) {
 // A deadline of the login must not outlive it.
 func TestDeadlinesEndWithTheLogin(t *testing.T) {
 	dovecot := servers.StartDovecot(t, servers.WithUser(address, marked))
-	const patience = 700 * time.Millisecond
+	const patience = 4 * time.Second
 	for _, mode := range modes {
 		ctx, cancel := context.WithCancel(t.Context())
 		conn, err := newDialer(t, Config{LoginTimeout: patience}).OpenIMAP(ctx, &broker.Mailbox{Address: address, IMAP: dovecot.IMAP(mode)}, password(marked))
