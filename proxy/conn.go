@@ -178,13 +178,7 @@ func (c *Conn) Finish(grace time.Duration) error {
 		_ = t.CloseWrite() // into the cork; it leaves a deadline that is over
 		_ = c.transport.SetWriteDeadline(time.Now().Add(grace))
 	}
-	if err := c.transport.uncork(); err != nil {
-		return err
-	}
-	if h, ok := c.transport.Conn.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return nil
+	return c.transport.finish()
 }
 
 // linger closes in a way that lets the client read what was written last.

@@ -456,7 +456,7 @@ func TestKillWaitsForNoWrite(t *testing.T) {
 	h.eventually("the socket is full", func() bool { return socketFull(t, victim) })
 	start := time.Now()
 	victim.Kill()
-	if d := time.Since(start); d > 100*time.Millisecond {
+	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("Kill took %s", d)
 	}
 	select {

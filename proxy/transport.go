@@ -107,9 +107,39 @@ func (t *transport) uncork() error {
 		return nil
 	}
 	err := t.flush()
+	t.giveBack()
+	return err
+}
+
+// giveBack ends the corking; wmu is held.
+func (t *transport) giveBack() {
 	t.buffers.Put(t.corked)
 	t.corked = nil
-	return err
+}
+
+// finish sends what is corked and then TCP's FIN.
+func (t *transport) finish() error {
+	t.wmu.Lock()
+	defer t.wmu.Unlock()
+	tcp, ok := t.Conn.(*net.TCPConn)
+	if t.corked != nil {
+		b := *t.corked
+		*t.corked = b[:0]
+		var err error
+		if ok {
+			err = writeMore(tcp, b)
+		} else if len(b) > 0 {
+			_, err = t.Conn.Write(b)
+		}
+		t.giveBack()
+		if err != nil {
+			return err
+		}
+	}
+	if h, ok := t.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
 }
 
 // flush sends what is corked; wmu is held.

@@ -43,6 +43,8 @@ const (
 	settleTimeout = 1200 * time.Millisecond
 	// settleInterval is how often it looks.
 	settleInterval = 10 * time.Millisecond
+	// settlePart of the time it looks, at most one part.
+	settlePart = 20
 	// defaultSessions and maxSessions bound a list of sessions.
 	defaultSessions = 100
 	maxSessions     = 10000

@@ -88,9 +88,8 @@ func (a *api) watching(ctx context.Context, match func(*broker.Session) bool, ch
 func (a *api) settle(ctx context.Context, touched sessionSet, match func(*broker.Session) bool, standing func() sessionSet) (open, stand sessionSet) {
 	deadline := time.NewTimer(settleTimeout)
 	defer deadline.Stop()
-	tick := time.NewTicker(settleInterval)
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		stand = standing()
 		open = setOf(a.Sessions.Live(), func(s *broker.Session) bool {
 			return touched[s.ID] && !stand[s.ID] && match(s)
@@ -98,8 +97,9 @@ func (a *api) settle(ctx context.Context, touched sessionSet, match func(*broker
 		if len(open) == 0 {
 			return open, stand
 		}
+		// To look at thousands takes the processor from those that end.
 		select {
-		case <-tick.C:
+		case <-time.After(max(settleInterval, settlePart*time.Since(began))):
 		case <-deadline.C:
 			return open, stand
 		case <-ctx.Done():

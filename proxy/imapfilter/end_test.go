@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/proxy"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 // A client that was still sending reads why it was cut off, and is not reset.
@@ -145,17 +146,15 @@ func TestNever4KilledInEveryState(t *testing.T) {
 			u := <-upstreams
 			state(c, u)
 			<-time.After(200 * time.Millisecond) // for buffers to fill; nothing depends on it
-			began := time.Now()
+			watch := servers.StartStopwatch(t)
 			gate.last().cancel(&broker.End{Reason: broker.EndRevoked, Text: "over"})
 			select {
 			case <-rig.served:
-			case <-time.After(5 * time.Second):
+			case <-time.After(20 * time.Second):
 				t.Fatal("still served")
 			}
-			if d := time.Since(began); d > time.Second {
-				t.Errorf("it took %v", d)
-			}
-			_ = u.conn.SetReadDeadline(time.Now().Add(time.Second))
+			watch.Within(t, "the end", time.Second)
+			_ = u.conn.SetReadDeadline(time.Now().Add(15 * time.Second))
 			if _, err := io.Copy(io.Discard, u.r); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the upstream is still connected")
 			}
@@ -188,12 +187,10 @@ func TestNever4KilledWhileLoggingIn(t *testing.T) {
 				<-time.After(time.Millisecond)
 			}
 		}
-		began := time.Now()
+		watch := servers.StartStopwatch(t)
 		gate.last().cancel(&broker.End{Reason: broker.EndLocked, Text: "locked out"})
 		c.expect("l NO [AUTHORIZATIONFAILED] locked out")
-		if d := time.Since(began); d > time.Second {
-			t.Errorf("%s: it took %v", where, d)
-		}
+		watch.Within(t, where+": the answer", time.Second)
 		if r := gate.last().endReason(); r != broker.EndUpstreamFailed {
 			t.Errorf("%s: ended for %s", where, r)
 		}

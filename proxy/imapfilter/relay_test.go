@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 func TestRelayPassesCommandsAndAnswers(t *testing.T) {
@@ -173,14 +174,12 @@ func TestKillInIdle(t *testing.T) {
 	u.expect("a IDLE")
 	u.raw("+ idling\r\n")
 	c.expect("+ idling")
-	began := time.Now()
+	watch := servers.StartStopwatch(t)
 	gate.last().cancel(&broker.End{Reason: broker.EndRevoked, Text: "the firm revoked it"})
 	if got := c.closed(); len(got) != 1 || got[0] != "* BYE [NOPERM] the firm revoked it" {
 		t.Fatalf("got %q", got)
 	}
-	if d := time.Since(began); d > time.Second {
-		t.Fatalf("took %v", d)
-	}
+	watch.Within(t, "the end", time.Second)
 	if _, err := u.tryLine(); err == nil {
 		t.Fatal("the upstream is still open")
 	}
@@ -209,16 +208,14 @@ func TestKillInFetchToAClientThatDoesNotRead(t *testing.T) {
 		}
 	}()
 	time.Sleep(300 * time.Millisecond) // until the sockets' buffers are full
-	began := time.Now()
+	watch := servers.StartStopwatch(t)
 	gate.last().cancel(&broker.End{Reason: broker.EndRevoked, Text: "over"})
 	select {
 	case <-rig.served:
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("still alive")
 	}
-	if d := time.Since(began); d > time.Second {
-		t.Fatalf("took %v", d)
-	}
+	watch.Within(t, "the end", time.Second)
 }
 
 func TestRelayEndsWhenTheUpstreamCloses(t *testing.T) {

@@ -38,7 +38,7 @@ func TestNever4RevokeWhileIdle(t *testing.T) {
 	if rest, _ := io.ReadAll(u.r); len(rest) != 0 {
 		t.Errorf("upstream got %q", rest)
 	}
-	within(t, time.Second, at)
+	s.within(t, time.Second, at)
 	if e := gate.waitEnd(t); e.Reason != broker.EndRevoked {
 		t.Errorf("ended by %q", e.Reason)
 	}
@@ -72,7 +72,7 @@ func TestNever4RevokeInMidDataSendsNothing(t *testing.T) {
 	if g := <-upstreamGot; g.whole {
 		t.Error("the message got its final dot")
 	}
-	within(t, time.Second, at)
+	s.within(t, time.Second, at)
 }
 
 func TestNever4RevokeWhileTheClientDoesNotRead(t *testing.T) {
@@ -108,9 +108,9 @@ func TestNever4RevokeWhileTheClientDoesNotRead(t *testing.T) {
 	at := time.Now()
 	s.gate.revoke()
 	s.gate.waitEnd(t)
-	within(t, time.Second, at)
+	s.within(t, time.Second, at)
 	<-stuck // the socket is closed: the client's writes fail
-	within(t, 2*time.Second, at)
+	s.within(t, 2*time.Second, at)
 }
 
 func TestNever4RevokeWhileTheUpstreamDoesNotRead(t *testing.T) {
@@ -136,7 +136,7 @@ func TestNever4RevokeWhileTheUpstreamDoesNotRead(t *testing.T) {
 	at := time.Now()
 	gate.revoke()
 	gate.waitEnd(t)
-	within(t, time.Second, at)
+	s.within(t, time.Second, at)
 	<-stuck
 }
 
@@ -160,7 +160,7 @@ func TestNever4RevokeAfterTheFinalDotGivesTheUpstreamAMoment(t *testing.T) {
 	c.expect("250 2.0.0 sent")
 	c.expect("421 4.7.0")
 	c.expectEOF()
-	within(t, time.Second, <-at)
+	s.within(t, time.Second, <-at)
 	wantList(t, "outcomes", gate.outcomes(), []string{"accepted"})
 }
 
@@ -181,7 +181,7 @@ func TestNever4RevokeAfterTheFinalDotOfASilentUpstream(t *testing.T) {
 	c.raw(stuffed(message1("x\r\n")))
 	begun := <-at
 	gate.waitEnd(t)
-	within(t, time.Second, begun)
+	s.within(t, time.Second, begun)
 	wantList(t, "outcomes", gate.outcomes(), []string{"unknown"})
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/proxy"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -387,6 +388,7 @@ type setup struct {
 	addr    string
 	conn    proxy.ConnConfig
 	written atomic.Int64
+	watch   *servers.Stopwatch
 	wg      sync.WaitGroup
 }
 
@@ -407,7 +409,7 @@ func newSetupOn(t testing.TB, gate *fakeGate, conn proxy.ConnConfig, adjust func
 		t.Fatal(err)
 	}
 	conn.Remote = netip.MustParseAddrPort("192.0.2.1:1234")
-	s := &setup{gate: gate, gateway: g, conn: conn}
+	s := &setup{gate: gate, gateway: g, conn: conn, watch: servers.StartStopwatch(t)}
 	l := listen(t)
 	s.addr = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -571,11 +573,9 @@ func wantList(t testing.TB, what string, got, want []string) {
 	}
 }
 
-func within(t testing.TB, d time.Duration, since time.Time) {
+func (s *setup) within(t testing.TB, d time.Duration, since time.Time) {
 	t.Helper()
-	if took := time.Since(since); took > d {
-		t.Errorf("it took %v, want at most %v", took, d)
-	}
+	s.watch.Took(t, "it", time.Since(since), d)
 }
 
 // scripted is an upstream that a test drives by hand.

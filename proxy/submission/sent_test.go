@@ -16,6 +16,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapserver/imapmemserver"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 // imapUpstream is a memory server whose user has the given folders, and
@@ -118,11 +119,11 @@ func TestFindInSentDoesNotWaitForASilentServer(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	at := time.Now()
+	watch := servers.StartStopwatch(t)
 	if found, err := (IMAPSent{}).FindInSent(ctx, live, messageID); found || err == nil {
 		t.Errorf("found %v, %v", found, err)
 	}
-	within(t, 2*time.Second, at)
+	watch.Within(t, "the look", 2*time.Second)
 }
 
 // An upstream may answer a search with all messages that could ever be: what
