@@ -19,6 +19,7 @@ const (
 	AlertRotationLost      AlertKind = "rotation-lost"
 	AlertRotationUnproved  AlertKind = "rotation-unproved"
 	AlertLocked            AlertKind = "locked"
+	AlertRevocationList    AlertKind = "revocation-list"
 	AlertRestored          AlertKind = "state-restored"
 )
 
@@ -97,6 +98,11 @@ func AlertKinds() []AlertSpec {
 			AlertLocked, SeverityInfo, "a lock keeps everybody out of the mailbox, or out of all of the firm's",
 			"nothing, if the lock was agreed; else ask the BPO",
 			"the lock is removed",
+		},
+		{
+			AlertRevocationList, SeverityCritical, "what a company's own CA has revoked is not known any more, or soon will not be: critical when its list is out of date or missing",
+			"find out why no newer list comes (the log of `postern serve` names file or URL), and have the CA publish one",
+			"a newer list is taken over",
 		},
 		{
 			AlertRestored, SeverityCritical, "state and log were restored from a backup: revocations and events after it are gone",

@@ -64,6 +64,8 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 		})
 	case EventRotationEnded:
 		return rotationEnded(e)
+	case EventAuthorityList:
+		return revocationList(e)
 	case EventStateRestored:
 		return []AlertChange{{Kind: AlertRestored, Severity: SeverityCritical}}, nil
 	case "lock.created", "lock.removed":
@@ -113,6 +115,26 @@ func sendUnknown(e *Event) ([]AlertChange, error) {
 		return nil, err
 	}
 	return []AlertChange{{Kind: AlertSendUnknown, Severity: SeverityWarning, Subject: subject(e.MailboxID, e.AgentID), Detail: data.Answer}}, nil
+}
+
+// revocationList says nothing of a list that was refused: the one before is in
+// use, until its time is up.
+func revocationList(e *Event) ([]AlertChange, error) {
+	d, err := DataOf[AuthorityList](e)
+	if err != nil {
+		return nil, err
+	}
+	change := AlertChange{Kind: AlertRevocationList, Severity: SeverityCritical, Subject: d.Authority + "/" + d.Issuer, Detail: string(d.State)}
+	switch d.State {
+	case ListTaken:
+		change = AlertChange{Kind: change.Kind, Subject: change.Subject, Resolves: true}
+	case ListExpiring:
+		change.Severity = SeverityWarning
+	case ListStale, ListMissing:
+	default:
+		return nil, nil
+	}
+	return []AlertChange{change}, nil
 }
 
 // rotationEnded raises what a rotation leaves to a person, and ends what earlier

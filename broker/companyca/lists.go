@@ -174,7 +174,8 @@ func (s *CAs) takeNew(c *source, b []byte) error {
 		}
 		if newer {
 			s.lists.put(of.id, standing{list: found})
-			s.tell(of, c.String(), broker.ListTaken, "")
+			s.tell(of, c.String(), broker.ListTaken)
+			s.compare(of)
 		}
 	}
 	return nil
@@ -189,11 +190,11 @@ func (s *CAs) refused(c *source, err error) {
 
 // tell notes, logs and records what has become of a CA's list, and tells the
 // subscribers, who may find certificates to be good no more.
-func (s *CAs) tell(i *issuer, from string, state broker.ListState, detail string) {
+func (s *CAs) tell(i *issuer, from string, state broker.ListState) {
 	now := s.lists.of(i.id)
 	now.told = state
 	s.lists.put(i.id, now)
-	told := broker.AuthorityList{Authority: i.authority.Name, Issuer: i.certificates[0].Subject.String(), State: state, Source: from, Detail: detail}
+	told := broker.AuthorityList{Authority: i.authority.Name, Issuer: i.certificates[0].Subject.String(), State: state, Source: from}
 	fields := []zap.Field{zap.String("authority", told.Authority), zap.String("issuer", told.Issuer)}
 	if l := now.list; l != nil {
 		told.ThisUpdate, told.NextUpdate, told.Revoked = l.thisUpdate.UTC(), l.nextUpdate.UTC(), len(l.revoked)
@@ -250,16 +251,18 @@ func (s *CAs) gauge() {
 func (s *CAs) lookAtClock() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
 	for _, i := range s.current.Load().byID {
-		if i.authority.Revocation == nil {
-			continue
+		if i.authority.Revocation != nil {
+			s.compare(i)
 		}
-		known := s.lists.of(i.id)
-		state := stateOf(known.list, now)
-		if state != known.told && state != broker.ListTaken {
-			s.tell(i, "", state, "")
-		}
+	}
+}
+
+// compare compares one CA's list with the clock. s.mu is held.
+func (s *CAs) compare(i *issuer) {
+	known := s.lists.of(i.id)
+	if state := stateOf(known.list, s.now()); state != known.told && state != broker.ListTaken {
+		s.tell(i, "", state)
 	}
 }
 

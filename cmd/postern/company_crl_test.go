@@ -102,6 +102,10 @@ func TestListOutOfDateShutsTheAuthorityOut(t *testing.T) {
 			imap, _ := r.answers(c, token)
 			return strings.HasPrefix(imap, "OK ")
 		})
+		r.eventually("the alert is over", func() bool {
+			alerts := r.command("alert", "list", "--all", "--json")
+			return strings.Contains(alerts, `"kind":"revocation-list"`) && !strings.Contains(r.command("alert", "list", "--json"), `"kind":"revocation-list"`)
+		})
 	})
 	t.Run(staleAllow, func(t *testing.T) {
 		r, ca, file, token := startRevoking(t, staleAllow)
