@@ -21,6 +21,8 @@ const (
 	AlertLocked            AlertKind = "locked"
 	AlertRevocationList    AlertKind = "revocation-list"
 	AlertRestored          AlertKind = "state-restored"
+	AlertOutage            AlertKind = "outage"
+	AlertUnrecorded        AlertKind = "record-outage"
 )
 
 // AlertSpec documents one kind. Its texts are the same for everybody and name
@@ -107,6 +109,16 @@ func AlertKinds() []AlertSpec {
 		{
 			AlertRestored, SeverityCritical, "state and log were restored from a backup: revocations and events after it are gone",
 			"check delegations, assignments and locks, and revoke again what was revoked since",
+			"",
+		},
+		{
+			AlertOutage, SeverityCritical, "what the server needs has been out of reach for a minute: nobody new is let in, and live sessions go on",
+			"see what the detail names: the credentials are Vault's or the sealed file's, and 'readyz' and the server's log say more",
+			"it is in reach again",
+		},
+		{
+			AlertUnrecorded, SeverityWarning, "for a time nothing could be recorded, and nobody was let in; it works again",
+			"find out why: a full disk, a database that stood still or was cut off",
 			"",
 		},
 	}

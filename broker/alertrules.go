@@ -5,6 +5,7 @@ package broker
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/postern-mail/postern/policy"
 )
@@ -68,6 +69,8 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 		return revocationList(e)
 	case EventStateRestored:
 		return []AlertChange{{Kind: AlertRestored, Severity: SeverityCritical}}, nil
+	case EventOutage:
+		return outage(e)
 	case "lock.created", "lock.removed":
 		return locked(e)
 	}
@@ -182,4 +185,25 @@ func locked(e *Event) ([]AlertChange, error) {
 		_ = json.Unmarshal(d.After, &l) // its own document; were it not, all locks would share an alert
 		return AlertChange{Kind: AlertLocked, Severity: SeverityInfo, Subject: string(l.ID), Resolves: e.Type == "lock.removed", Detail: l.Message}
 	})
+}
+
+// outage ends with the outage. Of one in which nothing could be recorded the
+// event comes after it, and a person is told all the same.
+func outage(e *Event) ([]AlertChange, error) {
+	data, err := DataOf[Outage](e)
+	if err != nil {
+		return nil, err
+	}
+	subject := data.Component + "@" + data.Node
+	all := []AlertChange{{
+		Kind: AlertOutage, Severity: SeverityCritical, Subject: subject, Resolves: !data.Until.IsZero(),
+		Detail: data.Component + " on " + data.Node + ": " + data.Text,
+	}}
+	if data.Unrecorded() && !data.Until.IsZero() {
+		all = append(all, AlertChange{
+			Kind: AlertUnrecorded, Severity: SeverityWarning, Subject: subject,
+			Detail: data.Component + " on " + data.Node + ", for " + data.Until.Sub(data.Since).Round(time.Second).String(),
+		})
+	}
+	return all, nil
 }

@@ -48,6 +48,7 @@ const (
 	EventRotationEnded     EventType = "rotation.ended"
 	EventRotationCleaned   EventType = "rotation.cleaned"
 	EventProviderAccount   EventType = "provider-account.set"
+	EventOutage            EventType = "server.outage"
 	EventAlertRaised       EventType = "alert.raised"
 	EventAlertAcknowledged EventType = "alert.acknowledged"
 	EventAlertResolved     EventType = "alert.resolved"
@@ -100,6 +101,7 @@ func Catalogue() []EventSpec {
 		{EventRotationEnded, 1, Rotation{}, "a rotation ended; an alarm unless its outcome is done and nothing is unproved", "words, inspection"},
 		{EventRotationCleaned, 1, Rotation{}, "what an ended rotation kept, and the versions before, were destroyed", ""},
 		{EventProviderAccount, 1, CredentialSetData{}, "a provider account was stored", ""},
+		{EventOutage, 1, Outage{}, "what the server needs was out of reach for a minute, or is in reach again; in the BPO's log", ""},
 		{EventAlertRaised, 1, AlertRaised{}, "an alert was raised, or opened again, or has become graver, by the event before it that it names", ""},
 		{EventAlertAcknowledged, 1, AlertAnswered{}, "a person said that an alert is seen to", "note"},
 		{EventAlertResolved, 1, AlertAnswered{}, "a person said that an alert is over", "note"},
@@ -362,6 +364,20 @@ type SendRefused struct {
 	Address string `json:"address,omitempty"`
 	Text    string `json:"text"`
 }
+
+// Outage is the data of server.outage.
+type Outage struct {
+	Node string `json:"node"`
+	// Component is "store", "audit" or "credentials", as readiness has them.
+	Component string    `json:"component"`
+	Since     time.Time `json:"since"`
+	// Until is when it was in reach again; absent while it is not.
+	Until time.Time `json:"until,omitzero"`
+	Text  string    `json:"text,omitempty"`
+}
+
+// Unrecorded reports whether nothing could be recorded meanwhile.
+func (o *Outage) Unrecorded() bool { return o.Component == "store" || o.Component == "audit" }
 
 // AlertRaised is the data of alert.raised.
 type AlertRaised struct {

@@ -45,6 +45,9 @@ func (s *server) open(ctx context.Context) error {
 		{"audit", func(context.Context) error { return s.log.Healthy() }},
 		{"credentials", s.credentials.Ready},
 	}
+	if err := s.registry.Register(newAlertMetrics(s.store)); err != nil {
+		return err
+	}
 	s.health = newHealth(s.registry, s.logger.Named("health"), checks)
 	if s.config.Metrics.Address != "" {
 		_, err = s.listen("metrics.address", s.config.Metrics.Address)

@@ -80,6 +80,11 @@ func (s *server) Run(ctx context.Context) error {
 	services := newStage(ctx, failed)
 	defer services.stop()
 	services.start("credentials", s.credentials.Run)
+	// It stops before the log does, which it appends to.
+	outages := &outages{
+		checks: s.health.checks, log: s.log, alerts: s.store, node: s.config.Node, logger: s.logger.Named("outages"), now: time.Now,
+	}
+	services.start("outages", outages.Run)
 	// It stops before the credentials do: what it got is stored first.
 	tokens := newStage(ctx, failed)
 	defer tokens.stop()
