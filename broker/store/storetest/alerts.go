@@ -303,6 +303,34 @@ func testAlertsOfFirms(t *testing.T, w *World) {
 	must(t, err)
 }
 
+// testSharedAlerts: two nodes raise and end one alert at once, and neither makes
+// another of it, nor loses a count. Both begin with none.
+func testSharedAlerts(t *testing.T, w *World, other Store) {
+	const each = 30
+	var wg sync.WaitGroup
+	errs := make(chan error, 2*each+each/3)
+	for _, s := range []Store{w.Store, other} {
+		wg.Go(func() {
+			for range each {
+				errs <- s.AppendEvents(ctx, []*broker.Event{w.drift(time.Now())})
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range each / 3 {
+			errs <- other.CredentialSet(ctx, Admin, w.Mailbox.ID, i+1)
+		}
+	})
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		must(t, err)
+	}
+	if a := w.alert(t, broker.AlertQuery{}); a.Count != 2*each {
+		t.Errorf("%d events, want %d: %+v", a.Count, 2*each, a)
+	}
+}
+
 // testAlertStorm: appends from many places at once leave one alert that counts
 // them all, beside answers to it.
 func testAlertStorm(t *testing.T, w *World) {

@@ -24,6 +24,7 @@ func RunShared(t *testing.T, open func(t *testing.T) (one, other Store)) {
 		{"MaxAgents", testSharedMaxAgents},
 		{"RevokeAndAssign", testSharedRevoke},
 		{"StaleSessions", testSharedStale},
+		{"AlertStorm", testSharedAlerts},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -86,7 +87,7 @@ func testSharedAppends(t *testing.T, w *World, other Store) {
 		}
 		checkRevisions(t, appended, firm)
 	}
-	if n := len(All(t, other, second.ID)); n != 1+80+30 {
+	if n := len(All(t, other, second.ID)); n != 1+80+30+30 { // each lock with its alert
 		t.Errorf("%d events in the second log", n)
 	}
 }
