@@ -33,14 +33,19 @@ type rotated struct {
 	dir      string
 	vault    *servers.Vault
 	gate     *servers.VaultGate
+	ca       *servers.CA
+	postgres *servers.PostgreSQL
+	accounts *servers.Database // the provider's
 	dovecot  *servers.Dovecot
 	postfix  *servers.Postfix
 	state    *store.Store
-	raw      *sql.DB
+	raw      *sql.DB           // the state's, where it is SQLite's
+	database *servers.Database // the state's, where it is not
 	secrets  *vault.Client
 	upstream broker.Upstream
-	config   string
 	binary   string
+	// concurrency is a rotator's.
+	concurrency int
 	// log is the last rotator's.
 	log       string
 	starts    int
@@ -63,12 +68,20 @@ type rotatedMailbox struct {
 
 var rotatedBy = broker.Actor{Kind: "admin", Name: "test"}
 
-func newRotated(t *testing.T) *rotated {
+// newRotated starts them. The state is in SQLite, or in the PostgreSQL that is
+// the provider's as well.
+func newRotated(t *testing.T, postgreSQL bool) *rotated {
 	t.Helper()
-	r := &rotated{t: t, dir: servers.TempDir(t), vault: servers.StartVault(t), binary: servers.BuildPostern(t)}
+	r := &rotated{t: t, dir: servers.TempDir(t), vault: servers.StartVault(t), binary: servers.BuildPostern(t), concurrency: rotatedMailboxes}
 	r.gate = r.vault.NewGate()
-	postgres := servers.StartPostgreSQL(t, "fsync = off")
-	db := postgres.NewDatabase()
+	if postgreSQL {
+		r.postgres = servers.StartPostgreSQL(t) // which has to be durable
+		r.database = r.postgres.NewDatabase()
+	} else {
+		r.postgres = servers.StartPostgreSQL(t, "fsync = off")
+	}
+	postgres, db := r.postgres, r.postgres.NewDatabase()
+	r.accounts = db
 	directory := servers.StartSlapd(t)
 	ca := servers.NewCA(t)
 	r.dovecot = servers.StartDovecot(t, servers.WithCA(ca), servers.WithPostgreSQL(db), servers.WithSlapd(directory))
@@ -111,22 +124,23 @@ func (r *rotated) must(err error) {
 	}
 }
 
-// open opens what the test and the rotator share, and writes the rotator's
-// configuration.
+// open opens what the test and the rotators share.
 func (r *rotated) open(ca *servers.CA) {
 	t := r.t
-	path := filepath.Join(r.dir, "postern.db")
+	r.ca = ca
 	var err error
-	r.state, err = store.Open(t.Context(), store.Config{Path: path, Logger: zap.NewNop()})
+	r.state, err = store.Open(t.Context(), r.where())
 	r.must(err)
 	t.Cleanup(func() {
 		if err := r.state.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	r.raw, err = sql.Open("sqlite", "file:"+path+"?mode=rw&_busy_timeout=60000")
-	r.must(err)
-	t.Cleanup(func() { r.raw.Close() })
+	if r.database == nil {
+		r.raw, err = sql.Open("sqlite", "file:"+r.where().Path+"?mode=rw&_busy_timeout=60000")
+		r.must(err)
+		t.Cleanup(func() { r.raw.Close() })
+	}
 	token := filepath.Join(r.dir, "test.token")
 	r.must(os.WriteFile(token, []byte(r.vault.RootToken), 0o600))
 	r.secrets, err = vault.New(vault.Config{Address: r.vault.Addr, CACert: r.vault.CAFile, Auth: vault.AuthConfig{TokenFile: token}})
@@ -142,29 +156,48 @@ func (r *rotated) open(ca *servers.CA) {
 	})
 	r.upstream, err = upstream.New(upstream.Config{RootCAs: ca.Pool()})
 	r.must(err)
+}
 
-	secretID := filepath.Join(r.dir, "rotator.secret-id")
+func (r *rotated) where() store.Config {
+	if r.database == nil {
+		return store.Config{Path: filepath.Join(r.dir, "postern.db"), Logger: zap.NewNop()}
+	}
+	return store.Config{PostgreSQL: &store.PostgreSQL{DSN: r.database.DSN(0), PasswordFile: r.database.PasswordFile}, Logger: zap.NewNop()}
+}
+
+// configure writes a rotator's configuration, once, and returns the file's path.
+func (r *rotated) configure(node string) string {
+	r.t.Helper()
+	path := filepath.Join(r.dir, node+".yaml")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	secretID := filepath.Join(r.dir, node+".secret-id")
 	r.must(os.WriteFile(secretID, []byte(r.vault.SecretID("postern-rotator")), 0o600))
-	r.config = filepath.Join(r.dir, "postern.yaml")
 	identity := fmt.Sprintf("{approle: {role_id: %s, secret_id_file: %s}}", r.vault.Setup("role-id", "postern-rotator"), secretID)
-	r.must(os.WriteFile(r.config, fmt.Appendf(nil, `data_dir: .
+	state := fmt.Sprintf("{sqlite: %q}", r.where().Path)
+	if d := r.database; d != nil {
+		state = fmt.Sprintf("{postgresql: {dsn: %q, password_file: %q}}", d.DSN(0), d.PasswordFile)
+	}
+	r.must(os.WriteFile(path, fmt.Appendf(nil, `data_dir: .
 hostname: localhost
-node: never7
+node: %s
 listeners: {imaps: "127.0.0.1:0"}
 tls: {certificate: none.pem, key: none.key}
 workstations: {embedded_ca: none}
-state: {sqlite: %q}
+state: %s
 upstream: {ca_file: %q}
 credentials:
   vault:
     address: %s
     ca_file: %q
     timeout: 30s
-    auth: %[5]s
-    rotator_auth: %[5]s
-rotation: {separate: true}
+    auth: %[6]s
+    rotator_auth: %[6]s
+rotation: {separate: true, concurrency: %d, per_provider: 2}
 log: {level: debug}
-`, path, ca.File, r.gate.Addr, r.vault.CAFile, identity), 0o600))
+`, node, state, r.ca.File, r.gate.Addr, r.vault.CAFile, identity, r.concurrency), 0o600))
+	return path
 }
 
 // mailbox adds one that is rotated by a provider behind a gate.
@@ -208,12 +241,15 @@ func (r *rotated) stored(m *rotatedMailbox) string {
 }
 
 // start starts a rotator.
-func (r *rotated) start() *servers.Child {
+func (r *rotated) start() *servers.Child { r.t.Helper(); return r.startNode("never7") }
+
+// startNode starts the rotator of a node.
+func (r *rotated) startNode(node string) *servers.Child {
 	r.t.Helper()
 	r.starts++
 	log := filepath.Join(r.dir, fmt.Sprintf("rotator.%d.log", r.starts))
 	r.log = log
-	child, err := servers.StartChild(log, nil, r.binary, "rotator", "--config", r.config)
+	child, err := servers.StartChild(log, nil, r.binary, "rotator", "--config", r.configure(node))
 	r.must(err)
 	r.t.Cleanup(func() {
 		if !child.Ended() {
@@ -260,10 +296,16 @@ func (r *rotated) lock() (unlock func()) {
 // hurry has what an ended rotation keeps destroyed now, and not in three days.
 func (r *rotated) hurry(m *rotatedMailbox) {
 	r.t.Helper()
-	if m.hurried {
-		return
+	if !m.hurried {
+		r.now(m)
 	}
-	_, err := r.raw.ExecContext(r.t.Context(), "UPDATE rotations SET due_at = 0 WHERE id = $1 AND ended_at IS NOT NULL AND due_at IS NOT NULL", string(m.journal))
-	r.must(err)
 	m.hurried = true
+}
+
+// now has a rotation that waits for its time, or for the time of cleaning, go
+// on: as if it were later.
+func (r *rotated) now(m *rotatedMailbox) {
+	r.t.Helper()
+	_, err := r.raw.ExecContext(r.t.Context(), "UPDATE rotations SET due_at = 0 WHERE id = $1 AND due_at IS NOT NULL", string(m.journal))
+	r.must(err)
 }

@@ -3,11 +3,14 @@
 package servers
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Hold keeps what comes to a gate waiting, until Release or Drop.
@@ -108,8 +111,10 @@ type Gate struct {
 	mu     sync.Mutex
 	closed bool
 	open   map[net.Conn]bool
-	hold   *Hold
-	when   func() bool
+	// clients are those who wait or were let through, most the most at once.
+	clients, most int
+	hold          *Hold
+	when          func() bool
 }
 
 // NewGate listens on a free port and passes connections on to a port of
@@ -153,6 +158,13 @@ func (g *Gate) Hold(when func() bool) *Hold {
 	return g.hold
 }
 
+// Most is how many clients there were at once, at most.
+func (g *Gate) Most() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.most
+}
+
 func (g *Gate) accept() {
 	for {
 		c, err := g.listener.Accept()
@@ -188,9 +200,18 @@ func (g *Gate) serve(client net.Conn) {
 	defer g.untrack(client)
 	g.mu.Lock()
 	hold, when := g.hold, g.when
+	g.clients++
+	g.most = max(g.most, g.clients)
 	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		g.clients--
+		g.mu.Unlock()
+	}()
+	var early []byte
 	if hold != nil && (when == nil || when()) {
-		if !hold.wait(nil) {
+		var goOn bool
+		if early, goOn = keep(client, hold); !goOn {
 			return
 		}
 		defer hold.ended()
@@ -200,6 +221,9 @@ func (g *Gate) serve(client net.Conn) {
 		return
 	}
 	defer g.untrack(server)
+	if _, err := server.Write(early); err != nil {
+		return
+	}
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
@@ -209,4 +233,30 @@ func (g *Gate) serve(client net.Conn) {
 	_, _ = io.Copy(server, client)
 	server.Close()
 	<-back
+}
+
+// keep keeps a client waiting, and returns what it has said meanwhile. One that
+// closes its connection waits no longer.
+func keep(client net.Conn, hold *Hold) (early []byte, goOn bool) {
+	gone, read := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(read)
+		b := make([]byte, 4<<10)
+		for {
+			n, err := client.Read(b)
+			early = append(early, b[:n]...)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return
+			}
+			if err != nil {
+				close(gone)
+				return
+			}
+		}
+	}()
+	goOn = hold.wait(gone)
+	_ = client.SetReadDeadline(time.Now()) // a closed one needs none
+	<-read
+	_ = client.SetReadDeadline(time.Time{})
+	return early, goOn
 }
