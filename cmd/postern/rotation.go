@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
@@ -113,49 +115,112 @@ func (a *app) enterPassword(cmd *cobra.Command, mailbox, username string, detach
 	return a.follow(cmd, []*httpapi.Rotating{{ID: r.MailboxID, Mailbox: r.Mailbox, Rotation: r}})
 }
 
-// follow tells how rotations stand until all have ended.
+// follow tells on standard error how rotations stand until all have ended: of
+// one each step, of many what ends and what waits. A terminal shows below that
+// how many there are, in a line that is written over.
 func (a *app) follow(cmd *cobra.Command, begun []*httpapi.Rotating) error {
-	open := map[broker.ID]string{}
-	var ended []*httpapi.Rotation
+	f := &followed{out: cmd.ErrOrStderr(), said: map[broker.ID]string{}}
+	if file, ok := f.out.(*os.File); ok {
+		f.terminal = term.IsTerminal(int(file.Fd()))
+	}
 	refused := 0
 	for _, x := range begun {
 		if x.Rotation == nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s: not rotated: %s\n", printable(x.Mailbox, false), printable(x.Refused, false))
+			f.say(x.Mailbox, "not rotated: "+x.Refused)
 			refused++
 			continue
 		}
-		open[x.Rotation.ID] = ""
+		f.said[x.Rotation.ID] = ""
 	}
+	f.all = len(f.said)
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
-	for len(open) > 0 {
-		for id, said := range open {
-			_, r, err := call[httpapi.Rotation](cmd, a, http.MethodGet, path("rotations", string(id)), nil)
-			if cmd.Context().Err() != nil {
-				return goesOn()
-			}
-			if err != nil {
-				return err
-			}
-			if now := progress(r); now != said {
-				open[id] = now
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", printable(r.Mailbox, false), printable(now, false))
-			}
-			if r.State == broker.RotationEnded {
-				delete(open, id)
-				ended = append(ended, r)
-			}
+	for len(f.said) > 0 {
+		err := f.look(cmd, a)
+		if cmd.Context().Err() != nil {
+			f.clear()
+			return goesOn()
 		}
-		if len(open) == 0 {
+		if err != nil {
+			f.clear()
+			return err
+		}
+		if len(f.said) == 0 {
 			break
 		}
 		select {
 		case <-cmd.Context().Done():
+			f.clear()
 			return goesOn()
 		case <-tick.C:
 		}
 	}
-	return a.rotated(cmd, ended, refused)
+	return a.rotated(cmd, f.ended, refused)
+}
+
+// followed are the rotations of one command.
+type followed struct {
+	out      io.Writer
+	terminal bool
+	all      int
+	// said is what was said last of those that have not ended.
+	said  map[broker.ID]string
+	ended []*httpapi.Rotation
+	shown bool
+}
+
+// look asks for all that are open, with one request, and for each of ours that
+// is no longer.
+func (f *followed) look(cmd *cobra.Command, a *app) error {
+	_, open, err := call[httpapi.List[*httpapi.Rotation]](cmd, a, http.MethodGet, withQuery(path("rotations"), "open", "true"), nil)
+	if err != nil {
+		return err
+	}
+	still := map[broker.ID]*httpapi.Rotation{}
+	for _, r := range open.Items {
+		still[r.ID] = r
+	}
+	working := 0
+	for id, said := range f.said {
+		r := still[id]
+		if r == nil {
+			if _, r, err = call[httpapi.Rotation](cmd, a, http.MethodGet, path("rotations", string(id)), nil); err != nil {
+				return err
+			}
+		}
+		now := progress(r)
+		if now != said && (f.all == 1 || r.Waiting != "" || r.State == broker.RotationEnded) {
+			f.say(r.Mailbox, now)
+		}
+		f.said[id] = now
+		switch r.State {
+		case broker.RotationEnded:
+			delete(f.said, id)
+			f.ended = append(f.ended, r)
+		case broker.RotationRequested:
+		default:
+			working++
+		}
+	}
+	if f.terminal && f.all > 1 && len(f.said) > 0 {
+		f.clear()
+		fmt.Fprintf(f.out, "%d of %d ended, %d under way", len(f.ended), f.all, working)
+		f.shown = true
+	}
+	return nil
+}
+
+func (f *followed) say(mailbox, what string) {
+	f.clear()
+	fmt.Fprintf(f.out, "%s: %s\n", printable(mailbox, false), printable(what, false))
+}
+
+// clear takes the last line of a terminal away (ECMA-48 §8.3.41).
+func (f *followed) clear() {
+	if f.shown {
+		fmt.Fprint(f.out, "\r\x1b[K")
+	}
+	f.shown = false
 }
 
 func goesOn() error {
