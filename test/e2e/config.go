@@ -63,13 +63,17 @@ func (p *Postern) vaultConfig() string {
 	v.Setup("engine")
 	v.Setup("policies")
 	v.Setup("approle")
-	return fmt.Sprintf(`credentials:
+	section := fmt.Sprintf(`credentials:
   vault:
     address: %s
     ca_file: %q
     auth:
 %s    writer_auth:
 %s`, v.Addr, v.CAFile, p.appRole("postern-proxy"), p.appRole("postern-writer"))
+	if p.options.Rotates {
+		section += "    rotator_auth:\n" + p.appRole("postern-rotator")
+	}
+	return section
 }
 
 // workstationsConfig is the section about workstations' certificates; Vault is

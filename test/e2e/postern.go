@@ -34,6 +34,8 @@ type Options struct {
 	// Issuer has Vault sign the workstations' certificates, beside the embedded
 	// CA.
 	Issuer bool
+	// Rotates has the server replace passwords, with Vault.
+	Rotates bool
 	// Workstations is appended to the configuration's section of that name.
 	Workstations string
 	// Config is appended to the configuration file: further sections, such as

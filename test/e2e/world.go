@@ -156,6 +156,16 @@ func (w *World) AddMailbox(address string) {
 	w.Postern.CLIInput(w.passwords[address]+"\n", "mailbox", "set-credential", address)
 }
 
+// AddMailboxOf adds one whose password is not in Dovecot's own list, but where
+// the provider looks besides.
+func (w *World) AddMailboxOf(address, password string) {
+	w.t.Helper()
+	w.mu.Lock()
+	w.passwords[address] = password
+	w.mu.Unlock()
+	w.AddMailbox(address)
+}
+
 func hostPort(e broker.Endpoint) string { return fmt.Sprintf("%s:%d", e.Host, e.Port) }
 
 // deliveryTimeout is for a message to pass Postfix and Dovecot.
