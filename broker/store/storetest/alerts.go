@@ -55,9 +55,9 @@ func testAlerts(t *testing.T, w *World) {
 	s := w.Store
 	now := time.Now()
 	var sent []*broker.Event
-	for i := range 40 { // in transactions of one, and of many
+	for i := range 24 { // in transactions of one, and of many
 		batch := []*broker.Event{w.drift(now.Add(time.Duration(i) * time.Second)), w.Refused("COPY")}
-		if i > 20 {
+		if i > 12 {
 			batch = append(batch, w.drift(now.Add(time.Duration(i)*time.Second)), w.drift(now.Add(time.Duration(i)*time.Second)))
 		}
 		must(t, s.AppendEvents(ctx, batch))
@@ -97,7 +97,7 @@ func testAlerts(t *testing.T, w *World) {
 	for name, q := range map[string]broker.AlertQuery{
 		"severity": {Severity: broker.SeverityCritical, MailboxID: w.Mailbox.ID},
 		"kind":     {Kind: broker.AlertQuota},
-		"since":    {Since: now.Add(30 * time.Second)},
+		"since":    {Since: now.Add(20 * time.Second)},
 		"limit":    {Limit: 1},
 		"mailbox":  {MailboxID: other.ID},
 	} {
@@ -306,7 +306,7 @@ func testAlertsOfFirms(t *testing.T, w *World) {
 // testSharedAlerts: two nodes raise and end one alert at once, and neither makes
 // another of it, nor loses a count. Both begin with none.
 func testSharedAlerts(t *testing.T, w *World, other Store) {
-	const each = 30
+	const each = 15
 	var wg sync.WaitGroup
 	errs := make(chan error, 2*each+each/3)
 	for _, s := range []Store{w.Store, other} {
@@ -334,7 +334,7 @@ func testSharedAlerts(t *testing.T, w *World, other Store) {
 // testAlertStorm: appends from many places at once leave one alert that counts
 // them all, beside answers to it.
 func testAlertStorm(t *testing.T, w *World) {
-	const places, each = 8, 25
+	const places, each = 4, 10
 	must(t, w.Store.AppendEvents(ctx, []*broker.Event{w.drift(time.Now())}))
 	a := w.alert(t, broker.AlertQuery{})
 	var wg sync.WaitGroup
