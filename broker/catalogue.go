@@ -193,8 +193,9 @@ type AppPasswordAstray struct {
 	AppPasswordID ID       `json:"app_password_id"`
 	Protocol      Protocol `json:"protocol"`
 	RemoteAddr    string   `json:"remote_addr"`
-	// Cause is that of the auth.failed: "no-certificate", "unknown-certificate"
-	// or "workstation-group".
+	// Cause is that of the auth.failed: "no-certificate", "unknown-certificate",
+	// "workstation-group", or what a company's CA has against the certificate, such
+	// as "revoked-certificate".
 	Cause string `json:"cause"`
 	// KeyPin is the presented certificate's, if any.
 	KeyPin string `json:"key_pin,omitempty"`

@@ -107,7 +107,7 @@ func New(config Config) (*CAs, error) {
 	}
 	// A list that cannot be used keeps its own authority's machines out, and
 	// nobody else: it is logged, and CheckLists says so.
-	_ = s.readLists()
+	_ = s.readLists(true)
 	s.gauge()
 	return s, nil
 }
@@ -117,7 +117,7 @@ func New(config Config) (*CAs, error) {
 func (s *CAs) Reload() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.readCAs(), s.readLists())
+	return errors.Join(s.readCAs(), s.readLists(false))
 }
 
 // CheckLists returns what is wrong with the lists, as they were last read.
@@ -183,21 +183,31 @@ func (s *CAs) Run(ctx context.Context) error {
 			watched = append(watched, c.path)
 		}
 	}
-	all.Go(func() {
-		tick := time.NewTicker(clockInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				s.lookAtClock()
-			}
-		}
-	})
-	return filewatch.Run(ctx, watched, s.follow, func(err error) {
+	all.Go(func() { every(ctx, clockInterval, s.lookAtClock) })
+	err := filewatch.Run(ctx, watched, s.follow, func(err error) {
 		s.logger.Warn("watching the company's CAs", zap.Error(err))
 	})
+	if err != nil {
+		// A folder that is not there yet, or too many watches: revocations must
+		// not wait for that.
+		s.logger.Error("the company's CAs are not watched: their files are read every few seconds instead", zap.Error(err))
+		every(ctx, pollInterval, s.follow)
+	}
+	return nil
+}
+
+// every calls f again and again until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f()
+		}
+	}
 }
 
 // follow takes over what has changed. What is wrong with a list was logged when
@@ -208,7 +218,7 @@ func (s *CAs) follow() {
 	if err := s.readCAs(); err != nil {
 		s.logger.Error("the company's CAs were not reloaded; the old ones stay in use", zap.Error(err))
 	}
-	_ = s.readLists()
+	_ = s.readLists(false)
 }
 
 // Identify is described at broker.CompanyCAs.

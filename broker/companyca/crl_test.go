@@ -25,6 +25,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/companyca"
 	"github.com/postern-mail/postern/broker/companyca/companycatest"
@@ -36,10 +39,11 @@ const patience = 30 * time.Second
 // revoking is an authority whose list is in a file, under a clock.
 type revoking struct {
 	*companyca.CAs
-	t     *testing.T
-	ca    *companycatest.CA
-	file  string
-	ahead atomic.Int64 // how far the clock is
+	t      *testing.T
+	ca     *companycatest.CA
+	file   string
+	ahead  atomic.Int64 // how far the clock is
+	logger *zap.Logger
 
 	mu   sync.Mutex
 	told []broker.AuthorityList
@@ -55,13 +59,14 @@ func newRevoking(t *testing.T, change ...func(*companyca.Revocation)) *revoking 
 func (r *revoking) start(change ...func(*companyca.Revocation)) {
 	r.t.Helper()
 	a := authority("head-office", r.ca.File(), companyca.RuleDNS)
-	a.Revocation = &companyca.Revocation{Files: []string{r.file}, Interval: 10 * time.Millisecond, Directory: filepath.Join(r.t.TempDir(), "kept")}
+	a.Revocation = &companyca.Revocation{Files: []string{r.file}, Interval: 250 * time.Millisecond, Directory: filepath.Join(r.t.TempDir(), "kept")}
 	for _, f := range change {
 		f(a.Revocation)
 	}
 	var err error
 	r.CAs, err = companyca.New(companyca.Config{
 		Authorities: []companyca.Authority{a},
+		Logger:      r.logger,
 		Now:         func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) },
 		Record: func(told broker.AuthorityList) {
 			r.mu.Lock()
@@ -315,6 +320,26 @@ func TestListOutOfDate(t *testing.T) {
 }
 
 func longer(c *x509.Certificate) { c.NotAfter = time.Now().Add(100 * time.Hour) }
+
+// TestListInAFolderThatComesLater: a folder that is not there when the server
+// starts, and so cannot be watched, hides no list that is put there.
+func TestListInAFolderThatComesLater(t *testing.T) {
+	r := &revoking{t: t, ca: companycatest.New(t, "Issuing CA"), file: filepath.Join(t.TempDir(), "later", "ca.crl")}
+	core, said := observer.New(zap.ErrorLevel)
+	r.logger = zap.New(core)
+	r.start()
+	bad := r.ca.Issue(dns("goa-01")).Leaf
+	r.run()
+	r.eventually("the folder cannot be watched", func() bool { return said.FilterMessageSnippet("not watched").Len() > 0 })
+	if code := r.standing(bad); code != broker.Unavailable {
+		t.Errorf("without a list: %q", code)
+	}
+	if err := os.Mkdir(filepath.Dir(r.file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	companycatest.Replace(t, r.file, r.ca.SignList(companycatest.List(1, bad)))
+	r.eventually("the list is taken over", func() bool { return r.standing(bad) == broker.Denied })
+}
 
 // TestEachKeyOfACAHasItsList: of an authority with two CAs, the list of one says
 // nothing about the other's certificates, though they bear one name.

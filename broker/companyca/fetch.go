@@ -22,6 +22,8 @@ const (
 	fetchTimeout = time.Minute
 	// clockInterval is how often lists are compared with the clock.
 	clockInterval = time.Second
+	// pollInterval is how often files are read that cannot be watched.
+	pollInterval = 5 * time.Second
 )
 
 // fetchAll asks a URL again and again, until ctx ends.

@@ -96,11 +96,14 @@ func newSources(authorities []Authority) []*source {
 	return all
 }
 
-// readLists takes over what is new in files. The error is about all that cannot
-// be used as they are. s.mu is held.
-func (s *CAs) readLists() error {
+// readLists takes over what is new in files, and the first time what was kept of
+// URLs. The error is about all that cannot be used as they are. s.mu is held.
+func (s *CAs) readLists(first bool) error {
 	var wrong []error
 	for _, c := range s.sources {
+		if c.url != "" && !first {
+			continue
+		}
 		b, err := readList(c.path)
 		if c.url != "" && errors.Is(err, os.ErrNotExist) {
 			continue // nothing was fetched yet

@@ -214,7 +214,7 @@ func (f *finding) astray() bool {
 	case causeNoCertificate, causeUnknownCertificate, causeWorkstationGroup:
 		return true
 	}
-	return false
+	return f.unfit != "" && f.cause == f.unfit
 }
 
 // event returns an event about the attempt, in the log of the firm whose

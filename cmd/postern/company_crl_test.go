@@ -68,8 +68,10 @@ func TestRevokedCertificateEndsItsSessions(t *testing.T) {
 	r.eventually("it is on record", func() bool {
 		failed := r.command("log", "events", "--firm", "Acme", "--type", "auth.failed", "--json")
 		taken := r.command("log", "events", "--type", "authority.list", "--json")
+		astray := r.command("log", "events", "--firm", "Acme", "--type", "app-password.astray", "--json")
 		ends := r.command("log", "events", "--firm", "Acme", "--type", "session.end", "--json")
-		return strings.Contains(failed, `"cause":"revoked-certificate"`) && strings.Contains(taken, `"number":"2"`) &&
+		return strings.Contains(failed, `"cause":"revoked-certificate"`) && strings.Contains(astray, `"cause":"revoked-certificate"`) &&
+			strings.Contains(taken, `"number":"2"`) &&
 			strings.Count(ends, `"detail":"revoked-certificate"`) == 2
 	})
 }
