@@ -42,6 +42,8 @@ type Config struct {
 	// OwnFiles hold the CAs that issue certificates for Postern itself; PEM. None
 	// of them can be an authority's.
 	OwnFiles []string
+	// MaxList takes the place of the constant when it is not 0.
+	MaxList int64
 	// Record takes what is to stand in the log; nil: nothing does. It must not
 	// block.
 	Record func(broker.AuthorityList)
@@ -79,6 +81,9 @@ func New(config Config) (*CAs, error) {
 	}
 	if s.now == nil {
 		s.now = time.Now
+	}
+	if s.config.MaxList == 0 {
+		s.config.MaxList = MaxList
 	}
 	for i, a := range config.Authorities {
 		switch {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxList bounds a revocation list, in octets: some 800,000 certificates.
-	maxList = 32 << 20
+	// MaxList bounds a revocation list, in octets: some 800,000 certificates.
+	MaxList = 32 << 20
 	// clockSkew is how far a CA's clock may be ahead.
 	clockSkew = 5 * time.Minute
 )
@@ -41,10 +41,10 @@ type list struct {
 	revoked                map[string]struct{} // by serial number
 }
 
-// parseLists reads lists, in PEM or one in DER.
-func parseLists(b []byte) ([]*x509.RevocationList, error) {
-	if len(b) > maxList {
-		return nil, fmt.Errorf("has more than %d octets", maxList)
+// parseLists reads lists, in PEM or one in DER, of no more than limit octets.
+func parseLists(b []byte, limit int64) ([]*x509.RevocationList, error) {
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("has more than %d octets", limit)
 	}
 	if !bytes.Contains(b, []byte("-----BEGIN ")) {
 		rl, err := x509.ParseRevocationList(b)

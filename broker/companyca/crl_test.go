@@ -33,6 +33,9 @@ import (
 	"github.com/postern-mail/postern/broker/companyca/companycatest"
 )
 
+// maxList is how long a list may be in tests, in octets.
+const maxList = 64 << 10
+
 // patience is how long a test waits for what must come.
 const patience = 30 * time.Second
 
@@ -66,6 +69,7 @@ func (r *revoking) start(change ...func(*companyca.Revocation)) {
 	var err error
 	r.CAs, err = companyca.New(companyca.Config{
 		Authorities: []companyca.Authority{a},
+		MaxList:     maxList,
 		Logger:      r.logger,
 		Now:         func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) },
 		Record: func(told broker.AuthorityList) {
@@ -218,7 +222,7 @@ func TestListsThatAreRefused(t *testing.T) {
 		"a certificate": {func(r *revoking) []byte {
 			return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.ca.Certificate.Raw})
 		}, "only X509 CRL"},
-		"too long": {func(*revoking) []byte { return make([]byte, 32<<20+1) }, "more than"},
+		"too long": {func(*revoking) []byte { return make([]byte, maxList+1) }, "more than"},
 		"in PEM, and then another's": {func(r *revoking) []byte {
 			return append(inPEM(r.ca.SignList(companycatest.List(10))), inPEM(other.SignList(companycatest.List(10)))...)
 		}, "no CA of head-office"},
@@ -429,7 +433,7 @@ func TestListByHTTP(t *testing.T) {
 			t.Error("the redirect was followed")
 		},
 		"something endless": func(w http.ResponseWriter, _ *http.Request) {
-			for block := make([]byte, 1<<20); ; {
+			for block := make([]byte, 16<<10); ; {
 				if _, err := w.Write(block); err != nil {
 					return
 				}

@@ -66,7 +66,7 @@ func (s *CAs) fetch(ctx context.Context, client *http.Client, c *source) error {
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s", response.Status)
 	}
-	b, err := io.ReadAll(io.LimitReader(response.Body, maxList+1))
+	b, err := io.ReadAll(io.LimitReader(response.Body, s.config.MaxList+1))
 	if err != nil {
 		return err
 	}
@@ -75,5 +75,5 @@ func (s *CAs) fetch(ctx context.Context, client *http.Client, c *source) error {
 	if err := s.take(c, b); err != nil {
 		return err
 	}
-	return c.keep(b)
+	return c.keep(b, s.config.MaxList)
 }

@@ -104,7 +104,7 @@ func (s *CAs) readLists(first bool) error {
 		if c.url != "" && !first {
 			continue
 		}
-		b, err := readList(c.path)
+		b, err := readList(c.path, s.config.MaxList)
 		if c.url != "" && errors.Is(err, os.ErrNotExist) {
 			continue // nothing was fetched yet
 		}
@@ -123,14 +123,14 @@ func (s *CAs) readLists(first bool) error {
 	return errors.Join(wrong...)
 }
 
-// readList reads a file, no further than a list may be long.
-func readList(path string) ([]byte, error) {
+// readList reads a file, no further than just beyond what a list may have.
+func readList(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxList+1))
+	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 
 // take takes over the lists in b, where they are newer. s.mu is held. What was
@@ -150,7 +150,7 @@ func (s *CAs) take(c *source, b []byte) error {
 }
 
 func (s *CAs) takeNew(c *source, b []byte) error {
-	parsed, err := parseLists(b)
+	parsed, err := parseLists(b, s.config.MaxList)
 	if err != nil {
 		return err
 	}
@@ -307,8 +307,8 @@ func (s *CAs) revoked(a *Authority, c *broker.CompanyCertificate, now time.Time)
 }
 
 // keep writes what came from a URL where the next start finds it.
-func (c *source) keep(b []byte) error {
-	if old, err := readList(c.path); err == nil && bytes.Equal(old, b) {
+func (c *source) keep(b []byte, limit int64) error {
+	if old, err := readList(c.path, limit); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
