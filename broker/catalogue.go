@@ -52,6 +52,8 @@ const (
 	EventAlertRaised       EventType = "alert.raised"
 	EventAlertAcknowledged EventType = "alert.acknowledged"
 	EventAlertResolved     EventType = "alert.resolved"
+	EventBypassed          EventType = "mailbox.bypassed"
+	EventDriftOver         EventType = "credential.accepted"
 )
 
 // EventSpec documents one type.
@@ -82,7 +84,7 @@ func Catalogue() []EventSpec {
 		{EventFoldersUnmatched, 1, FoldersUnmatched{}, "a warning: patterns in the terms describe no folder that the mailbox has; each once while the server runs", "patterns"},
 		{EventMessageOpen, 1, MessageOpen{}, "body octets of a message were relayed to the agent", "message_id, folder"},
 		{EventMessageIdentify, 1, MessageIdentify{}, "the Message-ID of a message that was opened without its header", "message_id, folder"},
-		{EventMessageFlag, 1, MessageChange{}, "flags were changed (STORE)", "folder"},
+		{EventMessageFlag, 1, MessageChange{}, "flags were changed: STORE, or a FETCH of header fields that sets \\Seen", "folder"},
 		{EventMessageCopy, 1, MessageChange{}, "messages were copied", "folder, target"},
 		{EventMessageMove, 1, MessageChange{}, "messages were moved", "folder, target"},
 		{EventMessageExpunge, 1, MessageChange{}, "messages were expunged on the agent's command", "folder"},
@@ -105,6 +107,8 @@ func Catalogue() []EventSpec {
 		{EventAlertRaised, 1, AlertRaised{}, "an alert was raised, or opened again, or has become graver, by the event before it that it names", ""},
 		{EventAlertAcknowledged, 1, AlertAnswered{}, "a person said that an alert is seen to", "note"},
 		{EventAlertResolved, 1, AlertAnswered{}, "a person said that an alert is over", "note"},
+		{EventDriftOver, 1, CredentialSetData{}, "the upstream takes a credential again that it had refused the sentinel", ""},
+		{EventBypassed, 1, Bypassed{}, "an alarm: a mailbox was used without Postern: what the sentinel found in it no session explains, nor an exception", "folder, target, messages[].message_id"},
 	}
 	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code", "provider"} {
 		for _, verb := range changeVerbs[kind] {
@@ -170,6 +174,32 @@ type SessionEnd struct {
 	BodyOctets int64     `json:"body_octets"`
 	Opened     int64     `json:"messages_opened"`
 	OpenedAt   time.Time `json:"opened_at"`
+}
+
+// Bypassed is the data of mailbox.bypassed.
+type Bypassed struct {
+	What        Bypass `json:"what"`
+	Folder      string `json:"folder"`
+	UIDValidity uint32 `json:"uid_validity"`
+	// Flag is which, and Cleared that it was taken away.
+	Flag    string `json:"flag,omitempty"`
+	Cleared bool   `json:"cleared,omitempty"`
+	// UIDs are the messages', as a set; Count is how many they are, and Messages
+	// the newest of them with their Message-IDs.
+	UIDs     string            `json:"uids,omitempty"`
+	Count    int               `json:"count"`
+	Messages []BypassedMessage `json:"messages,omitempty"`
+	// Target is the folder in which removed messages were found.
+	Target string `json:"target,omitempty"`
+	// Since and Until are the looks between which it happened.
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+// BypassedMessage is one message of a bypass.
+type BypassedMessage struct {
+	UID       uint32 `json:"uid"`
+	MessageID string `json:"message_id,omitempty"`
 }
 
 // AuthFailed is the data of auth.failed.
@@ -285,7 +315,7 @@ type MessageIdentify struct {
 }
 
 // MessageChange is the data of message.flag, copy, move and expunge: written
-// when the upstream's tagged OK has come.
+// when the upstream's tagged OK has come, or when it is not to come.
 type MessageChange struct {
 	Folder      string `json:"folder"`
 	UIDValidity uint32 `json:"uid_validity"`
@@ -297,7 +327,20 @@ type MessageChange struct {
 	Flags  string `json:"flags,omitempty"`
 	// CopyUID is the COPYUID or EXPUNGE answer where there is one.
 	CopyUID string `json:"copy_uid,omitempty"`
+	// Outcome is empty when it was carried out; see ChangeRefused.
+	Outcome ChangeOutcome `json:"outcome,omitempty"`
 }
+
+// ChangeOutcome says of a change that it is not known to be carried out.
+type ChangeOutcome string
+
+// The outcomes that are not the upstream's OK.
+const (
+	// ChangeRefused: it answered NO, and may have changed a part.
+	ChangeRefused ChangeOutcome = "refused"
+	// ChangeUnanswered: the session ended first.
+	ChangeUnanswered ChangeOutcome = "unanswered"
+)
 
 // MessageAppend is the data of message.append.
 type MessageAppend struct {
@@ -306,6 +349,8 @@ type MessageAppend struct {
 	SHA256    string `json:"sha256"`
 	MessageID string `json:"message_id,omitempty"`
 	AppendUID string `json:"append_uid,omitempty"`
+	// Outcome is empty, or ChangeUnanswered.
+	Outcome ChangeOutcome `json:"outcome,omitempty"`
 }
 
 // MessageFiling is the data of message.filing.

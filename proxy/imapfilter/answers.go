@@ -131,9 +131,7 @@ func (u *upstreamSide) tagged(resp *imapwire.Response) error {
 	if flight.own {
 		return u.ownAnswered(&flight, resp, line, name, args, rest)
 	}
-	if good && flight.change != nil {
-		u.record.change(u, flight.change, name, args)
-	}
+	u.record.answered(u, flight.change, resp, name, args)
 	if err := u.statusLine(line, resp.Len, name, args, rest, flight.retag); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/proxy/imapwire"
 )
 
@@ -302,6 +303,9 @@ type change struct {
 	uids     bool
 	flags    string
 	messages []broker.MessageAppend
+	// opening says that what it changes is told by message.open, unless it has
+	// no answer.
+	opening bool
 }
 
 // changeFor returns what to record of a command; nil: nothing.
@@ -311,6 +315,13 @@ func (s *clientSide) changeFor(name string, j *judgement) *change {
 	case "SELECT", "EXAMINE": // for the folder's name
 	case "STORE":
 		kind = broker.EventMessageFlag
+	case "FETCH": // sets \Seen
+		if !j.fetch.seen || !s.r.decision.Actions.Has(policy.Flag) || s.r.view.sliced() && s.r.view.watches(`\Seen`) {
+			return nil
+		}
+		return &change{
+			kind: broker.EventMessageFlag, set: cut(string(j.set), 2000), uids: j.uids, flags: `+FLAGS (\Seen)`, opening: j.fetch.body,
+		}
 	case "COPY":
 		kind = broker.EventMessageCopy
 	case "MOVE":
@@ -353,9 +364,38 @@ func (s *clientSide) flagsText(j *judgement) string {
 	return cut(b.String(), 1000)
 }
 
-// change records a command that the upstream has carried out; code and args
-// are the answer's response code.
-func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
+// answered records a change that the upstream has answered; code and args are
+// the answer's response code.
+func (rec *recorder) answered(u *upstreamSide, c *change, resp *imapwire.Response, code, args []byte) {
+	switch {
+	case c == nil || c.opening:
+	case resp.Is("OK"):
+		rec.change(u, c, "", code, args)
+	case resp.Is("NO") && (c.kind == broker.EventMessageFlag || c.kind == broker.EventMessageMove || c.kind == broker.EventMessageExpunge):
+		rec.change(u, c, broker.ChangeRefused, nil, nil)
+	}
+}
+
+// unanswered records the changes under way at the session's end: they may have
+// been carried out.
+func (rec *recorder) unanswered(u *upstreamSide) {
+	u.r.mu.Lock()
+	var left []*change
+	for _, flight := range u.r.pending {
+		c := flight.change
+		// A message that was not sent as a whole is not there.
+		if c != nil && c.kind != "" && (c.kind != broker.EventMessageAppend || len(c.messages) > 0) {
+			left = append(left, c)
+		}
+	}
+	u.r.mu.Unlock()
+	for _, c := range left {
+		rec.change(u, c, broker.ChangeUnanswered, nil, nil)
+	}
+}
+
+// change records what a command has changed, or may have.
+func (rec *recorder) change(u *upstreamSide, c *change, outcome broker.ChangeOutcome, code, args []byte) {
 	uids := u.copyUID
 	u.copyUID = ""
 	if bytes.EqualFold(code, []byte("COPYUID")) || bytes.EqualFold(code, []byte("APPENDUID")) {
@@ -366,7 +406,7 @@ func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
 	case "":
 	case broker.EventFolderChange:
 		rec.owe(session.Submit(c.kind, broker.FolderChange{Command: c.command, Folder: c.folder, Target: c.target}), -1)
-		if c.command == "RENAME" {
+		if c.command == "RENAME" && outcome == "" {
 			u.renamed(c.folder, c.target)
 		}
 	case broker.EventMessageAppend:
@@ -377,18 +417,18 @@ func (rec *recorder) change(u *upstreamSide, c *change, code, args []byte) {
 			messages = []broker.MessageAppend{{}}
 		}
 		for _, m := range messages {
-			m.Folder, m.AppendUID = c.folder, uids
+			m.Folder, m.AppendUID, m.Outcome = c.folder, uids, outcome
 			rec.owe(session.Submit(c.kind, m), -1)
 		}
 		if c.set != "" { // REPLACE (RFC 8508)
 			rec.owe(session.Submit(broker.EventMessageExpunge, broker.MessageChange{
-				Folder: u.selected.name, UIDValidity: u.selected.uidValidity, Set: c.set, UIDs: c.uids,
+				Folder: u.selected.name, UIDValidity: u.selected.uidValidity, Set: c.set, UIDs: c.uids, Outcome: outcome,
 			}), -1)
 		}
 	default:
 		rec.owe(session.Submit(c.kind, broker.MessageChange{
 			Folder: u.selected.name, UIDValidity: u.selected.uidValidity, Set: c.set, UIDs: c.uids,
-			Target: c.target, Flags: c.flags, CopyUID: uids,
+			Target: c.target, Flags: c.flags, CopyUID: uids, Outcome: outcome,
 		}), -1)
 	}
 }

@@ -215,9 +215,7 @@ func (u *upstreamSide) ownAnswered(flight *inFlight, resp *imapwire.Response, li
 		a.good, a.status = good && !a.broken, string(bytes.ToUpper(resp.Keyword))
 		a.code, a.args, a.text = string(code), string(args), string(text)
 	}
-	if good && flight.change != nil {
-		u.record.change(u, flight.change, code, args)
-	}
+	u.record.answered(u, flight.change, resp, code, args)
 	err := u.drop(len(line))
 	u.r.signalClient()
 	return err
