@@ -9,6 +9,7 @@ type AlertKind string
 const (
 	AlertDrift             AlertKind = "drift"
 	AlertConsent           AlertKind = "consent-withdrawn"
+	AlertBypass            AlertKind = "bypass"
 	AlertAppPasswordAstray AlertKind = "app-password-astray"
 	AlertOutsideSite       AlertKind = "outside-site"
 	AlertQuota             AlertKind = "quota-reached"
@@ -44,12 +45,17 @@ func AlertKinds() []AlertSpec {
 		{
 			AlertDrift, SeverityCritical, "the mail server refuses the mailbox's credential, which worked before: it was changed elsewhere, or the account was closed",
 			"find out at the provider who changed it, end his sessions there, and have the password replaced: by `postern rotate`, or by setting a new one and `postern mailbox set-credential`",
-			"a credential that works is stored, by a person or a rotation",
+			"a credential that works is stored, by a person or a rotation, or the old one works again",
 		},
 		{
 			AlertConsent, SeverityCritical, "the issuer of access tokens gives none for the mailbox any more: the consent was withdrawn or has ended",
 			"if nobody at the firm withdrew it on purpose, consent again: `postern mailbox consent`",
 			"a credential that works is stored",
+		},
+		{
+			AlertBypass, SeverityCritical, "the mailbox was used without Postern: messages were read, changed, moved, deleted or filed by no session",
+			"the mailbox.bypassed events name the messages; unless somebody at the firm did it, have the password replaced (`postern rotate`) and other sessions ended at the provider; if it is known, declare it: `postern sentinel set --exceptions`",
+			"",
 		},
 		{
 			AlertAppPasswordAstray, SeverityCritical, "a good app password was used on a machine where it is not good: the agent lent it, or lost it",

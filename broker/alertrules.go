@@ -39,6 +39,12 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 		return raise(e, func(d ConsentWithdrawn) AlertChange {
 			return AlertChange{Kind: AlertConsent, Severity: SeverityCritical, Subject: string(e.MailboxID), Detail: d.Answer}
 		})
+	case EventBypassed:
+		return raise(e, func(b Bypassed) AlertChange {
+			return AlertChange{Kind: AlertBypass, Severity: SeverityCritical, Subject: subject(e.MailboxID, ID(b.What)), Detail: b.String()}
+		})
+	case EventDriftOver:
+		return resolve(e.MailboxID, AlertDrift, AlertConsent), nil
 	case EventCredentialSet: // after logins with it
 		return resolve(e.MailboxID, AlertDrift, AlertConsent, AlertRotationLost), nil
 	case EventAppPasswordAstray:

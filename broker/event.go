@@ -72,9 +72,11 @@ type EventQuery struct {
 	FirmID ID
 	// After is the last Seq already seen; -1: from the start.
 	After int64
-	// Type and SessionID narrow it when set.
+	// Type, SessionID and MailboxID narrow it when set. Of a mailbox alone the
+	// whole log from After on is read.
 	Type      EventType
 	SessionID ID
+	MailboxID ID
 	// Limit is 1 to 10000; 0: 1000.
 	Limit int
 }
@@ -87,6 +89,8 @@ type EventQuery struct {
 type EventStore interface {
 	AppendEvents(ctx context.Context, events []*Event) error
 	Events(ctx context.Context, q EventQuery) ([]*StoredEvent, error)
+	// LogEnd returns the last Seq of a log; -1: it is empty.
+	LogEnd(ctx context.Context, firm ID) (int64, error)
 }
 
 // EventLog takes events from producers and batches them: broker/audit.

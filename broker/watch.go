@@ -4,6 +4,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/postern-mail/postern/policy"
@@ -48,6 +49,21 @@ func Bypasses() []Bypass {
 	return []Bypass{BypassSeen, BypassFlags, BypassRemoved, BypassAdded, BypassFolder}
 }
 
+// String says what happened, in a line.
+func (b *Bypassed) String() string {
+	if b.What == BypassFolder {
+		return string(b.What) + ": " + b.Folder
+	}
+	s := fmt.Sprintf("%s: %d in %s", b.What, b.Count, b.Folder)
+	if b.Flag != "" {
+		s += " (" + b.Flag + ")"
+	}
+	if b.Target != "" {
+		s += ", now in " + b.Target
+	}
+	return s
+}
+
 // WatchOutcome is what the last look at a mailbox found.
 type WatchOutcome string
 
@@ -76,6 +92,46 @@ type Watch struct {
 	// counts how often it was tried.
 	RefusedVersion int `json:"refused_version,omitempty"`
 	Refusals       int `json:"refusals,omitempty"`
+
+	// Source is where the folders below were read; elsewhere they are others.
+	Source  string          `json:"source,omitempty"`
+	Folders []WatchedFolder `json:"folders,omitempty"`
+	// Suspects are changes that nothing explained yet.
+	Suspects []Suspect `json:"suspects,omitempty"`
+	// Past are positions in the log at earlier looks, the oldest first.
+	Past []LogPosition `json:"past,omitempty"`
+}
+
+// WatchedFolder is a folder as it was last read.
+type WatchedFolder struct {
+	Name        string `json:"name"`
+	Delimiter   byte   `json:"delimiter,omitempty"`
+	UIDValidity uint32 `json:"uid_validity"`
+	UIDNext     uint32 `json:"uid_next"`
+	// ModSeq is HIGHESTMODSEQ; 0: the server has none.
+	ModSeq   uint64 `json:"mod_seq,omitempty"`
+	Messages uint32 `json:"messages"`
+	// After is the last event in the log before it was read.
+	After int64     `json:"after"`
+	At    time.Time `json:"at"`
+}
+
+// LogPosition is the last event of a log at a time.
+type LogPosition struct {
+	At  time.Time `json:"at"`
+	Seq int64     `json:"seq"`
+}
+
+// Suspect is a change that waits to be explained: the record may come a moment
+// after what it records.
+type Suspect struct {
+	Bypassed
+	Delimiter byte `json:"delimiter,omitempty"`
+	// Deleted were marked for deletion before.
+	Deleted string `json:"deleted,omitempty"`
+	// After is the last event that cannot explain it.
+	After   int64     `json:"after"`
+	FoundAt time.Time `json:"found_at"`
 }
 
 // WatchClaim is who looks.
@@ -93,6 +149,9 @@ type WatchResult struct {
 	Watch Watch
 	// Events are recorded beside.
 	Events []*Event
+	// Folders replaces what is kept of folders, by their names; nil octets: it is
+	// forgotten.
+	Folders map[string][]byte
 	// Lock locks the mailbox with this message, unless it is locked already.
 	Lock string
 }
@@ -115,6 +174,8 @@ type Watches interface {
 	Watch(ctx context.Context, mailbox ID) (*Watch, error)
 	// Watches are a firm's, or (empty) all.
 	Watches(ctx context.Context, firm ID) ([]*Watch, error)
-	// ProbeSoon makes one due now.
+	// WatchedFolders returns what is kept of a mailbox's folders, by their names.
+	WatchedFolders(ctx context.Context, mailbox ID) (map[string][]byte, error)
+	// ProbeSoon makes one due now, where there is none first.
 	ProbeSoon(ctx context.Context, mailbox ID) error
 }

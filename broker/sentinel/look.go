@@ -24,6 +24,10 @@ type look struct {
 	result  broker.WatchResult
 	// mend says that the mailbox may want a rotation for what was found.
 	mend bool
+	// findings are what was done without Postern.
+	findings []broker.Bypass
+	// unread says why the mailbox could not be read as a whole.
+	unread error
 }
 
 // look looks at a mailbox.
@@ -81,7 +85,7 @@ func (l *look) logIn(ctx context.Context) {
 	for again := false; ; again = true {
 		protocol, err := l.try(ctx, c)
 		if broker.CodeOf(err) != broker.CredentialRefused {
-			l.tried(err)
+			l.tried(c.Version, err)
 			return
 		}
 		// A rotation may have begun, or ended, since the credential was read.
@@ -125,6 +129,9 @@ func (l *look) try(ctx context.Context, c *broker.Credential) (broker.Protocol, 
 	if err != nil {
 		return broker.ProtocolIMAP, err
 	}
+	if err := l.watch(ctx, imap); err != nil {
+		l.unread = err
+	}
 	leave(imap, "logout LOGOUT\r\n")
 	submission, err := l.Upstream.OpenSubmission(ctx, l.mailbox, c)
 	if err != nil {
@@ -141,12 +148,18 @@ func leave(c io.WriteCloser, goodbye string) {
 }
 
 // tried notes a login that was not refused.
-func (l *look) tried(err error) {
+func (l *look) tried(version int, err error) {
 	w := &l.result.Watch
 	switch broker.CodeOf(err) {
 	case "":
+		if w.RefusedVersion == version {
+			l.record(broker.EventDriftOver, broker.CredentialSetData{Version: version})
+		}
 		w.GoodAt, w.RefusedVersion, w.Refusals = w.ProbedAt, 0, 0
 		l.found(broker.WatchOK, "", nil)
+		if l.unread != nil {
+			l.found(broker.WatchUnavailable, "it opens, and cannot be read as a whole", l.unread)
+		}
 	case broker.Invalid:
 		l.found(broker.WatchUnavailable, "no login can carry the credential", err)
 	default:

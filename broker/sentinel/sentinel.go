@@ -23,6 +23,8 @@ const (
 	MinInterval     = time.Second
 	// DefaultConcurrency is how many mailboxes are looked at at once.
 	DefaultConcurrency = 4
+	// DefaultSettle is how much later what nothing explains is a finding.
+	DefaultSettle = 20 * time.Second
 	// pollInterval is how often it is asked which are due, prepareInterval how
 	// often for mailboxes that are new.
 	pollInterval    = time.Second
@@ -42,6 +44,8 @@ const (
 // State is what a Sentinel needs to know and to write.
 type State interface {
 	broker.Watches
+	Events(ctx context.Context, q broker.EventQuery) ([]*broker.StoredEvent, error)
+	LogEnd(ctx context.Context, firm broker.ID) (int64, error)
 	Mailbox(ctx context.Context, id broker.ID) (*broker.Mailbox, error)
 	PendingRotation(ctx context.Context, mailbox broker.ID) (*broker.Rotation, error)
 	RequestRotation(ctx context.Context, by broker.Actor, r *broker.Rotation) error
@@ -57,7 +61,10 @@ type Config struct {
 	// Interval and Concurrency replace the defaults when they are not 0.
 	Interval    time.Duration
 	Concurrency int
-	Logger      *zap.Logger
+	// Settle is how long a change may wait for the record that explains it; 0:
+	// DefaultSettle. It is longer than it takes to notice that a node died.
+	Settle time.Duration
+	Logger *zap.Logger
 	// Registerer takes the metrics; nil: nobody reads them.
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -88,6 +95,9 @@ func New(c Config) (*Sentinel, error) {
 	}
 	if c.Concurrency == 0 {
 		c.Concurrency = DefaultConcurrency
+	}
+	if c.Settle == 0 {
+		c.Settle = DefaultSettle
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -183,6 +193,9 @@ func (s *Sentinel) work(ctx context.Context, w *broker.Watch) {
 	defer cancel()
 	if !s.note("what the sentinel found cannot be written", s.State.FinishWatch(ctx, s.claim(), &l.result)) {
 		return
+	}
+	for _, what := range l.findings {
+		s.metrics.findings.WithLabelValues(string(what)).Inc()
 	}
 	s.metrics.looks.WithLabelValues(string(l.result.Watch.Outcome)).Inc()
 	if l.mend {

@@ -4,7 +4,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -45,6 +47,19 @@ func (s *Store) Events(ctx context.Context, q broker.EventQuery) ([]*broker.Stor
 	return append(all, rest...), nil
 }
 
+// LogEnd returns the last Seq of a log.
+func (s *Store) LogEnd(ctx context.Context, firm broker.ID) (int64, error) {
+	rows, err := s.read(ctx)(`SELECT next_seq FROM logs WHERE firm_id = $1`, string(firm))
+	if err != nil {
+		return 0, err
+	}
+	var next int64
+	if err := scanOne(rows, &next); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, dbError(err)
+	}
+	return next - 1, nil
+}
+
 // eventSelect is a query for events under construction.
 type eventSelect struct {
 	from, conditions, order string
@@ -61,6 +76,9 @@ func selectEvents(q broker.EventQuery) eventSelect {
 	}
 	if q.SessionID != "" {
 		x.where(" AND e.session_id = $%d", string(q.SessionID))
+	}
+	if q.MailboxID != "" {
+		x.where(" AND e.mailbox_id = $%d", string(q.MailboxID))
 	}
 	return x
 }

@@ -67,6 +67,9 @@ func (s *Store) PrepareWatches(ctx context.Context, due time.Duration) error {
 		return dbError(err)
 	}
 	return s.write(ctx, func(t *tx) error {
+		if _, err := t.exec(`DELETE FROM watched_folders WHERE mailbox_id IN (SELECT mailbox_id ` + abandoned + `)`); err != nil {
+			return err
+		}
 		if _, err := t.exec(`DELETE ` + abandoned); err != nil {
 			return err
 		}
@@ -75,18 +78,24 @@ func (s *Store) PrepareWatches(ctx context.Context, due time.Duration) error {
 			return err
 		}
 		for _, m := range fresh {
-			w := &broker.Watch{MailboxID: m.ID, FirmID: m.FirmID, NextAt: stored(t.now.Add(due))}
-			doc, err := encode(w)
-			if err != nil {
-				return err
-			}
-			if _, err := t.exec(`INSERT INTO watches (mailbox_id, firm_id, doc, due_at) VALUES ($1, $2, $3, $4)`,
-				string(m.ID), string(m.FirmID), doc, w.NextAt.UnixMicro()); err != nil {
+			if err := t.watch(m, stored(t.now.Add(due))); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// watch makes a mailbox's watch, or makes it due.
+func (t *tx) watch(m *broker.Mailbox, due time.Time) error {
+	doc, err := encode(&broker.Watch{MailboxID: m.ID, FirmID: m.FirmID, NextAt: due})
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO watches (mailbox_id, firm_id, doc, due_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (mailbox_id) DO UPDATE SET due_at = excluded.due_at`,
+		string(m.ID), string(m.FirmID), doc, due.UnixMicro())
+	return err
 }
 
 // ClaimWatch is described at broker.Watches.
@@ -150,6 +159,11 @@ func (s *Store) FinishWatch(ctx context.Context, c broker.WatchClaim, r *broker.
 			WHERE mailbox_id = $3`, doc, w.NextAt.UnixMicro(), string(w.MailboxID)); err != nil {
 			return err
 		}
+		for folder, kept := range r.Folders {
+			if err := t.keepFolder(w.MailboxID, folder, kept); err != nil {
+				return err
+			}
+		}
 		for _, e := range r.Events {
 			e.Actor, e.FirmID, e.MailboxID = by, w.FirmID, w.MailboxID
 			if err := t.appendEvent(e); err != nil {
@@ -161,6 +175,35 @@ func (s *Store) FinishWatch(ctx context.Context, c broker.WatchClaim, r *broker.
 		}
 		return nil
 	})
+}
+
+func (t *tx) keepFolder(mailbox broker.ID, folder string, kept []byte) error {
+	if kept == nil {
+		_, err := t.exec(`DELETE FROM watched_folders WHERE mailbox_id = $1 AND folder = $2`, string(mailbox), folder)
+		return err
+	}
+	_, err := t.exec(`INSERT INTO watched_folders (mailbox_id, folder, kept) VALUES ($1, $2, $3)
+		ON CONFLICT (mailbox_id, folder) DO UPDATE SET kept = excluded.kept`, string(mailbox), folder, kept)
+	return err
+}
+
+// WatchedFolders is described at broker.Watches.
+func (s *Store) WatchedFolders(ctx context.Context, mailbox broker.ID) (map[string][]byte, error) {
+	rows, err := s.read(ctx)(`SELECT folder, kept FROM watched_folders WHERE mailbox_id = $1`, string(mailbox))
+	if err != nil {
+		return nil, dbError(err)
+	}
+	defer rows.Close()
+	all := make(map[string][]byte)
+	for rows.Next() {
+		var folder string
+		var kept []byte
+		if err := rows.Scan(&folder, &kept); err != nil {
+			return nil, dbError(err)
+		}
+		all[folder] = kept
+	}
+	return all, dbError(rows.Err())
 }
 
 // lockWatched locks a mailbox that no lock is on.
@@ -195,7 +238,10 @@ func (s *Store) Watches(ctx context.Context, firm broker.ID) ([]*broker.Watch, e
 // ProbeSoon is described at broker.Watches.
 func (s *Store) ProbeSoon(ctx context.Context, mailbox broker.ID) error {
 	return s.write(ctx, func(t *tx) error {
-		_, err := t.exec(`UPDATE watches SET due_at = $1 WHERE mailbox_id = $2`, t.now.UnixMicro(), string(mailbox))
-		return err
+		m, err := one[broker.Mailbox](t.query, kindMailbox, mailboxByID, string(mailbox))
+		if err != nil {
+			return err
+		}
+		return t.watch(m, t.now)
 	})
 }

@@ -147,6 +147,8 @@ func (s *server) openSentinel(context.Context) error {
 	s.sentinel, err = sentinel.New(sentinel.Config{
 		State: s.store, Credentials: s.credentials, Upstream: s.upstream, Node: s.config.Node,
 		Interval: time.Duration(s.config.Sentinel.Interval), Concurrency: s.config.Sentinel.Concurrency,
+		// What a dead node had in hand is recorded as its end a lease later.
+		Settle: max(sentinel.DefaultSettle, time.Duration(s.config.State.Lease)+5*time.Second),
 		Logger: s.logger.Named("sentinel"), Registerer: s.registry,
 	})
 	return err

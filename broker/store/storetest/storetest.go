@@ -69,6 +69,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"RotationCommits", testRotationCommits},
 		{"RotationCauses", testRotationCauses},
 		{"Watches", testWatches},
+		{"MailboxEvents", testMailboxEvents},
 		{"Alerts", testAlerts},
 		{"AlertsWithTheirEvent", testAlertsWithTheirEvent},
 		{"AlertAnswers", testAlertAnswers},

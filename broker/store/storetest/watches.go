@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/policy"
 )
@@ -28,6 +30,7 @@ func testWatches(t *testing.T, w *World) {
 	claim(a, false)
 	_, err := s.Watch(ctx, w.Mailbox.ID)
 	wantCode(t, err, broker.NotFound)
+	wantCode(t, s.ProbeSoon(ctx, broker.NewID()), broker.NotFound)
 	must(t, s.PrepareWatches(ctx, time.Hour))
 	must(t, s.PrepareWatches(ctx, 0)) // it has one
 	claim(a, false)                   // it is not due
@@ -88,6 +91,19 @@ func testWatches(t *testing.T, w *World) {
 		t.Errorf("locks: %+v, %v", locks, err)
 	}
 
+	// What is kept of folders is replaced and forgotten.
+	got.NextAt = time.Now().Add(-time.Hour)
+	must(t, s.FinishWatch(ctx, a, &broker.WatchResult{Watch: *got, Folders: map[string][]byte{"INBOX": {0, 1}, "Sent": {2}, "Gone": nil}}))
+	got = claim(a, true)
+	got.NextAt = time.Now().Add(-time.Hour)
+	must(t, s.FinishWatch(ctx, a, &broker.WatchResult{Watch: *got, Folders: map[string][]byte{"INBOX": {3}, "Sent": nil}}))
+	folders, err := s.WatchedFolders(ctx, w.Mailbox.ID)
+	must(t, err)
+	if diff := cmp.Diff(map[string][]byte{"INBOX": {3}}, folders); diff != "" {
+		t.Errorf("kept of the folders: %s", diff)
+	}
+	claim(a, true)
+
 	// A process that was started again lets go of what it held.
 	must(t, s.ReleaseWatches(ctx, "node-b"))
 	claim(b, false)
@@ -102,5 +118,44 @@ func testWatches(t *testing.T, w *World) {
 		m := w.Mailbox
 		m.Watch = &broker.WatchTerms{Exceptions: []broker.WatchException{bad}}
 		wantField(t, s.UpdateMailbox(ctx, Admin, &m), field)
+	}
+}
+
+// testMailboxEvents: the events of one mailbox, after one of its log.
+func testMailboxEvents(t *testing.T, w *World) {
+	s := w.Store
+	other := broker.NewID()
+	flag := func(mailbox broker.ID) *broker.Event {
+		return &broker.Event{Type: broker.EventMessageFlag, FirmID: w.Firm.ID, MailboxID: mailbox, Actor: Admin, Data: broker.MessageChange{Folder: "INBOX", Set: "1"}}
+	}
+	none, err := s.LogEnd(ctx, broker.NewID())
+	must(t, err)
+	end, err := s.LogEnd(ctx, w.Firm.ID)
+	must(t, err)
+	must(t, s.AppendEvents(ctx, []*broker.Event{flag(w.Mailbox.ID), flag(other), flag(w.Mailbox.ID)}))
+	after, err := s.LogEnd(ctx, w.Firm.ID)
+	must(t, err)
+	if none != -1 || after != end+3 {
+		t.Errorf("the end of a log that is empty: %d; of another %d, and three events later %d", none, end, after)
+	}
+	for _, c := range []struct {
+		mailbox broker.ID
+		after   int64
+		want    []int64
+	}{
+		{w.Mailbox.ID, end, []int64{end + 1, end + 3}},
+		{other, end, []int64{end + 2}},
+		{w.Mailbox.ID, end + 1, []int64{end + 3}},
+		{broker.NewID(), end, nil},
+	} {
+		all, err := s.Events(ctx, broker.EventQuery{FirmID: w.Firm.ID, MailboxID: c.mailbox, After: c.after})
+		must(t, err)
+		var got []int64
+		for _, e := range all {
+			got = append(got, e.Seq)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("after %d: %s", c.after, diff)
+		}
 	}
 }

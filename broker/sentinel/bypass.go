@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sentinel
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
+)
+
+const (
+	// sentMemory is how long before a message appears in Sent it may have been
+	// submitted.
+	sentMemory = time.Hour
+	// maxSuspects bounds what waits to be explained.
+	maxSuspects = 200
+)
+
+// reading is what one look reads of a mailbox.
+type reading struct {
+	*look
+	client *imapclient.Client
+	// position is the last event before anything was read.
+	position int64
+	now      time.Time
+	stored   map[string][]byte
+	changed  []broker.Suspect
+	// arrived are the folders of messages that are new, by their Message-IDs.
+	arrived map[string]string
+}
+
+// watch compares the mailbox with what it was at the last look. What nothing
+// explains is suspect, and what nothing has explained a while later is a
+// finding. A failure leaves what is known of the folders that were not read.
+func (l *look) watch(ctx context.Context, conn *broker.IMAPConn) error {
+	w := &l.result.Watch
+	before := *w
+	r := &reading{look: l, now: w.ProbedAt, arrived: make(map[string]string)}
+	var err error
+	if r.position, err = l.State.LogEnd(ctx, w.FirmID); err != nil {
+		return err
+	}
+	if r.stored, err = l.State.WatchedFolders(ctx, w.MailboxID); err != nil {
+		return err
+	}
+	l.result.Folders = make(map[string][]byte)
+	source := fmt.Sprintf("%s:%d", l.mailbox.IMAP.Host, l.mailbox.IMAP.Port)
+	if w.Source != source {
+		for name := range r.stored {
+			l.result.Folders[name] = nil
+		}
+		w.Source, w.Folders, w.Suspects, r.stored = source, nil, nil, nil
+	}
+	r.client = newClient(conn)
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer func() {
+		stop()
+		_ = r.client.Close() // what was to be known is known
+	}()
+	failed := r.readAll()
+	// The record is read after the mailbox: what was done in it by then is there,
+	// or will be when it is looked at again.
+	if err := r.judge(ctx); err != nil {
+		// As if the mailbox had not been read.
+		*w, l.result.Folders = before, nil
+		return err
+	}
+	w.Past = append(slices.Clone(w.Past), broker.LogPosition{At: r.now, Seq: r.position})
+	w.Past = thinned(w.Past, r.now)
+	return failed
+}
+
+// thinned keeps positions that are minutes apart, and one that is older than
+// sentMemory.
+func thinned(past []broker.LogPosition, now time.Time) []broker.LogPosition {
+	for len(past) > 1 && now.Sub(past[1].At) >= sentMemory {
+		past = past[1:]
+	}
+	var out []broker.LogPosition
+	for i, p := range past {
+		if i == 0 || p.At.Sub(out[len(out)-1].At) >= sentMemory/12 {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// readAll reads what has changed.
+func (r *reading) readAll() error {
+	if err := r.client.WaitGreeting(); err != nil {
+		return err
+	}
+	folders, names, err := listFolders(r.client)
+	if err != nil {
+		return err
+	}
+	w := &r.result.Watch
+	var kept []broker.WatchedFolder // not w.Folders' own array, which is looked into
+	for _, old := range w.Folders {
+		if names[old.Name] {
+			continue
+		}
+		r.result.Folders[old.Name] = nil
+		r.changed = append(r.changed, folderSuspect(&old, r.now))
+	}
+	for _, f := range folders {
+		var old *broker.WatchedFolder
+		if i := slices.IndexFunc(w.Folders, func(x broker.WatchedFolder) bool { return x.Name == f.name }); i >= 0 {
+			old = &w.Folders[i]
+		}
+		now := old
+		if err == nil {
+			if now, err = r.readOne(f, old); err != nil {
+				now = old
+			}
+			// A folder that cannot be read does not keep the others from it, nor does
+			// one that has just gone.
+			if _, answered := err.(*imap.Error); answered { //nolint:errorlint // imapclient wraps none
+				err = nil
+			}
+		}
+		if now != nil {
+			kept = append(kept, *now)
+		}
+	}
+	w.Folders = kept
+	return err
+}
+
+func folderSuspect(old *broker.WatchedFolder, now time.Time) broker.Suspect {
+	return broker.Suspect{
+		Bypassed:  broker.Bypassed{What: broker.BypassFolder, Folder: old.Name, UIDValidity: old.UIDValidity, Since: old.At, Count: 1},
+		Delimiter: old.Delimiter, After: old.After, FoundAt: now,
+	}
+}
+
+// readOne reads a folder, unless it is as it was.
+func (r *reading) readOne(f listed, old *broker.WatchedFolder) (*broker.WatchedFolder, error) {
+	now, err := status(r.client, f)
+	if err != nil {
+		return nil, err
+	}
+	now.After, now.At = r.position, r.now
+	before := newKept()
+	known := old != nil && r.stored[f.name] != nil
+	if known && old.UIDValidity != now.UIDValidity {
+		r.changed = append(r.changed, folderSuspect(old, r.now))
+		known = false
+	}
+	if known {
+		if now.ModSeq != 0 && old.ModSeq == now.ModSeq && old.UIDNext == now.UIDNext && old.Messages == now.Messages {
+			return now, nil
+		}
+		if before, err = decodeKept(r.stored[f.name]); err != nil {
+			return nil, err
+		}
+	}
+	read, err := readFolder(r.client, now, before)
+	if err != nil {
+		return nil, err
+	}
+	if r.result.Folders[f.name], err = read.encode(); err != nil {
+		return nil, err
+	}
+	if !known {
+		return now, nil
+	}
+	for uid := range read.all.minus(before.all).from(old.UIDNext).each() {
+		if id := bareID(read.ids[uid]); id != "" {
+			r.arrived[id] = f.name
+		}
+	}
+	for _, s := range compare(old, before, read, f.own, f.trash) {
+		if err := r.nameMessages(&s, before, read); err != nil {
+			return nil, err
+		}
+		s.FoundAt, s.Until = r.now, r.now
+		r.changed = append(r.changed, s)
+	}
+	return now, nil
+}
+
+// nameMessages adds the Message-IDs of a change's newest messages.
+func (r *reading) nameMessages(s *broker.Suspect, before, read *kept) error {
+	set, _ := parseUIDs(s.UIDs)
+	limit := maxFetched
+	if s.What == broker.BypassAdded { // which are explained by them
+		limit = maxNamed
+	}
+	ids := make(map[uint32]string)
+	var ask uids
+	for uid := range set.each() {
+		if limit--; limit < 0 {
+			break
+		}
+		id, ok := read.ids[uid]
+		if !ok {
+			id, ok = before.ids[uid]
+		}
+		ids[uid] = id
+		if !ok && s.What != broker.BypassRemoved {
+			ask = append(ask, uidRange{uid, uid})
+		}
+	}
+	if err := messageIDs(r.client, normal(ask), ids); err != nil {
+		return err
+	}
+	for uid := range set.each() {
+		if id, ok := ids[uid]; ok {
+			s.Messages = append(s.Messages, broker.BypassedMessage{UID: uid, MessageID: id})
+		}
+	}
+	return nil
+}
+
+// judge takes out of what has changed what is explained.
+func (r *reading) judge(ctx context.Context) error {
+	w := &r.result.Watch
+	for i := range r.changed {
+		s := &r.changed[i]
+		for _, m := range s.Messages {
+			if s.What == broker.BypassRemoved && s.Target == "" && m.MessageID != "" {
+				s.Target = r.arrived[bareID(m.MessageID)]
+			}
+		}
+	}
+	all := slices.Concat(w.Suspects, r.changed)
+	w.Suspects = nil
+	if len(all) == 0 {
+		return nil
+	}
+	after := r.position
+	for _, s := range all {
+		after = min(after, s.After)
+		if s.What == broker.BypassAdded && len(w.Past) > 0 {
+			after = min(after, w.Past[0].Seq)
+		}
+	}
+	x, err := r.readRecord(ctx, r.mailbox, after)
+	if err != nil {
+		return err
+	}
+	x.anywhere = r.client.Caps().Has("X-GM-EXT-1")
+	for _, s := range all {
+		if !r.unexplained(&s, x) {
+			continue
+		}
+		if r.now.Sub(s.FoundAt) >= r.Settle {
+			r.find(&s)
+			continue
+		}
+		if len(w.Suspects) < maxSuspects {
+			w.Suspects = append(w.Suspects, s)
+		}
+	}
+	if len(w.Suspects) > 0 {
+		w.NextAt = earlier(w.NextAt, r.Now().UTC().Add(r.Settle))
+	}
+	return nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// unexplained narrows a suspect to what neither the record explains nor an
+// exception, and reports whether anything is left.
+func (r *reading) unexplained(s *broker.Suspect, x *explained) bool {
+	if r.excepted(s) {
+		return false
+	}
+	if s.What == broker.BypassFolder {
+		return !x.folder(s.Folder, s.Delimiter)
+	}
+	left := x.left(s)
+	if len(left) == 0 {
+		return false
+	}
+	s.UIDs, s.Count = left.String(), left.len()
+	s.Messages = slices.DeleteFunc(s.Messages, func(m broker.BypassedMessage) bool {
+		return len(left.and(uids{{m.UID, m.UID}})) == 0
+	})
+	return true
+}
+
+// excepted reports whether the firm has declared it.
+func (r *reading) excepted(s *broker.Suspect) bool {
+	if r.mailbox.Watch == nil {
+		return false
+	}
+	var zones policy.Zones
+	for _, e := range r.mailbox.Watch.Exceptions {
+		switch {
+		case len(e.Folders) > 0 && !(policy.FolderPatterns{Allow: e.Folders}).Visible(s.Folder, s.Delimiter):
+		case len(e.Changes) > 0 && !slices.Contains(e.Changes, s.What):
+		case openWithin(e.Hours, s.Since, s.FoundAt, &zones):
+			return true
+		}
+	}
+	return false
+}
+
+// openWithin reports whether hours are open at any time of a period. Shifts
+// have whole minutes.
+func openWithin(h policy.Hours, from, to time.Time, zones *policy.Zones) bool {
+	if to.Sub(from) >= 7*24*time.Hour { // hours are a week's
+		return true
+	}
+	for at := from; ; at = at.Add(time.Minute) {
+		if at.After(to) {
+			at = to
+		}
+		if _, open, err := h.Open(at, zones); err != nil || open {
+			return err == nil
+		}
+		if !at.Before(to) {
+			return false
+		}
+	}
+}
+
+// find records a finding.
+func (r *reading) find(s *broker.Suspect) {
+	b := s.Bypassed
+	if b.Until.IsZero() {
+		b.Until = s.FoundAt
+	}
+	b.Messages = b.Messages[:min(len(b.Messages), maxFetched)]
+	r.record(broker.EventBypassed, b)
+	r.findings = append(r.findings, b.What)
+	r.Logger.Warn("a mailbox was used without Postern", zap.String("mailbox", r.mailbox.Address),
+		zap.String("what", string(b.What)), zap.String("folder", b.Folder), zap.Int("messages", b.Count))
+}

@@ -1,0 +1,12 @@
+-- SPDX-License-Identifier: Apache-2.0
+
+-- What the sentinel keeps of folders, to compare them with.
+
+-- +goose Up
+
+CREATE TABLE watched_folders (
+    mailbox_id TEXT COLLATE "C" NOT NULL REFERENCES mailboxes (id),
+    folder     TEXT COLLATE "C" NOT NULL,
+    kept       BYTEA NOT NULL,
+    PRIMARY KEY (mailbox_id, folder)
+);
