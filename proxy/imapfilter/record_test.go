@@ -4,10 +4,12 @@ package imapfilter
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 // A stalled log does not keep a session that has ended.
@@ -82,9 +84,9 @@ func TestChangesAreRecordedWhole(t *testing.T) {
 	c.until("d OK")
 	s := gate.last()
 	for kind, want := range map[broker.EventType]string{
-		broker.EventMessageMove:    "[{x 5 1:2 true y  7 1:2 3:4}]",
-		broker.EventMessageCopy:    "[{x 5 1 true y  }]",
-		broker.EventMessageExpunge: "[{x 5 8 true   }]",
+		broker.EventMessageMove:    "[{x 5 1:2 true y  7 1:2 3:4 }]",
+		broker.EventMessageCopy:    "[{x 5 1 true y   }]",
+		broker.EventMessageExpunge: "[{x 5 8 true    }]",
 	} {
 		if got := fmt.Sprint(s.recorded(kind)); got != want {
 			t.Errorf("%s: %s, want %s", kind, got, want)
@@ -92,5 +94,56 @@ func TestChangesAreRecordedWhole(t *testing.T) {
 	}
 	if got := s.recorded(broker.EventMessageAppend); len(got) != 1 || got[0].(broker.MessageAppend).AppendUID != "5 9" {
 		t.Errorf("appended %+v", got)
+	}
+}
+
+// TestChangesWithoutAnOKAreRecorded: what a session may have changed is in the
+// record, though nobody can tell: a command that was refused, one that the
+// session's end cut off. So is what reading header fields sets, and no more of
+// reading a body than its opening.
+func TestChangesWithoutAnOKAreRecorded(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.send("a SELECT x")
+	u.expect("a SELECT x")
+	u.raw("* OK [UIDVALIDITY 5]\r\na OK\r\n")
+	c.until("a OK")
+	for _, x := range []struct{ command, answer string }{
+		{`b UID STORE 1 +FLAGS (\Flagged)`, "b NO a part of it"},
+		{"c UID MOVE 2 y", "c NO a part of it"},
+		{"d UID COPY 3 y", "d NO nothing"},
+		{"e EXPUNGE", "e BAD no"},
+		{"f UID FETCH 4 BODY[HEADER]", "* 4 FETCH (UID 4 BODY[HEADER] \"\")\r\nf OK"},
+		{"g UID FETCH 5 BODY.PEEK[HEADER]", "* 5 FETCH (UID 5 BODY[HEADER] \"\")\r\ng OK"},
+		{"h UID FETCH 6 (UID BODY[])", "* 6 FETCH (UID 6 BODY[] {21}\r\nMessage-ID: <a@b>\r\n\r\n)\r\nh OK"},
+	} {
+		c.raw(x.command + "\r\n")
+		u.expect(x.command)
+		u.raw(x.answer + "\r\n")
+		c.until(x.answer[strings.LastIndex(x.answer, "\n")+1:][:4])
+	}
+	c.send(`i UID FETCH 7 (UID BODY[TEXT])`)
+	u.expect(`i UID FETCH 7 (UID BODY[TEXT])`)
+	c.send(`j STORE 8 -FLAGS (\Seen)`)
+	u.expect(`j STORE 8 -FLAGS (\Seen)`)
+	c.send("k UID EXPUNGE 9")
+	u.expect("k UID EXPUNGE 9")
+	s := gate.last()
+	u.conn.Close()
+	servers.WaitFor(t, 30*time.Second, func() bool { return s.endReason() != "" }, "the session's end")
+	for kind, want := range map[broker.EventType]string{
+		broker.EventMessageFlag: `[{x 5 1 true  +FLAGS (\Flagged)  refused} {x 5 4 true  +FLAGS (\Seen)  } ` +
+			`{x 5 7 true  +FLAGS (\Seen)  unanswered} {x 5 8 false  -FLAGS (\Seen)  unanswered}]`,
+		broker.EventMessageMove:    "[{x 5 2 true y   refused}]",
+		broker.EventMessageCopy:    "[]",
+		broker.EventMessageExpunge: "[{x 5 9 true    unanswered}]",
+	} {
+		if got := fmt.Sprint(s.recorded(kind)); got != want {
+			t.Errorf("%s: %s, want %s", kind, got, want)
+		}
+	}
+	if n := len(s.recorded(broker.EventMessageOpen)); n != 1 {
+		t.Errorf("%d openings", n)
 	}
 }
