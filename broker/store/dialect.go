@@ -16,8 +16,7 @@ type dialect interface {
 	// clock is the database's time in microseconds since 1970, which all nodes
 	// share.
 	clock(t *tx) (int64, error)
-	// head selects number and next_seq of the log of a firm, $1, and keeps
-	// others from changing them.
+	// head is selectHead, and keeps others from changing the row.
 	head() string
 	// unkeyed selects number, keyed and next_seq of logs that have events
 	// without keys, and keeps others from changing them.

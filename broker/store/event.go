@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/translog"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -78,6 +78,10 @@ type pending struct {
 // logHead is a log's state within one transaction.
 type logHead struct {
 	number, stored, next int64
+	epoch                broker.ID
+	tree                 translog.Tree
+	complete             []translog.TileHash // not stored yet
+	changed              bool
 }
 
 // AppendEvents makes events durable in one transaction, in their order, or
@@ -332,12 +336,14 @@ func (t *tx) insertEvents(rows []pending) error {
 		}
 		p.seq = head.next
 		head.next++
+		head.changed = true
 		start := len(t.record)
 		t.record = append(append(t.record, p.salt...), p.prefix...)
 		t.record = strconv.AppendInt(t.record, p.seq, 10)
 		t.record = append(t.record, p.suffix...)
 		salted := t.record[start:]
 		p.leaf = tlog.RecordHash(salted)
+		head.complete = head.tree.Add(p.leaf, head.complete)
 		t.args = append(
 			t.args, head.number, p.seq, string(p.typ), optional(p.session), optional(p.mailbox), optional(p.agent),
 			p.time.UnixMicro(), salted[saltSize:], p.salt, p.leaf[:],
@@ -370,45 +376,4 @@ func (t *tx) openSession(x *broker.Session) error {
 	_, err = t.exec(`INSERT INTO sessions (id, node, opened_at, firm_id, doc) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING`,
 		string(x.ID), x.Node, x.OpenedAt.UnixMicro(), string(x.FirmID), string(doc))
 	return err
-}
-
-// head returns a log's state in this transaction, which nobody else changes
-// until its end; the first event of a firm begins its log.
-func (t *tx) head(log broker.ID) (*logHead, error) {
-	if h := t.heads[log]; h != nil {
-		return h, nil
-	}
-	h := new(logHead)
-	find := func() error {
-		rows, err := t.query(t.store.dialect.head(), string(log))
-		if err != nil {
-			return err
-		}
-		return scanOne(rows, &h.number, &h.stored)
-	}
-	err := find()
-	if errors.Is(err, sql.ErrNoRows) {
-		if _, err = t.exec(`INSERT INTO logs (firm_id, next_seq) VALUES ($1, 0) ON CONFLICT (firm_id) DO NOTHING`, string(log)); err == nil {
-			err = find()
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	h.next = h.stored
-	t.heads[log] = h
-	return h, nil
-}
-
-// storeHeads writes the logs' next numbers, before the commit.
-func (t *tx) storeHeads() error {
-	for _, h := range t.heads {
-		if h.next == h.stored {
-			continue
-		}
-		if err := t.update(`UPDATE logs SET next_seq = $1 WHERE number = $2 AND next_seq = $3`, h.next, h.number, h.stored); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -79,7 +79,7 @@ func (*postgresDialect) clock(t *tx) (now int64, err error) {
 }
 
 func (*postgresDialect) head() string {
-	return `SELECT number, next_seq FROM logs WHERE firm_id = $1 FOR UPDATE`
+	return selectHead + ` FOR UPDATE`
 }
 
 // unkeyed waits for nobody: what others are writing to has its turn later.

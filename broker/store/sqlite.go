@@ -139,7 +139,7 @@ func (sqliteDialect) rollback(t *tx) error {
 // clock is this machine's: whoever shares a file is on it.
 func (sqliteDialect) clock(t *tx) (int64, error) { return t.now.UnixMicro(), nil }
 
-func (sqliteDialect) head() string { return `SELECT number, next_seq FROM logs WHERE firm_id = $1` }
+func (sqliteDialect) head() string { return selectHead }
 
 func (sqliteDialect) unkeyed() string {
 	return `SELECT number, keyed, next_seq FROM logs WHERE next_seq > keyed`

@@ -35,6 +35,7 @@ const (
 var (
 	_ broker.State      = (*Store)(nil)
 	_ broker.EventStore = (*Store)(nil)
+	_ broker.Logs       = (*Store)(nil)
 )
 
 // Config is what Open needs.
@@ -121,6 +122,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.reads.prepare = s.readers.PrepareContext
 	go s.run()
+	if err := s.growTrees(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 

@@ -25,6 +25,7 @@ type Store interface {
 	broker.Rotations
 	broker.Watches
 	broker.Alerts
+	broker.Logs
 	Close() error
 }
 
@@ -86,6 +87,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Append", testAppend},
 		{"AppendAllOrNothing", testAppendAllOrNothing},
 		{"AppendConcurrently", testAppendConcurrently},
+		{"LogTree", testLogTree},
+		{"Checkpoints", testCheckpoints},
 		{"Queries", testQueries},
 		{"Sessions", testSessions},
 		{"StaleSessions", testStaleSessions},
