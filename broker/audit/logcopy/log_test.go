@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package logcopy
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/audit/checkpoint"
+	"github.com/postern-mail/postern/broker/store"
+	"github.com/postern-mail/postern/broker/store/storetest"
+	"github.com/postern-mail/postern/broker/translog"
+)
+
+var ctx = context.Background()
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// served is a firm's log in a database of its own, and who signs and serves it.
+// It is a Source, as the API is.
+type served struct {
+	t         testing.TB
+	path      string
+	store     *store.Store
+	world     *storetest.World
+	publisher *checkpoint.Publisher
+	firm      broker.ID
+	// asked counts what was asked for; fail, where set, is what is answered
+	// instead.
+	asked int
+	fail  func(asked int) error
+}
+
+// serve makes a log of some events.
+func serve(t testing.TB, events int) *served {
+	t.Helper()
+	s := &served{t: t, path: filepath.Join(t.TempDir(), "postern.db")}
+	s.open()
+	s.world = storetest.Build(t, s.store)
+	s.firm = s.world.Firm.ID
+	s.append(events - s.size())
+	return s
+}
+
+// open opens the database, as a server that starts.
+func (s *served) open() {
+	s.t.Helper()
+	var err error
+	s.store, err = store.Open(ctx, store.Config{Path: s.path, Logger: zap.NewNop()})
+	must(s.t, err)
+	opened := s.store
+	s.t.Cleanup(func() { must(s.t, opened.Close()) })
+	s.publisher, err = checkpoint.New(checkpoint.Config{
+		Logs: s.store, Logger: zap.NewNop(), Signers: []checkpoint.Signer{checkpoint.NewLocal(bytes.Repeat([]byte("k"), 32))},
+	})
+	must(s.t, err)
+}
+
+func (s *served) size() int {
+	h, err := s.store.LogHead(ctx, s.firm)
+	must(s.t, err)
+	return int(h.Size)
+}
+
+// append records events.
+func (s *served) append(n int) {
+	s.t.Helper()
+	for n > 0 {
+		var batch []*broker.Event
+		for range min(n, 500) {
+			e := s.world.Refused(fmt.Sprintf("X%d", n))
+			e.FirmID = s.firm
+			batch = append(batch, e)
+			n--
+		}
+		must(s.t, s.store.AppendEvents(ctx, batch))
+	}
+}
+
+func (s *served) keys() *translog.Keys {
+	s.t.Helper()
+	h, err := s.store.LogHead(ctx, s.firm)
+	must(s.t, err)
+	lines, err := s.publisher.Keys(ctx, translog.Origin{FirmID: s.firm, Epoch: h.Epoch})
+	must(s.t, err)
+	keys, err := translog.ParseKeys(lines[0])
+	must(s.t, err)
+	return keys
+}
+
+// now is the newest checkpoint.
+func (s *served) now() *translog.Checkpoint {
+	s.t.Helper()
+	signed, err := s.Checkpoint(ctx)
+	must(s.t, err)
+	c, err := s.keys().Open(signed)
+	must(s.t, err)
+	return c
+}
+
+func (s *served) ask() error {
+	s.asked++
+	if s.fail != nil {
+		return s.fail(s.asked)
+	}
+	return nil
+}
+
+func (s *served) Checkpoint(ctx context.Context) ([]byte, error) {
+	if err := s.ask(); err != nil {
+		return nil, err
+	}
+	s.publisher.Round(ctx)
+	h, err := s.store.LogHead(ctx, s.firm)
+	if err != nil {
+		return nil, err
+	}
+	if h.Checkpoint == nil {
+		return nil, errors.New("no checkpoint")
+	}
+	return []byte(h.Checkpoint.Note), nil
+}
+
+func (s *served) Tile(ctx context.Context, level int, number int64, width int) ([]byte, error) {
+	if err := s.ask(); err != nil {
+		return nil, err
+	}
+	return s.store.LogTile(ctx, s.firm, level, number, width)
+}
+
+func (s *served) Entries(ctx context.Context, first int64) ([]*Entry, error) {
+	if err := s.ask(); err != nil {
+		return nil, err
+	}
+	all, err := s.store.LogEntries(ctx, s.firm, first, 100)
+	entries := make([]*Entry, len(all))
+	for i, e := range all {
+		entries[i] = &Entry{Seq: e.Seq, Record: e.Record, Salt: hex.EncodeToString(e.Salt), Leaf: hex.EncodeToString(e.LeafHash[:])}
+	}
+	return entries, err
+}
