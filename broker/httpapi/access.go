@@ -151,6 +151,11 @@ func rules() map[string]rule {
 
 		"list-events": {group: "events", who: everyone},
 
+		"get-log-checkpoint": {group: "events", who: everyone},
+		"get-log-tile":       {group: "events", who: everyone},
+		"list-log-entries":   {group: "events", who: everyone},
+		"get-log-keys":       {group: "events", who: everyone},
+
 		"list-providers":       {group: "providers", who: everyone},
 		"create-provider":      {group: "providers", who: admin | firmAdmin},
 		"get-provider":         {group: "providers", who: everyone},

@@ -108,6 +108,8 @@ type Config struct {
 	People      broker.People
 	Repeats     broker.Repeats
 	Events      broker.EventStore
+	Logs        broker.Logs
+	LogKeyring  LogKeyring
 	Enrolments  broker.Enrolments
 	Credentials broker.Credentials
 	// Providers, Rotations and RotationSecrets are for replacing passwords, and
@@ -179,7 +181,7 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
-		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events,
+		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "LogKeyring": c.LogKeyring,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
 		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
@@ -214,6 +216,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerSessions()
 	a.registerLocks()
 	a.registerEvents()
+	a.registerLog()
 	a.registerOffBoarding()
 	a.registerDownloads()
 	a.registerImports()

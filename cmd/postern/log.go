@@ -17,7 +17,10 @@ import (
 )
 
 func newLogCommand(a *app) *cobra.Command {
-	return newGroup("log", "The audit logs", newLogEventsCommand(a), newLogDownloadsCommand(a), newLogCatalogueCommand())
+	return newGroup(
+		"log", "The audit logs", newLogEventsCommand(a), newLogDownloadsCommand(a), newLogCatalogueCommand(),
+		newLogKeyCommand(a), newLogCheckpointCommand(a), newLogPullCommand(a), newLogVerifyCommand(a),
+	)
 }
 
 func newLogEventsCommand(a *app) *cobra.Command {

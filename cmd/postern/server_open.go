@@ -34,7 +34,7 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.openState, s.openCredentials, s.openManager, s.openRotator, s.openSentinel, s.openCertificates, s.openAPI, s.openProxies,
+		s.openState, s.openCheckpoints, s.openCredentials, s.openManager, s.openRotator, s.openSentinel, s.openCertificates, s.openAPI, s.openProxies,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -43,6 +43,7 @@ func (s *server) open(ctx context.Context) error {
 	checks := []check{
 		{"store", func(ctx context.Context) error { _, err := s.store.PolicyRevision(ctx); return err }},
 		{"audit", func(context.Context) error { return s.log.Healthy() }},
+		{"transparency log", func(context.Context) error { return s.checkpoints.Healthy() }},
 		{"credentials", s.credentials.Ready},
 	}
 	if err := s.registry.Register(newAlertMetrics(s.store)); err != nil {
@@ -167,6 +168,8 @@ func (s *server) openAPI(ctx context.Context) error {
 		People:      s.store,
 		Repeats:     s.store,
 		Events:      s.store,
+		Logs:        s.store,
+		LogKeyring:  s.checkpoints,
 		Enrolments:  s.store,
 		Credentials: s.credentials,
 		Providers:   s.store,

@@ -73,6 +73,10 @@ func (s *server) Run(ctx context.Context) error {
 	if l := s.listeners["metrics.address"]; l != nil {
 		probes.start("metrics", func(ctx context.Context) error { return s.health.serve(ctx, l) })
 	}
+	// They stop last: what is recorded at the end is signed as well.
+	checkpoints := newStage(ctx, failed)
+	defer checkpoints.stop()
+	checkpoints.start("checkpoints", s.checkpoints.Run)
 	records := newStage(ctx, failed)
 	defer records.stop()
 	records.start("audit", s.log.Run)

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/audit/checkpoint"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
 	"github.com/postern-mail/postern/broker/store"
@@ -92,7 +93,14 @@ func (w *World) serve(logger *zap.Logger) error {
 	if err != nil {
 		return err
 	}
+	publisher, err := checkpoint.New(checkpoint.Config{
+		Logs: w.Store, Logger: logger, Signers: []checkpoint.Signer{checkpoint.NewLocal(bytes.Repeat([]byte("l"), 32))},
+	})
+	if err != nil {
+		return err
+	}
 	w.Handler, err = httpapi.New(httpapi.Config{
+		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher,
 		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
 		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Alerts: w.Store, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
@@ -122,6 +130,17 @@ func (w *World) Close() error {
 	err := <-w.served
 	w.Sessions.close()
 	return errors.Join(err, w.Store.Close())
+}
+
+// signedLogs signs what is new before it tells of it, so that no test must wait.
+type signedLogs struct {
+	broker.Logs
+	publisher *checkpoint.Publisher
+}
+
+func (l signedLogs) LogHead(ctx context.Context, firm broker.ID) (*broker.LogHead, error) {
+	l.publisher.Round(ctx)
+	return l.Logs.LogHead(ctx, firm)
 }
 
 // tokens makes app passwords as broker/session does, without its key.

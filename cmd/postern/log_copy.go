@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/audit/logcopy"
+	"github.com/postern-mail/postern/broker/httpapi"
+	"github.com/postern-mail/postern/broker/translog"
+)
+
+// logSource is a log as a server's API has it.
+type logSource struct {
+	app  *app
+	firm string
+}
+
+// get asks again where the server says that it is too much at once.
+func (s logSource) get(ctx context.Context, what string, pairs ...string) ([]byte, error) {
+	where := withQuery(path("log", what), append(pairs, "firm", s.firm)...)
+	for {
+		raw, err := s.app.request(ctx, http.MethodGet, where, nil)
+		var problem *httpapi.Problem
+		if !errors.As(err, &problem) || problem.Status != http.StatusTooManyRequests {
+			return raw, err
+		}
+		select {
+		case <-time.After(limitPause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// limitPause is how long a server is left alone that was asked too often.
+const limitPause = time.Second
+
+func (s logSource) Checkpoint(ctx context.Context) ([]byte, error) { return s.get(ctx, "checkpoint") }
+
+func (s logSource) Tile(ctx context.Context, level int, number int64, width int) ([]byte, error) {
+	return s.get(ctx, "tile", "level", strconv.Itoa(level), "number", strconv.FormatInt(number, 10), "width", strconv.Itoa(width))
+}
+
+func (s logSource) Entries(ctx context.Context, first int64) ([]*logcopy.Entry, error) {
+	raw, err := s.get(ctx, "entries", "first", strconv.FormatInt(first, 10))
+	if err != nil {
+		return nil, err
+	}
+	var page struct {
+		Items []*logcopy.Entry `json:"items"`
+	}
+	return page.Items, json.Unmarshal(raw, &page)
+}
+
+// trust is what a check of a log rests on.
+type trust struct {
+	keys        []string
+	keyFile     string
+	checkpoints []string
+}
+
+func (t *trust) flags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&t.keys, "key", nil, "a verifier `key` of the log, got by another way than from its server; may be repeated")
+	cmd.Flags().StringVar(&t.keyFile, "keys", "", "a `file` with verifier keys, one a line")
+	cmd.Flags().StringArrayVar(&t.checkpoints, "checkpoint", nil, "a `file` with an older checkpoint that the log must agree with; may be repeated")
+}
+
+// read returns the keys, and the checkpoints that they have signed.
+func (t *trust) read() (*translog.Keys, []*translog.Checkpoint, error) {
+	text := strings.Join(t.keys, "\n")
+	if t.keyFile != "" {
+		b, err := os.ReadFile(t.keyFile)
+		if err != nil {
+			return nil, nil, usagef("--keys: %v", err)
+		}
+		text += "\n" + string(b)
+	}
+	if strings.TrimSpace(text) == "" {
+		return nil, nil, usagef("--key or --keys is missing: whoever runs the server prints its keys with 'postern log key'; have them from him by another way, or compare them by one")
+	}
+	keys, err := translog.ParseKeys(text)
+	if err != nil {
+		return nil, nil, usagef("--key: %v", err)
+	}
+	var known []*translog.Checkpoint
+	for _, file := range t.checkpoints {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, nil, usagef("--checkpoint: %v", err)
+		}
+		c, err := keys.Open(b)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--checkpoint %s: %w", file, err)
+		}
+		known = append(known, c)
+	}
+	return keys, known, nil
+}
+
+// logError says what to do about a log that cannot be believed.
+func logError(err error) error {
+	var unknown *translog.UnknownKeyError
+	var wrong *logcopy.TamperedError
+	switch {
+	case errors.As(err, &unknown) && unknown.OtherEpoch:
+		return broker.Errorf(broker.Refused, "%v. If the BPO has told you of a restore, get the new key from them ('postern log key') and add it to yours: what is held of the old epoch stays", err)
+	case errors.As(err, &wrong):
+		return broker.Errorf(broker.Conflict, "THE LOG WAS TAMPERED WITH: %v", err)
+	}
+	return err
+}
+
+func newLogKeyCommand(a *app) *cobra.Command {
+	var firm string
+	cmd := &cobra.Command{
+		Use:   "key",
+		Short: "Print the keys that verify a log's checkpoints",
+		Long: `Print the verifier keys (C2SP signed-note) of a log, one a line, as the server
+tells them. Whoever is to check the log must have them by another way, such as on
+paper with the contract: a server that deceives would tell of other keys.`,
+		Example: `  postern log key --firm "Acme Pumps" > acme-log.keys`,
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			raw, keys, err := call[httpapi.LogKeys](cmd, a, http.MethodGet, withQuery(path("log", "keys"), "firm", firm), nil)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, raw, func(out io.Writer) {
+				for _, key := range keys.Keys {
+					fmt.Fprintln(out, key)
+				}
+			})
+		},
+	}
+	firmFlag(cmd, &firm)
+	return cmd
+}
+
+func firmFlag(cmd *cobra.Command, firm *string) {
+	cmd.Flags().StringVar(firm, "firm", "", "the `firm` whose log it is (without it: the BPO's own or, for a firm's people, their firm's)")
+}
+
+func newLogCheckpointCommand(a *app) *cobra.Command {
+	var firm string
+	cmd := &cobra.Command{
+		Use:   "checkpoint",
+		Short: "Print a log's newest signed checkpoint",
+		Long: `Print the newest checkpoint of a log (C2SP tlog-checkpoint). Whoever keeps one
+can prove with it later that nothing up to it was changed.`,
+		Example: `  postern log checkpoint --firm "Acme Pumps" > 2026-11-30.checkpoint`,
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			note, err := logSource{a, firm}.Checkpoint(cmd.Context())
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(note)
+			return err
+		},
+	}
+	firmFlag(cmd, &firm)
+	return cmd
+}
+
+func newLogPullCommand(a *app) *cobra.Command {
+	var firm string
+	var t trust
+	cmd := &cobra.Command{
+		Use:   "pull DIR",
+		Short: "Bring a copy of a log up to date, and prove that it only grew",
+		Long: `Copy what is new of a log into a directory: entries, the tree's hashes and the
+checkpoint, each proved before it counts. What is held already must be the
+beginning of what the server has now; if it is not, nothing is replaced, and what
+is held is the proof.
+
+It can be killed at any time and run again, such as each hour by cron.`,
+		Example: `  postern log pull /srv/acme-log --server mail.bpo.example:8443 --keys acme-log.keys`,
+		Args:    exactly("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, known, err := t.read()
+			if err != nil {
+				return err
+			}
+			p, err := logcopy.Pull(cmd.Context(), args[0], keys, logSource{a, firm}, known...)
+			if err != nil {
+				return logError(err)
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "%s holds %s of the log %s, %d of them new.\n", args[0], count(int(p.Checkpoint.Size), "event"), p.Checkpoint.Origin, p.Checkpoint.Size-p.Before)
+			tellPruned(out, p.Pruned)
+			return nil
+		},
+	}
+	firmFlag(cmd, &firm)
+	t.flags(cmd)
+	return cmd
+}
+
+func tellPruned(out io.Writer, n int64) {
+	if n > 0 {
+		fmt.Fprintf(out, "Of %s only the hash is there.\n", count(int(n), "event"))
+	}
+}
+
+func newLogVerifyCommand(_ *app) *cobra.Command {
+	var t trust
+	cmd := &cobra.Command{
+		Use:   "verify DIR",
+		Short: "Check a copy of a log without the server",
+		Long: `Check every entry, hash and checkpoint of a copy that 'postern log pull' made,
+against the keys alone. Whatever was changed, removed, put in between or reordered
+up to the last checkpoint is found, in the copy as in the log that it was pulled
+from; and with a checkpoint from elsewhere (--checkpoint), such as a colleague's,
+whether both of you were shown the same log.`,
+		Example: `  postern log verify /srv/acme-log --keys acme-log.keys --checkpoint 2026-11-30.checkpoint`,
+		Args:    exactly("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, known, err := t.read()
+			if err != nil {
+				return err
+			}
+			all, err := logcopy.Verify(args[0], keys, known...)
+			if err != nil {
+				return logError(err)
+			}
+			out := cmd.OutOrStdout()
+			for _, v := range all {
+				fmt.Fprintf(out, "%s: %s, nothing was changed, removed or put in between; %s agree.\n",
+					v.Checkpoint.Origin, count(int(v.Checkpoint.Size), "event"), count(int(v.Agreed), "checkpoint"))
+				tellPruned(out, v.Pruned)
+			}
+			return nil
+		},
+	}
+	t.flags(cmd)
+	return cmd
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/sha256"
+
+	"github.com/postern-mail/postern/broker/audit/checkpoint"
+)
+
+// logKeyPurpose separates the key that signs the transparency logs from others
+// that come of the same secret.
+const logKeyPurpose = "postern/transparency log"
+
+// openCheckpoints makes what signs the transparency logs.
+func (s *server) openCheckpoints(context.Context) error {
+	signer, err := derivedLogSigner(s.config)
+	if err != nil {
+		return err
+	}
+	s.checkpoints, err = checkpoint.New(checkpoint.Config{
+		Logs: s.store, Signers: []checkpoint.Signer{signer}, Logger: s.logger.Named("checkpoints"), Registerer: s.registry,
+	})
+	return err
+}
+
+// derivedLogSigner is the key that comes of the app passwords' key, which all
+// nodes have and every backup is made with.
+func derivedLogSigner(c *Config) (checkpoint.Signer, error) {
+	key, err := readTokenKey(c.AppPasswords.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	seed, err := hkdf.Key(sha256.New, key.Reveal(), nil, logKeyPurpose, ed25519.SeedSize)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(seed)
+	return checkpoint.NewLocal(seed), nil
+}
