@@ -264,7 +264,7 @@ func (o *restoreOptions) record(ctx context.Context, replaced []store.LogSize) e
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.AppendEvents(ctx, events), s.Close())
+	return errors.Join(s.AppendEvents(ctx, events), s.BeginEpochs(ctx), s.Close())
 }
 
 // thisUser is who runs this command.
