@@ -146,7 +146,7 @@ func TestDatabaseFull(t *testing.T) {
 // The same on a file system that is full.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", dir).CombinedOutput(); err != nil {
 		t.Logf("no file system of our own (%v: %s): TestDatabaseFull stands in", err, out)
 		return
 	}
@@ -218,7 +218,7 @@ func recovers(t *testing.T, w *storetest.World) {
 // does not hold up those that read.
 func TestStalledDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "postern.db")
-	s := open(t, Config{Path: path, WriteTimeout: 100 * time.Millisecond})
+	s := open(t, Config{Path: path, WriteTimeout: 500 * time.Millisecond})
 	w := storetest.Build(t, s)
 	other, err := raw(t, path).Conn(ctx)
 	must(t, err)

@@ -3,9 +3,13 @@
 package servers
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -14,9 +18,9 @@ import (
 // How long a server may take to start, to end by itself, and to vanish once
 // killed.
 const (
-	startTimeout = 20 * time.Second
-	stopTimeout  = 10 * time.Second
-	killTimeout  = 5 * time.Second
+	startTimeout = time.Minute
+	stopTimeout  = 30 * time.Second
+	killTimeout  = 30 * time.Second
 )
 
 // process is a server in the foreground, leader of a process group that its
@@ -81,6 +85,45 @@ func (p *process) ended() bool {
 	default:
 		return false
 	}
+}
+
+// suspend stops the program where it is, and returns when all of its threads
+// stand still.
+func (p *process) suspend() error {
+	if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(stopTimeout); ; time.Sleep(time.Millisecond) { // the kernel has no event for this
+		running, err := p.threadsRunning()
+		if err != nil || running == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d threads still run", running)
+		}
+	}
+}
+
+// threadsRunning counts those that are not stopped (proc_pid_stat(5)).
+func (p *process) threadsRunning() (n int, err error) {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.pid))
+	if err != nil || len(stats) == 0 {
+		return 0, errors.Join(err, errors.New("the process is gone"))
+	}
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		// The state follows the name, which is in parentheses and may hold any.
+		if _, state, ok := bytes.Cut(stat[bytes.LastIndexByte(stat, ')'):], []byte(" ")); !ok || state[0] != 'T' {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // stop asks the program to end, and kills it when it does not.

@@ -168,7 +168,12 @@ func (s *Slapd) Start() {
 
 // Suspend stops it from answering, with its connections open; Resume lets it
 // go on.
-func (s *Slapd) Suspend() { s.signal(syscall.SIGSTOP) }
+func (s *Slapd) Suspend() {
+	s.t.Helper()
+	if err := s.process.suspend(); err != nil {
+		s.t.Fatal(err)
+	}
+}
 
 // Resume is described at Suspend.
 func (s *Slapd) Resume() { s.signal(syscall.SIGCONT) }
