@@ -210,6 +210,9 @@ func testConnectionsEnded(t *testing.T, server *servers.PostgreSQL) {
 	s := openDatabase(t, d, Config{})
 	w := storetest.Build(t, s)
 	server.Exec("postgres", "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '"+d.Name+"'")
+	// The driver takes a connection that was used within the last second to be
+	// alive: a read on it may fail. At rest is longer.
+	<-time.After(1100 * time.Millisecond)
 	must(t, s.AppendEvents(ctx, []*broker.Event{w.Refused("1")}))
 	_, err := s.Firms(ctx)
 	must(t, err)
