@@ -176,7 +176,7 @@ func TestServerServes(t *testing.T) {
 	if status, body := r.get("/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz: %d %s", status, body)
 	}
-	if status, body := r.get("/readyz"); status != http.StatusOK || !strings.Contains(body, "store: ok\naudit: ok\ncredentials: ok\n") {
+	if status, body := r.get("/readyz"); status != http.StatusOK || !strings.Contains(body, "store: ok\naudit: ok\ntransparency log: ok\ncredentials: ok\n") {
 		t.Errorf("/readyz: %d %s", status, body)
 	}
 	_, metrics := r.get("/metrics")
