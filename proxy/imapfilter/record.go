@@ -178,10 +178,12 @@ func (rec *recorder) waitFirst(u *upstreamSide) error {
 	}
 	o := rec.owed[0]
 	rec.owed = rec.owed[1:]
-	select {
-	case <-o.receipt.Done():
-	case <-u.r.over: // the log may be stalled for ever
-		return errOver
+	if !o.receipt.Settled() { // else the end of the session might be preferred
+		select {
+		case <-o.receipt.Done():
+		case <-u.r.over: // the log may be stalled for ever
+			return errOver
+		}
 	}
 	if err := o.receipt.Wait(context.Background()); err != nil {
 		return fmt.Errorf("%w: %w", errRecord, err)

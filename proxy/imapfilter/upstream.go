@@ -96,7 +96,7 @@ func (u *upstreamSide) run() {
 	}
 	switch {
 	case errors.Is(err, errOver):
-		return
+		// Said already, unless it waited for a record.
 	case errors.Is(err, errRecord):
 		u.r.stop(&broker.End{Reason: broker.EndRecord, Detail: err.Error()}, "* BYE [UNAVAILABLE] the audit log cannot be written\r\n", lastWords)
 	case errors.Is(err, errClientWrite) && errors.Is(err, os.ErrDeadlineExceeded):
