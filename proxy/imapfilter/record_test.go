@@ -40,6 +40,33 @@ func TestNever4AStalledLogDoesNotKeepASession(t *testing.T) {
 	}
 }
 
+// TestNever4SaysByeThoughARecordHasJustBecomeDurable: the end of a session and
+// that of a record come together, and the client is told why all the same.
+func TestNever4SaysByeThoughARecordHasJustBecomeDurable(t *testing.T) {
+	for range 10 { // of two that are ready, one is chosen at random
+		gate, upstreams := scripted(t)
+		c := newRig(t, gate).login()
+		u := <-upstreams
+		gate.last().mu.Lock()
+		stall := make(chan struct{})
+		gate.stall = stall
+		gate.last().mu.Unlock()
+		c.send("a IDLE")
+		u.expect("a IDLE")
+		u.raw("+ idling\r\n")
+		c.expect("+ idling")
+		u.raw("* 1 FETCH (UID 9 BODY[TEXT] {3}\r\nabc)\r\n")
+		c.until("abc)")
+		<-time.After(5 * time.Millisecond) // for the record to be on its way, and then there; nothing depends on it
+		close(stall)
+		<-time.After(5 * time.Millisecond)
+		gate.last().cancel(&broker.End{Reason: broker.EndRevoked, Text: "over"})
+		if got := c.closed(); len(got) != 1 || got[0] != "* BYE [NOPERM] over" {
+			t.Fatalf("the client is told %q", got)
+		}
+	}
+}
+
 // What is pushed in IDLE is recorded while IDLE lasts.
 func TestPushedBodiesAreRecordedInIdle(t *testing.T) {
 	gate, upstreams := scripted(t)
