@@ -24,6 +24,7 @@ type Store interface {
 	broker.Providers
 	broker.Rotations
 	broker.Watches
+	broker.Canaries
 	broker.Alerts
 	broker.Logs
 	Close() error
@@ -71,6 +72,10 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"RotationCauses", testRotationCauses},
 		{"Watches", testWatches},
 		{"MailboxEvents", testMailboxEvents},
+		{"Canaries", testCanaries},
+		{"CanaryAlerts", testCanaryAlerts},
+		{"CanaryDownload", testCanaryDownload},
+		{"CanaryOfARolledBackChange", testCanaryOfARolledBackChange},
 		{"Alerts", testAlerts},
 		{"AlertsWithTheirEvent", testAlertsWithTheirEvent},
 		{"AlertAnswers", testAlertAnswers},
