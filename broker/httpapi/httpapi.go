@@ -120,6 +120,7 @@ type Config struct {
 	Drivers         map[string]broker.Driver
 	// Watches are what the sentinel knows.
 	Watches  broker.Watches
+	Canaries broker.Canaries
 	Alerts   broker.Alerts
 	Upstream broker.Upstream
 	Sessions Sessions
@@ -183,7 +184,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "LogKeyring": c.LogKeyring,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
-		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
+		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
@@ -223,6 +224,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerProviders()
 	a.registerRotations()
 	a.registerWatches()
+	a.registerCanaries()
 	a.registerAlerts()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err

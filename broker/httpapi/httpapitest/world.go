@@ -102,7 +102,7 @@ func (w *World) serve(logger *zap.Logger) error {
 	w.Handler, err = httpapi.New(httpapi.Config{
 		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher,
 		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
-		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Alerts: w.Store, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
+		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Canaries: w.Store, Alerts: w.Store, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
 		Directory: true, CertificateAlone: []broker.WorkstationClass{broker.ClassHardware},
 		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Logger: logger,
