@@ -175,6 +175,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		Providers:   s.store,
 		Rotations:   s.store,
 		Watches:     s.store,
+		Canaries:    s.store,
 		Alerts:      s.store,
 		Drivers:     s.drivers,
 		Upstream:    s.upstream,
