@@ -134,6 +134,7 @@ func rules() map[string]rule {
 
 		"create-enrolment-code": {group: "workstations", who: admin, secret: true},
 		"enrol":                 {group: "workstations", who: anyone},
+		"challenge-tpm":         {group: "workstations", who: anyone},
 		"renew-certificate":     {group: "workstations", who: anyone},
 
 		"list-sites":  {group: "sites", who: everyone},

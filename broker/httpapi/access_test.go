@@ -45,7 +45,7 @@ var mayCall = map[string]string{
 	"create-app-password": "admin", "revoke-app-password": "admin",
 	"list-workstations": "admin auditor", "get-workstation": "admin auditor",
 	"create-workstation": "admin", "update-workstation": "admin", "renew-workstation": "admin", "delete-workstation": "admin",
-	"create-enrolment-code": "admin", "enrol": "anyone", "renew-certificate": "anyone",
+	"create-enrolment-code": "admin", "enrol": "anyone", "challenge-tpm": "anyone", "renew-certificate": "anyone",
 	"list-sites": "admin auditor firm-admin firm-auditor", "get-site": "admin auditor firm-admin firm-auditor",
 	"create-site": "admin", "update-site": "admin", "delete-site": "admin",
 	"list-sessions": "admin auditor firm-admin firm-auditor", "end-session": "admin firm-admin",

@@ -132,6 +132,8 @@ type Config struct {
 	// WorkstationCA may be nil: then workstations have certificates of
 	// another CA, and a CSR is refused.
 	WorkstationCA WorkstationCA
+	// Attestor proves that keys are in TPMs.
+	Attestor Attestor
 	// Directory says that agents' passwords can be a directory's.
 	Directory bool
 	// CertificateAlone are the classes of workstations whose certificate may be
@@ -183,7 +185,7 @@ func New(c Config) (http.Handler, error) {
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "LogKeyring": c.LogKeyring,
-		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
+		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes, "Attestor": c.Attestor,
 		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
