@@ -21,11 +21,11 @@ type TPMKey struct {
 // TPMChallenge can be answered by the TPM that has the key alone
 // (TPM2_ActivateCredential).
 type TPMChallenge struct {
-	// Credential and Secret are the contents of the TPM2B_ID_OBJECT and of the
-	// TPM2B_ENCRYPTED_SECRET.
-	Credential []byte    `json:"credential" doc:"For TPM2_ActivateCredential: the credential blob."`
-	Secret     []byte    `json:"secret" doc:"For TPM2_ActivateCredential: the encrypted secret."`
-	ExpiresAt  time.Time `json:"expires_at"`
+	// CredentialBlob and EncryptedSecret are the contents of the TPM2B_ID_OBJECT
+	// and of the TPM2B_ENCRYPTED_SECRET.
+	CredentialBlob  []byte    `json:"credential_blob" doc:"For TPM2_ActivateCredential."`
+	EncryptedSecret []byte    `json:"encrypted_secret" doc:"For TPM2_ActivateCredential."`
+	ExpiresAt       time.Time `json:"expires_at"`
 }
 
 // TPMAnswer is what the TPM made of a challenge.

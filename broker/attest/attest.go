@@ -86,7 +86,7 @@ func (v *Verifier) Challenge(code []byte, pinned string, k *broker.TPMKey) (*bro
 	if err != nil {
 		return nil, broker.InvalidField("endorsement_key", "cannot be encrypted to").WithCause(err)
 	}
-	return &broker.TPMChallenge{Credential: blob, Secret: sealed, ExpiresAt: expires}, nil
+	return &broker.TPMChallenge{CredentialBlob: blob, EncryptedSecret: sealed, ExpiresAt: expires}, nil
 }
 
 // Verify checks the answer to a challenge for code, and that the key is public,

@@ -100,7 +100,7 @@ func TestAKeyInATPMIsProved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof, err := m.key.Activate(m.endorsed, challenge.Credential, challenge.Secret)
+	proof, err := m.key.Activate(m.endorsed, challenge.CredentialBlob, challenge.EncryptedSecret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,10 +144,10 @@ func TestAKeyInATPMIsProved(t *testing.T) {
 	wantCode(t, "too late", err, broker.Refused)
 
 	// What is encrypted to one TPM, another cannot tell; nor this one for another key.
-	if _, err := other.key.Activate(other.endorsed, challenge.Credential, challenge.Secret); err == nil {
+	if _, err := other.key.Activate(other.endorsed, challenge.CredentialBlob, challenge.EncryptedSecret); err == nil {
 		t.Error("another TPM answered the challenge")
 	}
-	if _, err := second.Activate(m.endorsed, challenge.Credential, challenge.Secret); err == nil {
+	if _, err := second.Activate(m.endorsed, challenge.CredentialBlob, challenge.EncryptedSecret); err == nil {
 		t.Error("the TPM answered for another key")
 	}
 	foreign := other.said()
@@ -203,7 +203,7 @@ func TestNever5AKeyInAFileDoesNotPassForOneInATPM(t *testing.T) {
 					return err
 				}),
 			},
-			CredentialBlob: tpm2.TPM2BIDObject{Buffer: challenge.Credential}, Secret: tpm2.TPM2BEncryptedSecret{Buffer: challenge.Secret},
+			CredentialBlob: tpm2.TPM2BIDObject{Buffer: challenge.CredentialBlob}, Secret: tpm2.TPM2BEncryptedSecret{Buffer: challenge.EncryptedSecret},
 		}.Execute(tpm)
 		return err
 	}
@@ -285,7 +285,7 @@ func TestMakersVouchForTPMs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof, err := m.key.Activate(m.endorsed, challenge.Credential, challenge.Secret)
+	proof, err := m.key.Activate(m.endorsed, challenge.CredentialBlob, challenge.EncryptedSecret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func TestATPMOfEllipticCurves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof, err := m.key.Activate(m.endorsed, challenge.Credential, challenge.Secret)
+	proof, err := m.key.Activate(m.endorsed, challenge.CredentialBlob, challenge.EncryptedSecret)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -232,7 +232,7 @@ func (f *enrolFlags) proveKey(cmd *cobra.Command, a *app, code string) (crypto.S
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	proof, err := key.Activate(endorsed, challenge.Credential, challenge.Secret)
+	proof, err := key.Activate(endorsed, challenge.CredentialBlob, challenge.EncryptedSecret)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("--tpm: %w", err)
 	}
