@@ -218,12 +218,16 @@ func TestNever5AKeyInAFileDoesNotPassForOneInATPM(t *testing.T) {
 			t.Errorf("by %s: %v", what, err)
 		}
 	}
+	scalar, err := key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	// Nor can the whole key be loaded as one that was made there.
 	if _, err := (tpm2.LoadExternal{
 		InPublic: tpm2.New2B(area), Hierarchy: tpm2.TPMRHNull,
 		InPrivate: tpm2.New2B(tpm2.TPMTSensitive{
 			SensitiveType: tpm2.TPMAlgECC,
-			Sensitive:     tpm2.NewTPMUSensitiveComposite(tpm2.TPMAlgECC, &tpm2.TPM2BECCParameter{Buffer: key.D.FillBytes(make([]byte, 32))}),
+			Sensitive:     tpm2.NewTPMUSensitiveComposite(tpm2.TPMAlgECC, &tpm2.TPM2BECCParameter{Buffer: scalar}),
 		}),
 	}).Execute(tpm); err == nil {
 		t.Error("the TPM took a key from outside for one of its own")
