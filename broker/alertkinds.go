@@ -10,7 +10,6 @@ const (
 	AlertDrift             AlertKind = "drift"
 	AlertConsent           AlertKind = "consent-withdrawn"
 	AlertBypass            AlertKind = "bypass"
-	AlertCanary            AlertKind = "canary-opened"
 	AlertAppPasswordAstray AlertKind = "app-password-astray"
 	AlertOutsideSite       AlertKind = "outside-site"
 	AlertQuota             AlertKind = "quota-reached"
@@ -25,6 +24,7 @@ const (
 	AlertRestored          AlertKind = "state-restored"
 	AlertOutage            AlertKind = "outage"
 	AlertUnrecorded        AlertKind = "record-outage"
+	AlertWitnessSilent     AlertKind = "witness-silent"
 )
 
 // AlertSpec documents one kind. Its texts are the same for everybody and name
@@ -56,11 +56,6 @@ func AlertKinds() []AlertSpec {
 		{
 			AlertBypass, SeverityCritical, "the mailbox was used without Postern: messages were read, changed, moved, deleted or filed by no session",
 			"the mailbox.bypassed events name the messages; unless somebody at the firm did it, have the password replaced (`postern rotate`) and other sessions ended at the provider; if it is known, declare it: `postern sentinel set --exceptions`",
-			"",
-		},
-		{
-			AlertCanary, SeverityCritical, "an agent opened, copied or moved a message that the firm has marked, since nobody has a reason to",
-			"the firm's people see which message it is: ask the agent, and see what else he opened (`postern log events --type message.open`). In a bulk download it was his mail client that opened it, as one does that keeps whole folders; else, unless he has an answer, have him locked: `postern lock add`",
 			"",
 		},
 		{
@@ -132,6 +127,11 @@ func AlertKinds() []AlertSpec {
 			AlertUnrecorded, SeverityWarning, "for a time nothing could be recorded, and nobody was let in; it works again",
 			"find out why: a full disk, a database that stood still or was cut off",
 			"",
+		},
+		{
+			AlertWitnessSilent, SeverityCritical, "a witness of the log cosigns nothing any more: what is recorded from now on is pinned by nobody; critical when its rule is stop: then no session is opened for the firm",
+			"ask whoever runs the witness, which the detail names, what it says ('postern log witness'): it stops by itself when the log is not what it was; if it is gone for good, register another and remove it",
+			"it is heard again, or removed",
 		},
 	}
 }

@@ -16,10 +16,9 @@ type AlertChange struct {
 	// Subject is ids of things, in as many parts as there are: what a stranger
 	// or an agent can make up would let him raise alerts without an end.
 	Subject string
-	// Resolves says that the cause is gone, Amends that Detail tells more of what
-	// raised the alert before; else the alert is raised.
-	Resolves, Amends bool
-	Severity         Severity
+	// Resolves says that the cause is gone; else the alert is raised.
+	Resolves bool
+	Severity Severity
 	// Detail is of the event's data, and so nothing that its log does not hold.
 	Detail string
 }
@@ -43,13 +42,6 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 	case EventBypassed:
 		return raise(e, func(b Bypassed) AlertChange {
 			return AlertChange{Kind: AlertBypass, Severity: SeverityCritical, Subject: subject(e.MailboxID, ID(b.What)), Detail: b.String()}
-		})
-	case EventCanaryOpened, EventCanaryDownloaded:
-		return raise(e, func(o CanaryOpened) AlertChange {
-			return AlertChange{
-				Kind: AlertCanary, Severity: SeverityCritical, Subject: subject(e.MailboxID, o.Canary, e.AgentID), Detail: o.String(),
-				Amends: e.Type == EventCanaryDownloaded,
-			}
 		})
 	case EventDriftOver:
 		return resolve(e.MailboxID, AlertDrift, AlertConsent), nil
@@ -85,6 +77,20 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 		return []AlertChange{{Kind: AlertRestored, Severity: SeverityCritical}}, nil
 	case EventOutage:
 		return outage(e)
+	case EventWitnessSilent, EventWitnessHeard:
+		return raise(e, func(d WitnessSilent) AlertChange {
+			severity := SeverityWarning
+			if d.Rule == WitnessStop {
+				severity = SeverityCritical
+			}
+			return AlertChange{Kind: AlertWitnessSilent, Severity: severity, Subject: string(d.WitnessID), Resolves: e.Type == EventWitnessHeard, Detail: d.Name}
+		})
+	case "witness.removed":
+		return raise(e, func(d StateChange) AlertChange {
+			var w Witness
+			_ = json.Unmarshal(d.After, &w) // its own document
+			return AlertChange{Kind: AlertWitnessSilent, Subject: string(w.ID), Resolves: true}
+		})
 	case "lock.created", "lock.removed":
 		return locked(e)
 	}

@@ -19,8 +19,6 @@ func TestAlertChanges(t *testing.T) {
 	const hostile = "hostile\r\n\x00words"
 	mailbox, agent, workstation, password := NewID(), NewID(), NewID(), NewID()
 	both := string(mailbox) + "/" + string(agent)
-	canary := NewID()
-	trap := string(mailbox) + "/" + string(canary) + "/" + string(agent)
 	lock := Lock{ID: NewID(), Target: LockMailbox, TargetID: mailbox, Message: "closed"}
 	after, err := json.Marshal(lock)
 	if err != nil {
@@ -54,15 +52,9 @@ func TestAlertChanges(t *testing.T) {
 		"flagged":           {EventSendFlagged, SendFlagged{Rule: "cards", MessageID: hostile}, []AlertChange{{Kind: AlertContent, Severity: SeverityWarning, Subject: both, Detail: "cards"}}},
 		"sent":              {EventSendResult, SendResult{Outcome: "accepted", MessageID: hostile}, nil},
 		"perhaps sent":      {EventSendResult, SendResult{Outcome: "unknown", MessageID: hostile}, []AlertChange{{Kind: AlertSendUnknown, Severity: SeverityWarning, Subject: both}}},
-		"canary":            {EventCanaryOpened, CanaryOpened{Canary: canary, How: CanaryCopied, Messages: 1}, []AlertChange{{Kind: AlertCanary, Severity: SeverityCritical, Subject: trap, Detail: "copied"}}},
-		"canary downloaded": {
-			EventCanaryDownloaded,
-			CanaryOpened{Canary: canary, How: CanaryRead, Messages: CanaryBulk},
-			[]AlertChange{{Kind: AlertCanary, Severity: SeverityCritical, Subject: trap, Detail: "read in a bulk download: with it 10 messages within 60 s", Amends: true}},
-		},
-		"folders":    {EventFoldersUnmatched, FoldersUnmatched{Patterns: []string{"A", "B/*"}}, []AlertChange{{Kind: AlertFoldersUnmatched, Severity: SeverityInfo, Subject: both, Detail: "A, B/*"}}},
-		"credential": {EventCredentialSet, CredentialSetData{Version: 2}, ends(AlertDrift, AlertConsent, AlertRotationLost)},
-		"rotated":    {EventRotationEnded, ended(RotationDone), ends(AlertDrift, AlertRotationFailed, AlertRotationLost, AlertRotationUnproved)},
+		"folders":           {EventFoldersUnmatched, FoldersUnmatched{Patterns: []string{"A", "B/*"}}, []AlertChange{{Kind: AlertFoldersUnmatched, Severity: SeverityInfo, Subject: both, Detail: "A, B/*"}}},
+		"credential":        {EventCredentialSet, CredentialSetData{Version: 2}, ends(AlertDrift, AlertConsent, AlertRotationLost)},
+		"rotated":           {EventRotationEnded, ended(RotationDone), ends(AlertDrift, AlertRotationFailed, AlertRotationLost, AlertRotationUnproved)},
 		"sessions unproved": {
 			EventRotationEnded, ended(RotationDone, UnprovedOldSessions),
 			append(ends(AlertDrift, AlertRotationFailed, AlertRotationLost),
@@ -80,6 +72,9 @@ func TestAlertChanges(t *testing.T) {
 		"locked":         {"lock.created", StateChange{After: after}, []AlertChange{{Kind: AlertLocked, Severity: SeverityInfo, Subject: string(lock.ID), Detail: "closed"}}},
 		"unlocked":       {"lock.removed", StateChange{Before: after, After: after}, []AlertChange{{Kind: AlertLocked, Severity: SeverityInfo, Subject: string(lock.ID), Detail: "closed", Resolves: true}}},
 		"outage":         {EventOutage, Outage{Node: "a", Component: "credentials", Since: since, Text: "no"}, []AlertChange{{Kind: AlertOutage, Severity: SeverityCritical, Subject: "credentials@a", Detail: "credentials on a: no"}}},
+		"witness silent": {EventWitnessSilent, WitnessSilent{WitnessID: password, Name: "w", Rule: WitnessAlarm}, []AlertChange{{Kind: AlertWitnessSilent, Severity: SeverityWarning, Subject: string(password), Detail: "w"}}},
+		"witness stops":  {EventWitnessSilent, WitnessSilent{WitnessID: password, Name: "w", Rule: WitnessStop}, []AlertChange{{Kind: AlertWitnessSilent, Severity: SeverityCritical, Subject: string(password), Detail: "w"}}},
+		"witness heard":  {EventWitnessHeard, WitnessSilent{WitnessID: password, Name: "w", Rule: WitnessAlarm}, []AlertChange{{Kind: AlertWitnessSilent, Severity: SeverityWarning, Subject: string(password), Detail: "w", Resolves: true}}},
 		"a type of none": {EventMessageOpen, MessageOpen{Folder: hostile}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -54,10 +54,9 @@ const (
 	EventAlertResolved     EventType = "alert.resolved"
 	EventBypassed          EventType = "mailbox.bypassed"
 	EventDriftOver         EventType = "credential.accepted"
-	EventCanaryCreated     EventType = "canary.created"
-	EventCanaryRemoved     EventType = "canary.removed"
-	EventCanaryOpened      EventType = "canary.opened"
-	EventCanaryDownloaded  EventType = "canary.downloaded"
+	EventWitnessSilent     EventType = "witness.silent"
+	EventWitnessHeard      EventType = "witness.heard"
+	EventRestoreConfirmed  EventType = "restore.confirmed"
 )
 
 // EventSpec documents one type.
@@ -112,13 +111,12 @@ func Catalogue() []EventSpec {
 		{EventAlertAcknowledged, 1, AlertAnswered{}, "a person said that an alert is seen to", "note"},
 		{EventAlertResolved, 1, AlertAnswered{}, "a person said that an alert is over", "note"},
 		{EventDriftOver, 1, CredentialSetData{}, "the upstream takes a credential again that it had refused the sentinel", ""},
-		{EventCanaryCreated, 1, CanaryMarked{}, "a firm marked a message whose opening is an alarm", ""},
-		{EventCanaryRemoved, 1, CanaryMarked{}, "a firm marked it no more", ""},
-		{EventCanaryOpened, 1, CanaryOpened{}, "an alarm: an agent opened, copied or moved a message that a firm has marked; after the event that says so, in its transaction", ""},
-		{EventCanaryDownloaded, 1, CanaryOpened{}, "what opened it a moment ago has turned out to download many messages", ""},
 		{EventBypassed, 1, Bypassed{}, "an alarm: a mailbox was used without Postern: what the sentinel found in it no session explains, nor an exception", "folder, target, messages[].message_id"},
+		{EventWitnessSilent, 1, WitnessSilent{}, "an alarm: a witness of the log has cosigned nothing for longer than it may; with the rule stop no session is opened for the firm", ""},
+		{EventWitnessHeard, 1, WitnessSilent{}, "a witness that was silent cosigns again", ""},
+		{EventRestoreConfirmed, 1, RestoreConfirmed{}, "somebody who speaks for the log has confirmed the restore that its epoch began with: it may be witnessed", ""},
 	}
-	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code", "provider"} {
+	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code", "provider", "witness"} {
 		for _, verb := range changeVerbs[kind] {
 			specs = append(specs, EventSpec{
 				EventType(kind + "." + verb), 1,
@@ -145,6 +143,7 @@ var changeVerbs = map[string][]string{
 	"claim":          {"created", "replaced", "redeemed"},
 	"enrolment-code": {"created", "replaced", "redeemed"},
 	"provider":       {"created", "updated", "deleted"},
+	"witness":        {"created", "removed"},
 }
 
 // WorkstationCertified is the data of workstation.certified.
@@ -462,4 +461,21 @@ type StateRestored struct {
 	// Lost is how many more this log had in the state that was replaced; absent
 	// when there was none.
 	Lost *int64 `json:"lost,omitempty"`
+}
+
+// WitnessSilent is the data of witness.silent and witness.heard.
+type WitnessSilent struct {
+	WitnessID ID          `json:"witness_id"`
+	Name      string      `json:"name"`
+	Rule      WitnessRule `json:"rule"`
+	// Size is how many events of the log it has cosigned; 0: none yet.
+	Size int64 `json:"size"`
+	// Since is when it was heard last; Until when it was heard again.
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// RestoreConfirmed is the data of restore.confirmed.
+type RestoreConfirmed struct {
+	Epoch ID `json:"epoch"`
 }

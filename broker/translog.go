@@ -20,6 +20,9 @@ type LogHead struct {
 	Root  [32]byte
 	// Edge is what the tree needs to grow: translog.ParseTree reads it.
 	Edge []byte
+	// Unconfirmed says that the epoch began with a restore, which nobody who
+	// speaks for the log has confirmed: it is not witnessed.
+	Unconfirmed bool
 	// Checkpoint is the newest that was signed of this epoch; nil: none was.
 	Checkpoint *LogCheckpoint
 }
@@ -60,6 +63,7 @@ type Logs interface {
 	// LogEntries returns the entries from Seq first on, at most limit (1 to 4096)
 	// of them, and fewer if their records are long.
 	LogEntries(ctx context.Context, firm ID, first int64, limit int) ([]*LogEntry, error)
-	// BeginEpochs has every log begin a new epoch: after a restore.
+	// BeginEpochs has every log begin a new epoch: after a restore. It is
+	// Unconfirmed.
 	BeginEpochs(ctx context.Context) error
 }

@@ -28,8 +28,8 @@ const (
 	kindProvider      = "provider"
 	kindRotation      = "rotation"
 	kindWatch         = "watch"
-	kindCanary        = "canary"
 	kindAlert         = "alert"
+	kindWitness       = "witness"
 )
 
 // changed is one change of one thing, on its way into the record.

@@ -109,9 +109,11 @@ func (s *Store) AppendEvents(ctx context.Context, events []*broker.Event) error 
 		if err := t.appendPending(batch); err != nil {
 			return err
 		}
-		var err error
-		revision, err = t.policyRevision()
-		return err
+		rows, err := t.query(selectRevision)
+		if err != nil {
+			return err
+		}
+		return scanOne(rows, &revision)
 	})
 	if err != nil {
 		return err
@@ -271,7 +273,7 @@ func (t *tx) appendEvent(e *broker.Event) error {
 	return t.appendPending(batch)
 }
 
-// appendPending writes events, and what they say of sessions, alerts and canaries.
+// appendPending writes events, and what they say of sessions and alerts.
 func (t *tx) appendPending(batch []pending) error {
 	for len(batch) > 0 {
 		n := 1
@@ -286,9 +288,6 @@ func (t *tx) appendPending(batch []pending) error {
 				return err
 			}
 			if err := t.changeAlerts(&batch[i]); err != nil {
-				return err
-			}
-			if err := t.openCanaries(&batch[i]); err != nil {
 				return err
 			}
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/postern-mail/postern/broker/translog"
 )
 
-const selectHeads = `SELECT l.firm_id, l.epoch, l.tree_size, l.tree_edge, coalesce(c.size, 0), coalesce(c.note, ''), coalesce(c.signed_at, 0)
+const selectHeads = `SELECT l.firm_id, l.epoch, l.tree_size, l.tree_edge, l.unconfirmed, coalesce(c.size, 0), coalesce(c.note, ''), coalesce(c.signed_at, 0)
 	FROM logs l LEFT JOIN log_checkpoints c ON c.log = l.number AND c.witnessed = 0 AND c.epoch = l.epoch WHERE `
 
 // LogHead returns a log's state; NotFound when it has no event yet.
@@ -46,14 +46,15 @@ func (s *Store) logHeads(ctx context.Context, conditions string, args ...any) (h
 		var c broker.LogCheckpoint
 		var edge []byte
 		var signed int64
-		if err := rows.Scan((*string)(&h.FirmID), (*string)(&h.Epoch), &h.Size, &edge, &c.Size, &c.Note, &signed); err != nil {
+		var unconfirmed int
+		if err := rows.Scan((*string)(&h.FirmID), (*string)(&h.Epoch), &h.Size, &edge, &unconfirmed, &c.Size, &c.Note, &signed); err != nil {
 			return nil, dbError(err)
 		}
 		t, err := translog.ParseTree(h.Size, edge)
 		if err != nil {
 			return nil, broker.Errorf(broker.Internal, "internal error").WithCause(err)
 		}
-		h.Root, h.Edge = t.Root(), edge
+		h.Root, h.Edge, h.Unconfirmed = t.Root(), edge, unconfirmed != 0
 		if c.Size > 0 {
 			c.SignedAt = time.UnixMicro(signed).UTC()
 			h.Checkpoint = &c

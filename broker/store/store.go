@@ -76,8 +76,6 @@ type Store struct {
 	quit    chan struct{}
 	stopped chan struct{}
 	writer  writer
-	// canaries belongs to the writer's goroutine too.
-	canaries canaryWatch
 
 	notifier  *notifier
 	release   func() error // of what else the dialect holds

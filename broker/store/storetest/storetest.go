@@ -24,9 +24,9 @@ type Store interface {
 	broker.Providers
 	broker.Rotations
 	broker.Watches
-	broker.Canaries
 	broker.Alerts
 	broker.Logs
+	broker.Witnesses
 	Close() error
 }
 
@@ -72,16 +72,16 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"RotationCauses", testRotationCauses},
 		{"Watches", testWatches},
 		{"MailboxEvents", testMailboxEvents},
-		{"Canaries", testCanaries},
-		{"CanaryAlerts", testCanaryAlerts},
-		{"CanaryDownload", testCanaryDownload},
-		{"CanaryOfARolledBackChange", testCanaryOfARolledBackChange},
 		{"Alerts", testAlerts},
 		{"AlertsWithTheirEvent", testAlertsWithTheirEvent},
 		{"AlertAnswers", testAlertAnswers},
 		{"AlertsEnd", testAlertsEnd},
 		{"Never5AlertsOfFirms", testAlertsOfFirms},
 		{"AlertStorm", testAlertStorm},
+		{"Witnesses", testWitnesses},
+		{"Never5WitnessesOfAClaimedFirm", testNever5WitnessesOfAClaimedFirm},
+		{"Silence", testSilence},
+		{"Never6RestoreIsConfirmed", testNever6RestoreIsConfirmed},
 		{"Locks", testLocks},
 		{"Sending", testSending},
 		{"SendingTogether", testSendingTogether},
