@@ -121,6 +121,9 @@ type Config struct {
 	Lease time.Duration
 	// Guardrails forbid above all delegations; nil: nothing.
 	Guardrails *policy.Guardrails
+	// Witnesses say for which firms no session is opened since their log's witness
+	// is silent; nil: for none.
+	Witnesses Witnesses
 	// Directory checks the passwords of agents who have none of Postern's; nil:
 	// they cannot log in.
 	Directory broker.Directory
@@ -142,6 +145,13 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+}
+
+// Witnesses are those of the transparency logs: broker/audit/silence.
+type Witnesses interface {
+	// Stopped reports whether a firm's witness that stops its sessions is silent.
+	// It does not wait.
+	Stopped(firm broker.ID) bool
 }
 
 // Rotations tell of the rotation that may have changed a mailbox's password, and
@@ -166,6 +176,7 @@ type Manager struct {
 	reserved    int
 	submissions int
 	guardrails  *policy.Guardrails
+	witnesses   Witnesses
 	leases      broker.Leases
 	lease       time.Duration
 	// directory is nil where there is none; guard stands before it.
@@ -232,6 +243,7 @@ func New(c Config) (*Manager, error) {
 		reserved:    max(orDefault(c.Reserved, DefaultReserved), 0),
 		submissions: orDefault(c.Submissions, DefaultSubmissions),
 		guardrails:  c.Guardrails,
+		witnesses:   c.Witnesses,
 		leases:      c.Leases,
 		lease:       orDefault(c.Lease, LeaseTime),
 		directory:   c.Directory,

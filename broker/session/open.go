@@ -165,6 +165,11 @@ func (m *Manager) candidate(ctx context.Context, v *view, a *attempt, f *finding
 		err.Reason = refusal.Reason
 		return nil, err
 	}
+	if m.witnesses != nil && m.witnesses.Stopped(f.mailbox.FirmID) {
+		err := broker.Errorf(broker.Refused, "%s", advise(textWitness, contact))
+		err.Reason = reasonWitness
+		return nil, err
+	}
 	return m.newLive(v, a, f, g, decision, site, contact), nil
 }
 

@@ -5,6 +5,7 @@ package session
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -465,4 +466,34 @@ func TestNever3NoSessionWithoutItsRecord(t *testing.T) {
 			w.open(t)
 		})
 	}
+}
+
+// stopped stands for witnesses that are silent.
+type stopped struct{ now bool }
+
+func (s *stopped) Stopped(broker.ID) bool { return s.now }
+
+// Where the witness of a firm's log is silent and the firm wants no work without,
+// no session is opened; the agent is told whom to ask, and live ones go on.
+func TestSilentWitnessStopsNewSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		witness := new(stopped)
+		w := newWorld(t, func(c *Config) { c.Witnesses = witness })
+		w.run(t)
+		s := w.open(t)
+		witness.now = true
+		_, err := w.manager.Open(context.Background(), w.login())
+		var refusal *broker.Error
+		if !errors.As(err, &refusal) || refusal.Code != broker.Refused || refusal.Reason != reasonWitness ||
+			!strings.Contains(refusal.Public, "not witnessed") || !strings.HasSuffix(refusal.Public, "Ask Priya (desk 4).") {
+			t.Fatalf("opened although nobody witnesses: %v", err)
+		}
+		w.set(broker.Change{Kind: "agent", ID: w.agent.ID}, func() {})
+		synctest.Wait()
+		if s.Context().Err() != nil {
+			t.Error("a live session was ended")
+		}
+		witness.now = false
+		w.open(t)
+	})
 }

@@ -38,8 +38,12 @@ const (
 	textUpstream    = "The mail provider cannot be reached at the moment. Try again in a few minutes."
 	textDrift       = "The mail provider did not let Postern into this mailbox. Nothing that you enter can change that."
 	textConsent     = "The firm's consent to use this mailbox was withdrawn or has ended. Nothing that you enter can change that: the firm must consent again."
+	textWitness     = "The record of this mailbox's use is not witnessed at the moment, and its firm wants no work without."
 	textInternal    = "Postern failed to open this mailbox."
 )
+
+// reasonWitness is of a refusal because the witness of the firm's log is silent.
+const reasonWitness = "witness-silent"
 
 // supervisor is whom to ask when the firm names nobody.
 const supervisor = "your supervisor"

@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/audit/checkpoint"
+	"github.com/postern-mail/postern/broker/audit/silence"
 	"github.com/postern-mail/postern/broker/companyca"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/oauth"
@@ -34,6 +35,7 @@ type server struct {
 	store       *store.Store
 	log         *audit.Log
 	checkpoints *checkpoint.Publisher
+	witnesses   *silence.Watch
 	credentials credentials
 	// rotator and secrets are where this process replaces passwords; nil: it
 	// does not.

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 
 	"github.com/postern-mail/postern/broker/audit/checkpoint"
+	"github.com/postern-mail/postern/broker/audit/silence"
 )
 
 // logKeyPurpose separates the key that signs the transparency logs from others
@@ -25,6 +26,19 @@ func (s *server) openCheckpoints(context.Context) error {
 		Logs: s.store, Signers: []checkpoint.Signer{signer}, Logger: s.logger.Named("checkpoints"), Registerer: s.registry,
 	})
 	return err
+}
+
+// openWitnesses makes what notices witnesses that fall silent. They are read once
+// before anybody is let in.
+func (s *server) openWitnesses(ctx context.Context) error {
+	var err error
+	s.witnesses, err = silence.New(silence.Config{
+		Witnesses: s.store, Logs: s.store, Node: s.config.Node, Logger: s.logger.Named("witnesses"), Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	return s.witnesses.Look(ctx)
 }
 
 // derivedLogSigner is the key that comes of the app passwords' key, which all

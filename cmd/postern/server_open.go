@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/postern-mail/postern/broker/attest"
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
@@ -35,7 +34,7 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.openState, s.openCheckpoints, s.openCredentials, s.openManager, s.openRotator, s.openSentinel, s.openCertificates, s.openAPI, s.openProxies,
+		s.openState, s.openCheckpoints, s.openWitnesses, s.openCredentials, s.openManager, s.openRotator, s.openSentinel, s.openCertificates, s.openAPI, s.openProxies,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -108,6 +107,7 @@ func (s *server) openManager(context.Context) error {
 		Leases:      s.leases(),
 		Lease:       time.Duration(s.config.State.Lease),
 		Guardrails:  guardrails,
+		Witnesses:   s.witnesses,
 		Logger:      s.logger.Named("session"),
 		Registerer:  s.registry,
 
@@ -171,12 +171,12 @@ func (s *server) openAPI(ctx context.Context) error {
 		Events:      s.store,
 		Logs:        s.store,
 		LogKeyring:  s.checkpoints,
+		Witnesses:   s.store,
 		Enrolments:  s.store,
 		Credentials: s.credentials,
 		Providers:   s.store,
 		Rotations:   s.store,
 		Watches:     s.store,
-		Canaries:    s.store,
 		Alerts:      s.store,
 		Drivers:     s.drivers,
 		Upstream:    s.upstream,
@@ -230,13 +230,6 @@ func (s *server) openPeople(ctx context.Context, config *httpapi.Config) error {
 		return err
 	}
 	if config.EnrolmentCodes, err = people.NewEnrolmentCodes(key); err != nil {
-		return err
-	}
-	makers, err := s.config.Workstations.tpmMakers()
-	if err != nil {
-		return err
-	}
-	if config.Attestor, err = attest.New(attest.Config{Key: key, Makers: makers}); err != nil {
 		return err
 	}
 	config.APITokens = tokens

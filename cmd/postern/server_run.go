@@ -93,6 +93,7 @@ func (s *server) Run(ctx context.Context) error {
 	tokens := newStage(ctx, failed)
 	defer tokens.stop()
 	tokens.start("oauth", s.upstream.Run)
+	services.start("witnesses", s.witnesses.Run)
 	services.start("workstation-ca", s.authorities.Run)
 	services.start("company-ca", s.companyCAs.Run)
 	services.start("sites", s.networkOnly.Run)
