@@ -134,7 +134,6 @@ func rules() map[string]rule {
 
 		"create-enrolment-code": {group: "workstations", who: admin, secret: true},
 		"enrol":                 {group: "workstations", who: anyone},
-		"challenge-tpm":         {group: "workstations", who: anyone},
 		"renew-certificate":     {group: "workstations", who: anyone},
 
 		"list-sites":  {group: "sites", who: everyone},
@@ -157,6 +156,12 @@ func rules() map[string]rule {
 		"list-log-entries":   {group: "events", who: everyone},
 		"get-log-keys":       {group: "events", who: everyone},
 
+		"list-witnesses":     {group: "witnesses", who: everyone},
+		"create-witness":     {group: "witnesses", who: admin | firmAdmin},
+		"remove-witness":     {group: "witnesses", who: admin | firmAdmin},
+		"confirm-restore":    {group: "witnesses", who: admin | firmAdmin},
+		"submit-cosignature": {group: "cosignatures", who: everyone},
+
 		"list-providers":       {group: "providers", who: everyone},
 		"create-provider":      {group: "providers", who: admin | firmAdmin},
 		"get-provider":         {group: "providers", who: everyone},
@@ -177,13 +182,8 @@ func rules() map[string]rule {
 		"acknowledge-alert": {group: "alerts", who: admin | firmAdmin, conditional: true},
 		"resolve-alert":     {group: "alerts", who: admin | firmAdmin, conditional: true},
 
-		"list-watches": {group: "watches", who: everyone},
-		"get-watch":    {group: "watches", who: everyone},
-		// Whoever at the BPO knew them could tell the agents.
-		"list-canaries": {group: "canaries", who: ofFirm},
-		"create-canary": {group: "canaries", who: firmAdmin},
-		"remove-canary": {group: "canaries", who: firmAdmin},
-
+		"list-watches":  {group: "watches", who: everyone},
+		"get-watch":     {group: "watches", who: everyone},
 		"set-watch":     {group: "mailboxes", who: admin | firmAdmin},
 		"probe-mailbox": {group: "watches", who: admin | firmAdmin},
 	}

@@ -39,6 +39,11 @@ type logQuery struct {
 	Firm string `query:"firm" doc:"The firm whose log it is, by id or name; without it, the BPO's own or, for a firm's people, their firm's."`
 }
 
+type checkpointQuery struct {
+	Firm      string `query:"firm" doc:"The firm whose log it is, by id or name; without it, the BPO's own or, for a firm's people, their firm's."`
+	Witnessed bool   `query:"witnessed" doc:"The newest that a witness has cosigned, instead of the newest."`
+}
+
 type tileQuery struct {
 	Firm   string `query:"firm" doc:"The firm whose log it is, by id or name; without it, the BPO's own or, for a firm's people, their firm's."`
 	Level  int    `query:"level" minimum:"0" maximum:"7" doc:"0: leaves; each next one: full tiles of the one below."`
@@ -53,7 +58,7 @@ type entriesQuery struct {
 }
 
 func (a *api) registerLog() {
-	route(a, http.MethodGet, "/v1/log/checkpoint", "get-log-checkpoint", "The newest signed checkpoint of a log (C2SP tlog-checkpoint)", a.logCheckpoint)
+	route(a, http.MethodGet, "/v1/log/checkpoint", "get-log-checkpoint", "The newest signed checkpoint of a log (C2SP tlog-checkpoint), with what witnesses have cosigned of it", a.logCheckpoint)
 	route(a, http.MethodGet, "/v1/log/tile", "get-log-tile", "Hashes of a log's tree, 32 octets each (C2SP tlog-tiles)", a.logTile)
 	route(a, http.MethodGet, "/v1/log/entries", "list-log-entries", "Entries of a log as they are proved", a.logEntries)
 	route(a, http.MethodGet, "/v1/log/keys", "get-log-keys", "The keys that verify a log's checkpoints", a.logKeys)
@@ -79,15 +84,16 @@ func (a *api) logHead(ctx context.Context, firm string) (*broker.LogHead, error)
 	return a.Logs.LogHead(ctx, id)
 }
 
-func (a *api) logCheckpoint(ctx context.Context, in *logQuery) (*plain, error) {
+func (a *api) logCheckpoint(ctx context.Context, in *checkpointQuery) (*plain, error) {
 	h, err := a.logHead(ctx, in.Firm)
 	if err != nil {
 		return nil, err
 	}
-	if h.Checkpoint == nil {
-		return nil, broker.Errorf(broker.NotFound, "no checkpoint of the log was signed yet")
+	note, err := a.cosigned(ctx, h, in.Witnessed)
+	if err != nil {
+		return nil, err
 	}
-	return &plain{"text/plain; charset=utf-8", []byte(h.Checkpoint.Note)}, nil
+	return &plain{"text/plain; charset=utf-8", note}, nil
 }
 
 func (a *api) logTile(ctx context.Context, in *tileQuery) (*plain, error) {
