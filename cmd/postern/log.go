@@ -20,6 +20,7 @@ func newLogCommand(a *app) *cobra.Command {
 	return newGroup(
 		"log", "The audit logs", newLogEventsCommand(a), newLogDownloadsCommand(a), newLogCatalogueCommand(),
 		newLogKeyCommand(a), newLogCheckpointCommand(a), newLogPullCommand(a), newLogVerifyCommand(a),
+		newLogWitnessCommand(a), newLogWitnessKeyCommand(a), newLogConfirmRestoreCommand(a),
 	)
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/audit/logcopy"
+	"github.com/postern-mail/postern/broker/audit/witness"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/translog"
 )
@@ -50,8 +51,13 @@ const limitPause = time.Second
 
 func (s logSource) Checkpoint(ctx context.Context) ([]byte, error) { return s.get(ctx, "checkpoint") }
 
+// Tile says that hashes are missing in the words of package broker.
 func (s logSource) Tile(ctx context.Context, level int, number int64, width int) ([]byte, error) {
-	return s.get(ctx, "tile", "level", strconv.Itoa(level), "number", strconv.FormatInt(number, 10), "width", strconv.Itoa(width))
+	hashes, err := s.get(ctx, "tile", "level", strconv.Itoa(level), "number", strconv.FormatInt(number, 10), "width", strconv.Itoa(width))
+	if codeOf(err) == broker.NotFound {
+		err = broker.Errorf(broker.NotFound, "hashes of the log are missing: %v", err)
+	}
+	return hashes, err
 }
 
 func (s logSource) Entries(ctx context.Context, first int64) ([]*logcopy.Entry, error) {
@@ -76,6 +82,49 @@ func (t *trust) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&t.keys, "key", nil, "a verifier `key` of the log, got by another way than from its server; may be repeated")
 	cmd.Flags().StringVar(&t.keyFile, "keys", "", "a `file` with verifier keys, one a line")
 	cmd.Flags().StringArrayVar(&t.checkpoints, "checkpoint", nil, "a `file` with an older checkpoint that the log must agree with; may be repeated")
+}
+
+// witnesses are those whose cosignatures are asked for.
+type witnesses struct{ keys []string }
+
+func (w *witnesses) flags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&w.keys, "witness", nil, "a witness's verifier `key`: the log must bear its cosignature; may be repeated")
+}
+
+func (w *witnesses) read() ([]*translog.WitnessKey, error) {
+	all := make([]*translog.WitnessKey, len(w.keys))
+	for i, text := range w.keys {
+		var err error
+		if all[i], err = translog.ParseWitnessKey(text); err != nil {
+			return nil, usagef("--witness: %v", err)
+		}
+	}
+	return all, nil
+}
+
+// witnessed adds to a copy the newest checkpoint that witnesses have cosigned.
+func (s logSource) witnessed(ctx context.Context, dir string, keys *translog.Keys) error {
+	signed, err := s.get(ctx, "checkpoint", "witnessed", "true")
+	if codeOf(err) == broker.NotFound {
+		return nil // verify says what is missing
+	}
+	if err != nil {
+		return err
+	}
+	return logcopy.Keep(dir, keys, signed)
+}
+
+// tellCosigned says what witnesses have cosigned of a copy; the error is about the
+// first that has cosigned nothing of it.
+func tellCosigned(out io.Writer, dir string, keys *translog.Keys, all []*translog.WitnessKey) error {
+	for _, w := range all {
+		c, at, err := logcopy.Cosigned(dir, keys, w)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s has cosigned %s, at %s.\n", w.Name(), count(int(c.Size), "event"), stamp(at))
+	}
+	return nil
 }
 
 // read returns the keys, and the checkpoints that they have signed.
@@ -114,7 +163,14 @@ func (t *trust) read() (*translog.Keys, []*translog.Checkpoint, error) {
 func logError(err error) error {
 	var unknown *translog.UnknownKeyError
 	var wrong *logcopy.TamperedError
+	var no *witness.RefusedError
 	switch {
+	case errors.As(err, &no):
+		text := "THE LOG WAS TAMPERED WITH, and is not cosigned: " + err.Error()
+		if no.Evidence != "" {
+			text += ". Both checkpoints are in " + no.Evidence + ": keep it"
+		}
+		return broker.Errorf(broker.Conflict, "%s", text)
 	case errors.As(err, &unknown) && unknown.OtherEpoch:
 		return broker.Errorf(broker.Refused, "%v. If the BPO has told you of a restore, get the new key from them ('postern log key') and add it to yours: what is held of the old epoch stays", err)
 	case errors.As(err, &wrong):
@@ -178,6 +234,7 @@ can prove with it later that nothing up to it was changed.`,
 func newLogPullCommand(a *app) *cobra.Command {
 	var firm string
 	var t trust
+	var w witnesses
 	cmd := &cobra.Command{
 		Use:   "pull DIR",
 		Short: "Bring a copy of a log up to date, and prove that it only grew",
@@ -194,18 +251,27 @@ It can be killed at any time and run again, such as each hour by cron.`,
 			if err != nil {
 				return err
 			}
-			p, err := logcopy.Pull(cmd.Context(), args[0], keys, logSource{a, firm}, known...)
+			cosigners, err := w.read()
+			if err != nil {
+				return err
+			}
+			source := logSource{a, firm}
+			p, err := logcopy.Pull(cmd.Context(), args[0], keys, source, known...)
+			if err == nil && len(cosigners) > 0 {
+				err = source.witnessed(cmd.Context(), args[0], keys)
+			}
 			if err != nil {
 				return logError(err)
 			}
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "%s holds %s of the log %s, %d of them new.\n", args[0], count(int(p.Checkpoint.Size), "event"), p.Checkpoint.Origin, p.Checkpoint.Size-p.Before)
 			tellPruned(out, p.Pruned)
-			return nil
+			return logError(tellCosigned(out, args[0], keys, cosigners))
 		},
 	}
 	firmFlag(cmd, &firm)
 	t.flags(cmd)
+	w.flags(cmd)
 	return cmd
 }
 
@@ -217,6 +283,7 @@ func tellPruned(out io.Writer, n int64) {
 
 func newLogVerifyCommand(_ *app) *cobra.Command {
 	var t trust
+	var w witnesses
 	cmd := &cobra.Command{
 		Use:   "verify DIR",
 		Short: "Check a copy of a log without the server",
@@ -224,11 +291,16 @@ func newLogVerifyCommand(_ *app) *cobra.Command {
 against the keys alone. Whatever was changed, removed, put in between or reordered
 up to the last checkpoint is found, in the copy as in the log that it was pulled
 from; and with a checkpoint from elsewhere (--checkpoint), such as a colleague's,
-whether both of you were shown the same log.`,
+whether both of you were shown the same log. With --witness it says up to where a
+witness has cosigned it, and fails where it has not.`,
 		Example: `  postern log verify /srv/acme-log --keys acme-log.keys --checkpoint 2026-11-30.checkpoint`,
 		Args:    exactly("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keys, known, err := t.read()
+			if err != nil {
+				return err
+			}
+			cosigners, err := w.read()
 			if err != nil {
 				return err
 			}
@@ -242,9 +314,10 @@ whether both of you were shown the same log.`,
 					v.Checkpoint.Origin, count(int(v.Checkpoint.Size), "event"), count(int(v.Agreed), "checkpoint"))
 				tellPruned(out, v.Pruned)
 			}
-			return nil
+			return logError(tellCosigned(out, args[0], keys, cosigners))
 		},
 	}
 	t.flags(cmd)
+	w.flags(cmd)
 	return cmd
 }

@@ -134,6 +134,7 @@ func (s *served) rebuild(size int) {
 		tree.Add(tlog.Hash(e.LeafHash), nil)
 	}
 	s.tamper(`DELETE FROM events WHERE log = (SELECT number FROM logs WHERE firm_id = $1) AND seq >= $2`, s.firm, size)
+	s.tamper(`DELETE FROM log_hashes WHERE log = (SELECT number FROM logs WHERE firm_id = $1) AND number >= $2`, s.firm, size/translog.TileWidth)
 	s.tamper(`DELETE FROM log_checkpoints WHERE log = (SELECT number FROM logs WHERE firm_id = $1)`, s.firm)
 	s.tamper(`UPDATE logs SET next_seq = $2, keyed = 0, tree_size = $2, tree_edge = $3 WHERE firm_id = $1`, s.firm, size, tree.AppendEdge(nil))
 }
