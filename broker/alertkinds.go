@@ -10,6 +10,7 @@ const (
 	AlertDrift             AlertKind = "drift"
 	AlertConsent           AlertKind = "consent-withdrawn"
 	AlertBypass            AlertKind = "bypass"
+	AlertCanary            AlertKind = "canary-opened"
 	AlertAppPasswordAstray AlertKind = "app-password-astray"
 	AlertOutsideSite       AlertKind = "outside-site"
 	AlertQuota             AlertKind = "quota-reached"
@@ -56,6 +57,11 @@ func AlertKinds() []AlertSpec {
 		{
 			AlertBypass, SeverityCritical, "the mailbox was used without Postern: messages were read, changed, moved, deleted or filed by no session",
 			"the mailbox.bypassed events name the messages; unless somebody at the firm did it, have the password replaced (`postern rotate`) and other sessions ended at the provider; if it is known, declare it: `postern sentinel set --exceptions`",
+			"",
+		},
+		{
+			AlertCanary, SeverityCritical, "an agent opened, copied or moved a message that the firm has marked, since nobody has a reason to",
+			"the firm's people see which message it is: ask the agent, and see what else he opened (`postern log events --type message.open`). In a bulk download it was his mail client that opened it, as one does that keeps whole folders; else, unless he has an answer, have him locked: `postern lock add`",
 			"",
 		},
 		{

@@ -16,9 +16,10 @@ type AlertChange struct {
 	// Subject is ids of things, in as many parts as there are: what a stranger
 	// or an agent can make up would let him raise alerts without an end.
 	Subject string
-	// Resolves says that the cause is gone; else the alert is raised.
-	Resolves bool
-	Severity Severity
+	// Resolves says that the cause is gone, Amends that Detail tells more of what
+	// raised the alert before; else the alert is raised.
+	Resolves, Amends bool
+	Severity         Severity
 	// Detail is of the event's data, and so nothing that its log does not hold.
 	Detail string
 }
@@ -42,6 +43,13 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 	case EventBypassed:
 		return raise(e, func(b Bypassed) AlertChange {
 			return AlertChange{Kind: AlertBypass, Severity: SeverityCritical, Subject: subject(e.MailboxID, ID(b.What)), Detail: b.String()}
+		})
+	case EventCanaryOpened, EventCanaryDownloaded:
+		return raise(e, func(o CanaryOpened) AlertChange {
+			return AlertChange{
+				Kind: AlertCanary, Severity: SeverityCritical, Subject: subject(e.MailboxID, o.Canary, e.AgentID), Detail: o.String(),
+				Amends: e.Type == EventCanaryDownloaded,
+			}
 		})
 	case EventDriftOver:
 		return resolve(e.MailboxID, AlertDrift, AlertConsent), nil

@@ -19,6 +19,8 @@ func TestAlertChanges(t *testing.T) {
 	const hostile = "hostile\r\n\x00words"
 	mailbox, agent, workstation, password := NewID(), NewID(), NewID(), NewID()
 	both := string(mailbox) + "/" + string(agent)
+	canary := NewID()
+	trap := string(mailbox) + "/" + string(canary) + "/" + string(agent)
 	lock := Lock{ID: NewID(), Target: LockMailbox, TargetID: mailbox, Message: "closed"}
 	after, err := json.Marshal(lock)
 	if err != nil {
@@ -52,9 +54,15 @@ func TestAlertChanges(t *testing.T) {
 		"flagged":           {EventSendFlagged, SendFlagged{Rule: "cards", MessageID: hostile}, []AlertChange{{Kind: AlertContent, Severity: SeverityWarning, Subject: both, Detail: "cards"}}},
 		"sent":              {EventSendResult, SendResult{Outcome: "accepted", MessageID: hostile}, nil},
 		"perhaps sent":      {EventSendResult, SendResult{Outcome: "unknown", MessageID: hostile}, []AlertChange{{Kind: AlertSendUnknown, Severity: SeverityWarning, Subject: both}}},
-		"folders":           {EventFoldersUnmatched, FoldersUnmatched{Patterns: []string{"A", "B/*"}}, []AlertChange{{Kind: AlertFoldersUnmatched, Severity: SeverityInfo, Subject: both, Detail: "A, B/*"}}},
-		"credential":        {EventCredentialSet, CredentialSetData{Version: 2}, ends(AlertDrift, AlertConsent, AlertRotationLost)},
-		"rotated":           {EventRotationEnded, ended(RotationDone), ends(AlertDrift, AlertRotationFailed, AlertRotationLost, AlertRotationUnproved)},
+		"canary":            {EventCanaryOpened, CanaryOpened{Canary: canary, How: CanaryCopied, Messages: 1}, []AlertChange{{Kind: AlertCanary, Severity: SeverityCritical, Subject: trap, Detail: "copied"}}},
+		"canary downloaded": {
+			EventCanaryDownloaded,
+			CanaryOpened{Canary: canary, How: CanaryRead, Messages: CanaryBulk},
+			[]AlertChange{{Kind: AlertCanary, Severity: SeverityCritical, Subject: trap, Detail: "read in a bulk download: with it 10 messages within 60 s", Amends: true}},
+		},
+		"folders":    {EventFoldersUnmatched, FoldersUnmatched{Patterns: []string{"A", "B/*"}}, []AlertChange{{Kind: AlertFoldersUnmatched, Severity: SeverityInfo, Subject: both, Detail: "A, B/*"}}},
+		"credential": {EventCredentialSet, CredentialSetData{Version: 2}, ends(AlertDrift, AlertConsent, AlertRotationLost)},
+		"rotated":    {EventRotationEnded, ended(RotationDone), ends(AlertDrift, AlertRotationFailed, AlertRotationLost, AlertRotationUnproved)},
 		"sessions unproved": {
 			EventRotationEnded, ended(RotationDone, UnprovedOldSessions),
 			append(ends(AlertDrift, AlertRotationFailed, AlertRotationLost),

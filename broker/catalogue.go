@@ -54,6 +54,10 @@ const (
 	EventAlertResolved     EventType = "alert.resolved"
 	EventBypassed          EventType = "mailbox.bypassed"
 	EventDriftOver         EventType = "credential.accepted"
+	EventCanaryCreated     EventType = "canary.created"
+	EventCanaryRemoved     EventType = "canary.removed"
+	EventCanaryOpened      EventType = "canary.opened"
+	EventCanaryDownloaded  EventType = "canary.downloaded"
 	EventWitnessSilent     EventType = "witness.silent"
 	EventWitnessHeard      EventType = "witness.heard"
 	EventRestoreConfirmed  EventType = "restore.confirmed"
@@ -111,6 +115,10 @@ func Catalogue() []EventSpec {
 		{EventAlertAcknowledged, 1, AlertAnswered{}, "a person said that an alert is seen to", "note"},
 		{EventAlertResolved, 1, AlertAnswered{}, "a person said that an alert is over", "note"},
 		{EventDriftOver, 1, CredentialSetData{}, "the upstream takes a credential again that it had refused the sentinel", ""},
+		{EventCanaryCreated, 1, CanaryMarked{}, "a firm marked a message whose opening is an alarm", ""},
+		{EventCanaryRemoved, 1, CanaryMarked{}, "a firm marked it no more", ""},
+		{EventCanaryOpened, 1, CanaryOpened{}, "an alarm: an agent opened, copied or moved a message that a firm has marked; after the event that says so, in its transaction", ""},
+		{EventCanaryDownloaded, 1, CanaryOpened{}, "what opened it a moment ago has turned out to download many messages", ""},
 		{EventBypassed, 1, Bypassed{}, "an alarm: a mailbox was used without Postern: what the sentinel found in it no session explains, nor an exception", "folder, target, messages[].message_id"},
 		{EventWitnessSilent, 1, WitnessSilent{}, "an alarm: a witness of the log has cosigned nothing for longer than it may; with the rule stop no session is opened for the firm", ""},
 		{EventWitnessHeard, 1, WitnessSilent{}, "a witness that was silent cosigns again", ""},

@@ -17,6 +17,9 @@ type EnrolmentCode struct {
 	SiteID  ID               `json:"site_id,omitempty"`
 	Groups  []string         `json:"groups,omitempty"`
 	AgentID ID               `json:"agent_id,omitempty"`
+	// TPM is the fingerprint of the one that the key must be in; empty, where
+	// the class is hardware: one whose maker is trusted.
+	TPM string `json:"tpm,omitempty"`
 	// Hash is the code's under the server's key.
 	Hash      []byte    `json:"-"`
 	CreatedAt time.Time `json:"created_at"`
@@ -42,7 +45,7 @@ type Enrolments interface {
 	// and can be redeemed now. NotFound when there is none.
 	EnrolmentCodeFor(ctx context.Context, name string, now time.Time) (*EnrolmentCode, error)
 	// RedeemEnrolmentCode makes the workstation that the code describes, with
-	// w's id and key pins. NotFound as EnrolmentCode's: of those who redeem a
+	// w's id, key pins and TPM. NotFound as EnrolmentCode's: of those who redeem a
 	// code together, one does.
 	RedeemEnrolmentCode(ctx context.Context, hash []byte, w *Workstation) error
 }

@@ -168,6 +168,9 @@ type Workstation struct {
 	// KeyPins are SHA-256 hashes of certificates' SubjectPublicKeyInfo, in
 	// lower-case hex: any certificate of a trusted CA with that key is it.
 	KeyPins []string `json:"key_pins"`
+	// TPM is the fingerprint of the TPM that its key was proved to be in
+	// ([TPMFingerprint]); empty: nothing was proved.
+	TPM string `json:"tpm,omitempty"`
 	// CertificateName is its name in certificates of a company's own CA, any of
 	// which is it, whatever the key; nil: it has none.
 	CertificateName *CertificateName `json:"certificate_name,omitempty"`

@@ -145,9 +145,9 @@ type Change struct {
 	Revision int64
 	// Kind is the type's name in lower case with hyphens: "firm", "mailbox",
 	// "agent", "workstation", "site", "delegation", "assignment",
-	// "app-password", "lock". Target and TargetID are a lock's. An empty Kind
-	// says that notices may have been lost: anything up to Revision may have
-	// changed.
+	// "app-password", "lock", "canary". Target and TargetID are a lock's. An
+	// empty Kind says that notices may have been lost: anything up to Revision
+	// may have changed.
 	Kind     string
 	ID       ID
 	Target   LockTarget

@@ -134,6 +134,7 @@ func rules() map[string]rule {
 
 		"create-enrolment-code": {group: "workstations", who: admin, secret: true},
 		"enrol":                 {group: "workstations", who: anyone},
+		"challenge-tpm":         {group: "workstations", who: anyone},
 		"renew-certificate":     {group: "workstations", who: anyone},
 
 		"list-sites":  {group: "sites", who: everyone},
@@ -182,8 +183,13 @@ func rules() map[string]rule {
 		"acknowledge-alert": {group: "alerts", who: admin | firmAdmin, conditional: true},
 		"resolve-alert":     {group: "alerts", who: admin | firmAdmin, conditional: true},
 
-		"list-watches":  {group: "watches", who: everyone},
-		"get-watch":     {group: "watches", who: everyone},
+		"list-watches": {group: "watches", who: everyone},
+		"get-watch":    {group: "watches", who: everyone},
+		// Whoever at the BPO knew them could tell the agents.
+		"list-canaries": {group: "canaries", who: ofFirm},
+		"create-canary": {group: "canaries", who: firmAdmin},
+		"remove-canary": {group: "canaries", who: firmAdmin},
+
 		"set-watch":     {group: "mailboxes", who: admin | firmAdmin},
 		"probe-mailbox": {group: "watches", who: admin | firmAdmin},
 	}

@@ -45,7 +45,7 @@ var mayCall = map[string]string{
 	"create-app-password": "admin", "revoke-app-password": "admin",
 	"list-workstations": "admin auditor", "get-workstation": "admin auditor",
 	"create-workstation": "admin", "update-workstation": "admin", "renew-workstation": "admin", "delete-workstation": "admin",
-	"create-enrolment-code": "admin", "enrol": "anyone", "renew-certificate": "anyone",
+	"create-enrolment-code": "admin", "enrol": "anyone", "challenge-tpm": "anyone", "renew-certificate": "anyone",
 	"list-sites": "admin auditor firm-admin firm-auditor", "get-site": "admin auditor firm-admin firm-auditor",
 	"create-site": "admin", "update-site": "admin", "delete-site": "admin",
 	"list-sessions": "admin auditor firm-admin firm-auditor", "end-session": "admin firm-admin",
@@ -64,6 +64,7 @@ var mayCall = map[string]string{
 	"count-alerts":      "admin auditor firm-admin firm-auditor",
 	"acknowledge-alert": "admin firm-admin", "resolve-alert": "admin firm-admin",
 	"list-watches": "admin auditor firm-admin firm-auditor", "get-watch": "admin auditor firm-admin firm-auditor",
+	"list-canaries": "firm-admin firm-auditor", "create-canary": "firm-admin", "remove-canary": "firm-admin",
 	"set-watch": "admin firm-admin", "probe-mailbox": "admin firm-admin",
 }
 
@@ -246,7 +247,7 @@ func TestNever5AnotherFirmIsNotThere(t *testing.T) {
 		}
 		body := map[string]string{
 			"update-provider": `{}`, "set-provider-account": `{"kind":"password","secret":"x"}`,
-			"enter-password": `{"kind":"password","secret":"x"}`, "set-rotation": `{"provider":"nobody"}`, "set-watch": `{}`,
+			"enter-password": `{"kind":"password","secret":"x"}`, "set-rotation": `{"provider":"nobody"}`, "set-watch": `{}`, "create-canary": `{"message_id":"<x@acme.example>"}`,
 			"update-mailbox": `{}`, "update-firm": `{}`, "set-credential": `{"kind":"password","secret":"x"}`, "update-delegation": `{"terms":{}}`,
 		}[o.id]
 		add(reference{o.method, parameter.ReplaceAllString(o.path, "%s"), body}, names[0][1], names[0][1]+"-name")
@@ -395,6 +396,7 @@ func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, pe
 	begun := okAs[httpapi.List[httpapi.Rotating]](c, tokens["firm-admin"], "POST", "/v1/rotations", `{"mailboxes":["`+m.Address+`"]}`)
 	rotation := c.endRotation(begun.Items[0].Rotation)
 	alerts := okAs[httpapi.List[httpapi.Alert]](c, tokens["firm-admin"], "GET", "/v1/alerts", "") // of the rotation's end
+	canary := okAs[broker.Canary](c, tokens["firm-admin"], "POST", "/v1/mailboxes/"+m.Address+"/canaries", `{"message_id":"<secret@`+domain+`>"}`)
 	d := okAs[httpapi.Delegation](c, tokens["firm-admin"], "POST", "/v1/delegations", `{"mailbox":"`+m.Address+`"}`)
 	g := ok[broker.Agent](c, "POST", "/v1/agents", `{"name":"`+agent+`"}`)
 	a := ok[httpapi.Assignment](c, "POST", "/v1/assignments", `{"agent":"`+agent+`","mailbox":"`+m.Address+`"}`)
@@ -404,7 +406,7 @@ func (c *client) furnish(refs, tokens map[string]string, name, domain, agent, pe
 		"firm": string(firm.ID), "firm-name": strings.ReplaceAll(name, " ", "%20"), "mailbox": string(m.ID), "mailbox-name": m.Address,
 		"delegation": string(d.ID), "delegation-name": m.Address, "assignment": string(a.ID), "agent": string(g.ID), "agent-name": g.Name,
 		"person": string(redeemed.Person.ID), "person-name": person, "token": string(redeemed.Token.APIToken.ID), "session": string(s.ID),
-		"provider": string(provider.ID), "rotation": string(rotation.ID), "alert": string(alerts.Items[0].ID),
+		"provider": string(provider.ID), "rotation": string(rotation.ID), "alert": string(alerts.Items[0].ID), "canary": string(canary.ID),
 	} {
 		refs[kind] = ref
 	}

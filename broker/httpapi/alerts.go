@@ -21,6 +21,8 @@ type Alert struct {
 	Meaning     string `json:"meaning" doc:"What has happened, for every alert of the kind."`
 	Action      string `json:"action" doc:"What to do about it."`
 	Ends        string `json:"ends,omitempty" doc:"What resolves it by itself; absent: a person does."`
+	// Canary is the message of a canary's alert.
+	Canary *broker.Canary `json:"canary,omitempty" doc:"The marked message that was opened. Only the firm's own people are told."`
 }
 
 // AlertCount is how many alerts stand.
@@ -119,17 +121,20 @@ func (a *api) listAlerts(ctx context.Context, in *alertsQuery) (*answer[List[*Al
 	}
 	shown := make([]*Alert, len(all))
 	for i, x := range all {
-		shown[i] = showAlert(x, names)
+		if shown[i], err = a.showAlert(ctx, x, names); err != nil {
+			return nil, err
+		}
 	}
 	return listOf(shown), nil
 }
 
-func showAlert(x *broker.Alert, names *directory) *Alert {
+func (a *api) showAlert(ctx context.Context, x *broker.Alert, names *directory) (*Alert, error) {
 	spec := broker.AlertKindSpec(x.Kind)
-	return &Alert{
+	shown := &Alert{
 		Alert: *x, Firm: names.firms[x.FirmID], Mailbox: names.mailboxes[x.MailboxID], Agent: names.agents[x.AgentID],
 		Workstation: names.workstations[x.WorkstationID], Meaning: spec.Meaning, Action: spec.Action, Ends: spec.Ends,
 	}
+	return shown, a.nameCanary(ctx, shown)
 }
 
 // tagAlert shows an alert under the tag of its standing.
@@ -138,7 +143,11 @@ func (a *api) tagAlert(ctx context.Context, x *broker.Alert) (*tagged[*Alert], e
 	if err != nil {
 		return nil, err
 	}
-	return show(x.Standing(), showAlert(x, names)), nil
+	shown, err := a.showAlert(ctx, x, names)
+	if err != nil {
+		return nil, err
+	}
+	return show(x.Standing(), shown), nil
 }
 
 // countAlerts counts those that the caller may see.
@@ -186,11 +195,14 @@ func (a *api) answerAlert(ctx context.Context, in *alertAnswer,
 	if err != nil {
 		return nil, err
 	}
-	names, err := a.directory(ctx)
-	if err != nil {
-		return nil, err
+	asItIs := func() (any, error) {
+		names, err := a.directory(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return a.showAlert(ctx, x, names)
 	}
-	if ctx, err = unchanged(ctx, x.ID, x.Standing(), func() (any, error) { return showAlert(x, names), nil }); err != nil {
+	if ctx, err = unchanged(ctx, x.ID, x.Standing(), asItIs); err != nil {
 		return nil, err
 	}
 	note := ""
@@ -200,5 +212,5 @@ func (a *api) answerAlert(ctx context.Context, in *alertAnswer,
 	if x, err = store(ctx, actor(ctx), x.ID, note); err != nil {
 		return nil, err
 	}
-	return show(x.Standing(), showAlert(x, names)), nil
+	return a.tagAlert(ctx, x)
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
@@ -38,18 +39,18 @@ func requestOf(t *testing.T, key *ecdsa.PrivateKey) (text string) {
 // costs no code.
 func TestEnrolment(t *testing.T) {
 	c := start(t)
-	code := ok[httpapi.EnrolmentCodeCreated](c, "POST", "/v1/workstations/codes", `{"name":"goa-01","class":"hardware","groups":["night"]}`)
+	code := ok[httpapi.EnrolmentCodeCreated](c, "POST", "/v1/workstations/codes", `{"name":"goa-01","class":"software","groups":["night"]}`)
 	key := newKey(t)
-	good := httpapi.Enrolment{Code: code.Code, CSR: requestOf(t, key), Class: broker.ClassHardware}
+	good := httpapi.Enrolment{Code: code.Code, CSR: requestOf(t, key), Class: broker.ClassSoftware}
 
 	wrongClass, wrongCSR, unknown := good, good, good
-	wrongClass.Class, wrongCSR.CSR, unknown.Code = broker.ClassSoftware, "hello", code.Code[:len(code.Code)-4]+"0000"
+	wrongClass.Class, wrongCSR.CSR, unknown.Code = broker.ClassHardware, "hello", code.Code[:len(code.Code)-4]+"0000"
 	c.refused("POST", "/v1/enrolments", jsonOf(t, wrongClass), http.StatusUnprocessableEntity, broker.Invalid)
 	c.refused("POST", "/v1/enrolments", jsonOf(t, wrongCSR), http.StatusUnprocessableEntity, broker.Invalid)
 	c.refused("POST", "/v1/enrolments", jsonOf(t, unknown), http.StatusForbidden, broker.Denied)
 
 	e := ok[httpapi.Enrolled](c, "POST", "/v1/enrolments", jsonOf(t, good))
-	if e.Name != "goa-01" || e.Class != broker.ClassHardware {
+	if e.Name != "goa-01" || e.Class != broker.ClassSoftware {
 		t.Errorf("enrolled as %+v", e)
 	}
 	w := ok[httpapi.Workstation](c, "GET", "/v1/workstations/goa-01", "")
@@ -83,6 +84,31 @@ func TestEnrolment(t *testing.T) {
 		if strings.Contains(text, strings.TrimPrefix(code.Code, "postern_enrol_")) {
 			t.Errorf("the %s hold the code", place)
 		}
+	}
+}
+
+// TestNever5AClassOfHardwareIsProved: the word of whoever redeems the code does
+// not do. broker/attest has the proof's own tests.
+func TestNever5AClassOfHardwareIsProved(t *testing.T) {
+	c := start(t)
+	const tpm = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	c.refused("POST", "/v1/workstations/codes", `{"name":"goa-01","class":"hardware"}`, http.StatusUnprocessableEntity, broker.Invalid)
+	c.refused("POST", "/v1/workstations/codes", `{"name":"goa-01","class":"software","tpm":"`+tpm+`"}`, http.StatusUnprocessableEntity, broker.Invalid)
+	code := ok[httpapi.EnrolmentCodeCreated](c, "POST", "/v1/workstations/codes", `{"name":"goa-01","class":"hardware","tpm":"`+tpm+`"}`)
+
+	key := newKey(t)
+	endorsement, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed := httpapi.Enrolment{Code: code.Code, CSR: requestOf(t, key), Class: broker.ClassHardware}
+	c.refused("POST", "/v1/enrolments", jsonOf(t, claimed), http.StatusUnprocessableEntity, broker.Invalid)
+	claimed.TPM = &broker.TPMAnswer{TPMKey: broker.TPMKey{Key: []byte("key"), EndorsementKey: endorsement}, Answer: make([]byte, 32), ExpiresAt: time.Now().Add(time.Minute)}
+	c.refused("POST", "/v1/enrolments", jsonOf(t, claimed), http.StatusForbidden, broker.Refused)
+	c.refused("POST", "/v1/enrolments/challenges", jsonOf(t, httpapi.TPMChallengeInput{Code: code.Code, TPM: claimed.TPM.TPMKey}), http.StatusForbidden, broker.Refused)
+	c.refused("POST", "/v1/enrolments/challenges", jsonOf(t, httpapi.TPMChallengeInput{Code: "postern_enrol_0", TPM: claimed.TPM.TPMKey}), http.StatusForbidden, broker.Denied)
+	if list := ok[httpapi.List[*httpapi.Workstation]](c, "GET", "/v1/workstations", ""); len(list.Items) > 0 {
+		t.Errorf("it became %+v", list.Items[0])
 	}
 }
 

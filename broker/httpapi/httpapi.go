@@ -121,6 +121,7 @@ type Config struct {
 	Drivers         map[string]broker.Driver
 	// Watches are what the sentinel knows.
 	Watches  broker.Watches
+	Canaries broker.Canaries
 	Alerts   broker.Alerts
 	Upstream broker.Upstream
 	Sessions Sessions
@@ -132,6 +133,8 @@ type Config struct {
 	// WorkstationCA may be nil: then workstations have certificates of
 	// another CA, and a CSR is refused.
 	WorkstationCA WorkstationCA
+	// Attestor proves that keys are in TPMs.
+	Attestor Attestor
 	// Directory says that agents' passwords can be a directory's.
 	Directory bool
 	// CertificateAlone are the classes of workstations whose certificate may be
@@ -183,8 +186,8 @@ func New(c Config) (http.Handler, error) {
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses,
-		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes,
-		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
+		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes, "Attestor": c.Attestor,
+		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
@@ -225,6 +228,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerProviders()
 	a.registerRotations()
 	a.registerWatches()
+	a.registerCanaries()
 	a.registerAlerts()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err

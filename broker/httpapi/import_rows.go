@@ -101,6 +101,7 @@ func (a *api) importAgent(ctx context.Context, row *AgentInput) (ImportedRow, er
 type WorkstationRow struct {
 	Name    string                  `json:"name" minLength:"1" example:"pune-07"`
 	Class   broker.WorkstationClass `json:"class" enum:"hardware,software"`
+	TPM     string                  `json:"tpm,omitempty" pattern:"^[0-9a-f]{64}$" doc:"For a code of class hardware: the machine's TPM, by its fingerprint."`
 	Site    string                  `json:"site,omitempty" doc:"By id or name."`
 	Groups  []string                `json:"groups,omitempty" nullable:"false"`
 	KeyPins []string                `json:"key_pins,omitempty" nullable:"false" doc:"SHA-256 hashes of SubjectPublicKeyInfo, in lower-case hex. Without any, and without certificate_name, a code is made."`
@@ -149,9 +150,12 @@ func (a *api) importWorkstations(ctx context.Context, in *struct{ Body Workstati
 			return ImportedRow{}, err
 		}
 		if old := there[strings.ToLower(row.Name)]; old != nil {
-			return ImportedRow{Name: old.Name, Outcome: rowUnchanged, ID: old.ID}, sameWorkstation(old, w)
+			return ImportedRow{Name: old.Name, Outcome: rowUnchanged, ID: old.ID}, sameWorkstation(old, w, row.TPM)
 		}
 		if len(row.KeyPins) > 0 || w.CertificateName != nil {
+			if row.TPM != "" {
+				return ImportedRow{}, broker.InvalidField("tpm", "is for a code, and this row's workstation needs none")
+			}
 			err := a.State.CreateWorkstation(ctx, actor(ctx), w)
 			return ImportedRow{Name: w.Name, Outcome: rowCreated, ID: w.ID}, err
 		}
@@ -165,14 +169,14 @@ func (a *api) importCode(ctx context.Context, in *WorkstationsImport, row *Works
 		out, err := a.Enrolments.EnrolmentCodeFor(ctx, row.Name, a.Now())
 		if err == nil {
 			return ImportedRow{Name: out.Name, Outcome: rowUnchanged},
-				sameWorkstation(&broker.Workstation{Name: out.Name, Class: out.Class, SiteID: out.SiteID, Groups: out.Groups, AgentID: out.AgentID}, w)
+				sameWorkstation(&broker.Workstation{Name: out.Name, Class: out.Class, SiteID: out.SiteID, Groups: out.Groups, AgentID: out.AgentID, TPM: out.TPM}, w, row.TPM)
 		}
 		if broker.CodeOf(err) != broker.NotFound {
 			return ImportedRow{}, err
 		}
 	}
 	code, c, err := a.newEnrolmentCode(ctx, &EnrolmentCodeInput{
-		Name: row.Name, Class: row.Class, Site: row.Site, Groups: row.Groups, Agent: row.Agent, ExpiresAt: in.ExpiresAt,
+		Name: row.Name, Class: row.Class, TPM: row.TPM, Site: row.Site, Groups: row.Groups, Agent: row.Agent, ExpiresAt: in.ExpiresAt,
 	})
 	if err != nil {
 		return ImportedRow{}, err
@@ -182,11 +186,13 @@ func (a *api) importCode(ctx context.Context, in *WorkstationsImport, row *Works
 
 // sameWorkstation reports whether what is there, or what a code is out for, is
 // as a row says.
-func sameWorkstation(old, row *broker.Workstation) error {
+func sameWorkstation(old, row *broker.Workstation, tpm string) error {
 	sorted := func(s []string) []string { return slices.Sorted(slices.Values(s)) }
 	switch {
 	case row.Class != old.Class:
 		return differs("class", "%s is there, or has a code, with the class %s", old.Name, old.Class)
+	case tpm != "" && tpm != old.TPM:
+		return differs("tpm", "%s is there, or has a code, with another TPM or none", old.Name)
 	case row.SiteID != "" && row.SiteID != old.SiteID:
 		return differs("site", "%s is there, or has a code, with another site: change that workstation, or this row", old.Name)
 	case len(row.Groups) > 0 && !slices.Equal(sorted(row.Groups), sorted(old.Groups)):

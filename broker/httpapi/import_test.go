@@ -143,7 +143,8 @@ func TestImportAgentsOfTheDirectory(t *testing.T) {
 func TestImportWorkstations(t *testing.T) {
 	c := start(t)
 	ok[broker.Site](c, "POST", "/v1/sites", `{"name":"Pune","networks":["192.0.2.0/24"]}`)
-	const rows = `"rows":[{"name":"pune-01","class":"software","site":"pune","groups":["day","night"]},{"name":"pune-02","class":"hardware"},
+	const tpm = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	const rows = `"rows":[{"name":"pune-01","class":"software","site":"pune","groups":["day","night"]},{"name":"pune-02","class":"hardware","tpm":"` + tpm + `"},
 		{"name":"pune-03","class":"software","key_pins":["%s"]}]}`
 	body := fmt.Sprintf(rows, pin('c'))
 	if out := ok[httpapi.Imported](c, "POST", "/v1/workstations/import", `{"dry_run":true,`+body); out.Created != 3 || out.Rows[0].Code != "" {
@@ -171,8 +172,9 @@ func TestImportWorkstations(t *testing.T) {
 		t.Errorf("%d codes were made", got)
 	}
 	wrong := c.wrongRows("", "workstations", `{"rows":[{"name":"pune-01","class":"hardware"},{"name":"pune-02","class":"hardware","groups":["day"]},
-		{"name":"pune-04","class":"software","site":"Goa"},{"name":"pune-03","class":"software","key_pins":["`+pin('d')+`"]}]}`, http.StatusUnprocessableEntity)
-	for _, where := range []string{"#/rows/0/class", "#/rows/1/groups", "#/rows/2/site", "#/rows/3/key_pins"} {
+		{"name":"pune-04","class":"software","site":"Goa"},{"name":"pune-03","class":"software","key_pins":["`+pin('d')+`"]},
+		{"name":"pune-05","class":"software","tpm":"`+tpm+`"},{"name":"pune-06","class":"hardware","tpm":"`+tpm+`","key_pins":["`+pin('e')+`"]},{"name":"pune-07","class":"hardware"}]}`, http.StatusUnprocessableEntity)
+	for _, where := range []string{"#/rows/0/class", "#/rows/1/groups", "#/rows/2/site", "#/rows/3/key_pins", "#/rows/4/tpm", "#/rows/5/tpm", "#/rows/6/tpm"} {
 		if wrong[where] == "" {
 			t.Errorf("nothing is wrong with %s: %v", where, wrong)
 		}

@@ -54,6 +54,9 @@ func (a *api) renewWorkstation(ctx context.Context, in *struct {
 	if err := sameClass(w, b.Class, isNew); err != nil {
 		return nil, err
 	}
+	if isNew {
+		w.TPM = "" // nothing proved where this one is
+	}
 	switch replace := b.Replace; {
 	case replace != nil && *replace, replace == nil && isNew:
 		w.KeyPins = pins

@@ -43,6 +43,9 @@ type finding struct {
 	blocked string
 	// impossible says why the rotation cannot be.
 	impossible string
+	// gone says that the new password is not where it was stored: somebody has
+	// deleted it there, or put an older state of the storage in its place.
+	gone bool
 
 	// said, reason and words are the provider's.
 	said   broker.RotationSaid
@@ -157,8 +160,11 @@ func (m *machine) after(r broker.Rotation, s step, f finding) broker.Rotation {
 		return r
 	}
 	if f.impossible != "" {
-		r.Words = f.impossible
-		m.end(&r, broker.RotationCancelled)
+		m.impossible(&r, f.impossible)
+		return r
+	}
+	if f.gone {
+		m.gone(&r)
 		return r
 	}
 	switch s {
@@ -211,6 +217,42 @@ func (m *machine) after(r broker.Rotation, s step, f finding) broker.Rotation {
 	}
 	m.goOn(&r)
 	return r
+}
+
+// mayBeSet reports whether the provider may have set a new password, or may yet.
+func mayBeSet(r *broker.Rotation) bool {
+	return r.Asked > 0 || len(r.Pending) > 1
+}
+
+// impossible ends a rotation that cannot go on. While nobody was asked it is as if
+// it had not been. Afterwards what is stored is kept: it may be what opens the
+// mailbox, now or in a while.
+func (m *machine) impossible(r *broker.Rotation, why string) {
+	r.Words = why
+	switch {
+	case !mayBeSet(r):
+		m.end(r, broker.RotationCancelled)
+	case r.State == broker.RotationRequested || r.State == broker.RotationPrepared: // the old one worked last
+		m.end(r, broker.RotationKeptOld)
+	case r.State == broker.RotationCommitted:
+		unproved(r, broker.UnprovedOldSessions)
+		m.end(r, broker.RotationDone)
+	default:
+		m.end(r, broker.RotationLost)
+	}
+}
+
+// gone has the old password tried, once nobody knows the new one any more: it
+// works, or a person must see to the mailbox.
+func (m *machine) gone(r *broker.Rotation) {
+	const why = "the new password is gone from the credential storage"
+	if !mayBeSet(r) {
+		m.impossible(r, why)
+		return
+	}
+	r.State, r.Said, r.Reason, r.Words = broker.RotationDoubted, broker.SaidNotApplied, broker.DriverMisconfigured, why
+	r.Refused = m.Looks // there is nothing to look at
+	m.goOn(r)
 }
 
 func unproved(r *broker.Rotation, what string) {
@@ -305,14 +347,13 @@ func (m *machine) provedOld(r *broker.Rotation, f finding) {
 	}
 	switch {
 	case r.Entered:
+	case r.Reason == broker.DriverUnavailable && !m.late(r):
+		m.askLater(r)
+		return
 	case r.Said != broker.SaidNotApplied:
 		if r.Asked < m.Asks {
 			r.State = broker.RotationPrepared
 			m.goOn(r)
-			return
-		}
-		if r.Reason == broker.DriverUnavailable && !m.late(r) {
-			m.askLater(r)
 			return
 		}
 	case r.Reason == broker.DriverPasswordPolicy && len(r.Pending) < m.Passwords:
@@ -320,16 +361,15 @@ func (m *machine) provedOld(r *broker.Rotation, f finding) {
 		r.Pending = append(r.Pending, m.id())
 		m.goOn(r)
 		return
-	case r.Reason == broker.DriverUnavailable && !m.late(r):
-		m.askLater(r)
-		return
 	}
 	m.end(r, stop)
 }
 
+// askLater has a provider that does not answer asked again, later each time: the
+// steps between two asks begin the count of waits anew.
 func (m *machine) askLater(r *broker.Rotation) {
-	r.State = broker.RotationPrepared
-	m.wait(r, "the provider is out of reach")
+	r.State, r.Waiting, r.Waits = broker.RotationPrepared, "the provider is out of reach", 0
+	r.NextAt = m.now.Add(doubled(m.WaitMin, r.Asked-1, m.WaitMax))
 }
 
 // provedDead: the new password works, and the old one was tried; the new one

@@ -17,9 +17,16 @@ import (
 // Limits and times.
 const (
 	// DefaultConcurrency is how many rotations are worked on at once, and
-	// DefaultPerProvider how many of one provider.
+	// DefaultPerProvider how many of one provider; of one that did not answer last,
+	// it is one.
 	DefaultConcurrency = 8
 	DefaultPerProvider = 3
+	// patience is how long a rotation keeps its place while it waits for a server:
+	// then another takes it, so that servers that are silent keep nobody from the
+	// others. maxWaiting bounds how many of them there are, as a multiple of
+	// Concurrency.
+	patience   = 2 * time.Second
+	maxWaiting = 8
 	// DefaultKeep is for how long replaced passwords are kept.
 	DefaultKeep = 72 * time.Hour
 	// pollInterval is how often the journals are looked at.
@@ -70,10 +77,14 @@ type Rotator struct {
 	Config
 	holder broker.ID
 
-	mu        sync.Mutex
-	working   int
-	providers map[broker.ID]int
-	freed     chan struct{}
+	mu sync.Mutex
+	// working are those under way, waiting those of them that have given up their
+	// places.
+	working, waiting int
+	providers        map[broker.ID]int
+	// silent are providers that did not answer when they were last asked.
+	silent map[broker.ID]bool
+	freed  chan struct{}
 	// scheduled is when the schedules were looked at last.
 	scheduled time.Time
 	zones     policy.Zones
@@ -94,7 +105,9 @@ func New(c Config) (*Rotator, error) {
 		c.Now = time.Now
 	}
 	c.Limits = c.Limits.withDefaults()
-	return &Rotator{Config: c, holder: broker.NewID(), providers: make(map[broker.ID]int), freed: make(chan struct{}, 1)}, nil
+	return &Rotator{
+		Config: c, holder: broker.NewID(), providers: make(map[broker.ID]int), silent: make(map[broker.ID]bool), freed: make(chan struct{}, 1),
+	}, nil
 }
 
 func (r *Rotator) claim() broker.RotationClaim {
@@ -139,9 +152,9 @@ func (r *Rotator) note(what string, err error) (ok bool) {
 func (r *Rotator) startOne(ctx context.Context, workers *sync.WaitGroup) bool {
 	claim := r.claim()
 	r.mu.Lock()
-	room := r.working < r.Concurrency
+	room := r.working-r.waiting < r.Concurrency && r.working < r.Concurrency*maxWaiting
 	for provider, n := range r.providers {
-		if n >= r.PerProvider {
+		if n >= r.PerProvider || r.silent[provider] {
 			claim.Busy = append(claim.Busy, provider)
 		}
 	}
@@ -169,11 +182,47 @@ func (r *Rotator) count(provider broker.ID, n int) {
 	}
 	r.mu.Unlock()
 	if n < 0 {
-		select {
-		case r.freed <- struct{}{}:
-		default:
+		r.free()
+	}
+}
+
+// free has it looked whether another rotation can begin.
+func (r *Rotator) free() {
+	select {
+	case r.freed <- struct{}{}:
+	default:
+	}
+}
+
+// giveWay counts who has given up his place, or (n < 0) goes on.
+func (r *Rotator) giveWay(n int) {
+	r.mu.Lock()
+	r.waiting += n
+	r.mu.Unlock()
+	if n > 0 {
+		r.free()
+	}
+}
+
+// patiently does a step, and gives up its place while it takes long.
+func (w *worker) patiently(ctx context.Context, s step) finding {
+	timer := time.AfterFunc(patience, func() { w.giveWay(1) })
+	defer func() {
+		if !timer.Stop() {
+			w.giveWay(-1)
+		}
+	}()
+	found := w.do(ctx, s)
+	if s == stepSet {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if found.reason == broker.DriverUnavailable {
+			w.silent[w.journal.ProviderID] = true
+		} else {
+			delete(w.silent, w.journal.ProviderID)
 		}
 	}
+	return found
 }
 
 // work does the steps of one rotation until it has to wait, or has ended.
@@ -182,7 +231,7 @@ func (r *Rotator) work(ctx context.Context, journal *broker.Rotation) {
 	defer w.forget()
 	for ctx.Err() == nil {
 		s := next(&w.journal)
-		found := w.do(ctx, s)
+		found := w.patiently(ctx, s)
 		m := machine{Limits: r.Limits, now: r.Now().UTC(), id: broker.NewID}
 		entry := m.after(w.journal, s, found)
 		if !w.write(ctx, s, entry) {

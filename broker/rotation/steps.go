@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/redact"
 )
 
 // worker does the steps of one rotation. It holds secrets only from asking to
@@ -78,6 +79,14 @@ func (w *worker) blocked(what string, err error) finding {
 	return finding{blocked: what}
 }
 
+// unread is what a new password that could not be read comes to.
+func (w *worker) unread(err error) finding {
+	if broker.CodeOf(err) == broker.NotFound {
+		return finding{gone: true}
+	}
+	return w.blocked(secretsBlocked, err)
+}
+
 const secretsBlocked = "the credential storage is out of reach"
 
 // old returns the mailbox's credential; nil: none is stored.
@@ -113,7 +122,11 @@ func (w *worker) store(ctx context.Context, m *broker.Mailbox) finding {
 		entered, err := w.pending(ctx)
 		switch {
 		case err == nil:
-			entered.Secret.Wipe()
+			defer entered.Secret.Wipe()
+			if old != nil && bytes.Equal(old.Secret.Reveal(), entered.Secret.Reveal()) {
+				// It would be taken, and refused as the old one never.
+				return finding{impossible: "the password that was entered is the one that is stored: change it at the provider first"}
+			}
 			return f
 		case broker.CodeOf(err) != broker.NotFound:
 			return w.blocked(secretsBlocked, err)
@@ -188,7 +201,7 @@ func (w *worker) newChange(ctx context.Context, m *broker.Mailbox) (*broker.Pass
 	}
 	pending, err := w.pending(ctx)
 	if err != nil {
-		return nil, w.blocked(secretsBlocked, err)
+		return nil, w.unread(err)
 	}
 	change := &broker.PasswordChange{
 		Mailbox: m, Username: m.LoginName(pending), New: pending.Secret,
@@ -245,12 +258,18 @@ func said(err error, change *broker.PasswordChange) finding {
 		f.said = broker.SaidNotApplied
 	}
 	// Drivers clean their words; what goes into a log for ever is looked at twice.
-	for _, secret := range [][]byte{change.New.Reveal(), change.Old.Reveal()} {
-		if len(secret) > 0 && bytes.Contains([]byte(f.words), secret) {
-			f.words = ""
-		}
+	secrets := [][]byte{change.New.Reveal(), change.Old.Reveal()}
+	if change.Account != nil {
+		secrets = append(secrets, change.Account.Secret.Reveal())
 	}
-	f.words = f.words[:min(len(f.words), broker.MaxDriverWords)]
+	var forms [][]byte
+	for _, secret := range secrets {
+		forms = append(forms, redact.Forms(secret)...)
+	}
+	f.words = redact.Words([]byte(f.words), broker.MaxDriverWords, forms)
+	for _, form := range forms {
+		clear(form)
+	}
 	return f
 }
 
@@ -301,7 +320,7 @@ func (w *worker) verdict(p broker.Protocol, err error) verdict {
 func (w *worker) proveNew(ctx context.Context, m *broker.Mailbox) finding {
 	pending, err := w.pending(ctx)
 	if err != nil {
-		return w.blocked(secretsBlocked, err)
+		return w.unread(err)
 	}
 	defer pending.Secret.Wipe()
 	return finding{new: w.login(ctx, m, pending)}
@@ -333,7 +352,7 @@ func (w *worker) proveDead(ctx context.Context, m *broker.Mailbox) finding {
 	defer old.Secret.Wipe()
 	pending, err := w.pending(ctx)
 	if err != nil {
-		return w.blocked(secretsBlocked, err)
+		return w.unread(err)
 	}
 	defer pending.Secret.Wipe()
 	if bytes.Equal(old.Secret.Reveal(), pending.Secret.Reveal()) {
@@ -352,7 +371,7 @@ func (w *worker) proveDead(ctx context.Context, m *broker.Mailbox) finding {
 func (w *worker) commit(ctx context.Context, m *broker.Mailbox) finding {
 	pending, err := w.pending(ctx)
 	if err != nil {
-		return w.blocked(secretsBlocked, err)
+		return w.unread(err)
 	}
 	defer pending.Secret.Wipe()
 	pending.Version = w.journal.OldVersion
@@ -402,7 +421,7 @@ func (w *worker) drain(ctx context.Context, m *broker.Mailbox) finding {
 	}
 	change, f := w.newChange(ctx, m)
 	if change == nil {
-		if f.impossible != "" { // the provider is gone, and the new password is committed
+		if f.impossible != "" || f.gone { // the new password is committed
 			return finding{}
 		}
 		return f
@@ -463,6 +482,9 @@ func (w *worker) keptOld(ctx context.Context) finding {
 		return finding{blocked: "the mailbox's IMAP server is out of reach"}
 	}
 	f := w.proveNew(ctx, m)
+	if f.gone {
+		return finding{}
+	}
 	if f.blocked != "" || f.new.imap != accepted {
 		return f // neither works: somebody else's affair by now
 	}

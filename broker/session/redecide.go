@@ -71,6 +71,8 @@ func (s *live) touched(c broker.Change) bool {
 		return c.ID == r.AssignmentID
 	case "app-password":
 		return c.ID == r.AppPasswordID
+	case "canary":
+		return false
 	case "lock":
 		switch c.Target {
 		case broker.LockAgent:

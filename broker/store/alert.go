@@ -52,9 +52,12 @@ func (t *tx) changeAlerts(p *pending) error {
 		if err != nil {
 			return err
 		}
-		if c.Resolves {
+		switch {
+		case c.Resolves:
 			x.resolve(p, t.now)
-		} else {
+		case c.Amends:
+			x.amend(&c)
+		default:
 			x.raise(p, &c, t.now)
 		}
 	}
@@ -91,6 +94,13 @@ func (x *standingAlert) resolve(p *pending, now time.Time) {
 	}
 	a.State, x.dirty = broker.AlertResolved, true
 	a.Resolved = &broker.AlertAnswer{By: p.alarms.by, At: now, EventID: p.alarms.event}
+}
+
+// amend tells more of what raised the alert.
+func (x *standingAlert) amend(c *broker.AlertChange) {
+	if x.alert != nil && x.alert.State != broker.AlertResolved {
+		x.alert.Detail, x.dirty = cut(c.Detail, broker.MaxAlertDetail), true
+	}
 }
 
 // raise adds an event to the alert that stands, opens one again that it must

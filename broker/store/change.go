@@ -28,6 +28,7 @@ const (
 	kindProvider      = "provider"
 	kindRotation      = "rotation"
 	kindWatch         = "watch"
+	kindCanary        = "canary"
 	kindAlert         = "alert"
 	kindWitness       = "witness"
 )

@@ -14,6 +14,8 @@
 //   - The events of one log bear the numbers 0, 1, 2… without a gap, in the
 //     order of their commits. The next number is read inside each transaction,
 //     so that no failed one can leave a wrong number behind in memory.
+//   - Events that tell of openings are held against the firm's canaries in their
+//     own transaction: none is recorded without its alarm.
 //   - Subscribers are told after the commit, in the order of the revisions.
 //   - Changes of state follow one another, over all nodes; an append to logs
 //     comes wholly before or after any of them. SQLite has one writer; with

@@ -115,7 +115,7 @@ func (s *Store) RedeemEnrolmentCode(ctx context.Context, hash []byte, w *broker.
 			return err
 		}
 		made = described(c)
-		made.ID, made.KeyPins = w.ID, w.KeyPins
+		made.ID, made.KeyPins, made.TPM = w.ID, w.KeyPins, w.TPM
 		if made.ID == "" {
 			made.ID = broker.NewID()
 		}

@@ -109,11 +109,9 @@ func (s *Store) AppendEvents(ctx context.Context, events []*broker.Event) error 
 		if err := t.appendPending(batch); err != nil {
 			return err
 		}
-		rows, err := t.query(selectRevision)
-		if err != nil {
-			return err
-		}
-		return scanOne(rows, &revision)
+		var err error
+		revision, err = t.policyRevision()
+		return err
 	})
 	if err != nil {
 		return err
@@ -273,7 +271,7 @@ func (t *tx) appendEvent(e *broker.Event) error {
 	return t.appendPending(batch)
 }
 
-// appendPending writes events, and what they say of sessions and alerts.
+// appendPending writes events, and what they say of sessions, alerts and canaries.
 func (t *tx) appendPending(batch []pending) error {
 	for len(batch) > 0 {
 		n := 1
@@ -288,6 +286,9 @@ func (t *tx) appendPending(batch []pending) error {
 				return err
 			}
 			if err := t.changeAlerts(&batch[i]); err != nil {
+				return err
+			}
+			if err := t.openCanaries(&batch[i]); err != nil {
 				return err
 			}
 		}

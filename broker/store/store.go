@@ -76,6 +76,8 @@ type Store struct {
 	quit    chan struct{}
 	stopped chan struct{}
 	writer  writer
+	// canaries belongs to the writer's goroutine too.
+	canaries canaryWatch
 
 	notifier  *notifier
 	release   func() error // of what else the dialect holds

@@ -53,6 +53,8 @@ type tx struct {
 	now     time.Time
 	heads   map[broker.ID]*logHead
 	changes []broker.Change
+	// revision is the policy's, where it was read; 0: it was not.
+	revision int64
 	// alerts are those that events of this transaction touch.
 	alerts standing
 	// record and args are insertEvents' scratch.
@@ -256,6 +258,7 @@ func (t *tx) change(c broker.Change) error {
 		return err
 	}
 	c.At = t.now
+	t.revision = c.Revision
 	t.changes = append(t.changes, c)
 	return nil
 }

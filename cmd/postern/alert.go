@@ -145,10 +145,14 @@ func writeAlert(out io.Writer, x *httpapi.Alert) {
 	if ends == "" {
 		ends = "'postern alert resolve'"
 	}
+	message := ""
+	if c := x.Canary; c != nil {
+		message = strings.TrimSpace(canaryPlace(c) + " " + c.MessageID)
+	}
 	writeFields(out, "Alert", string(x.Kind), "Severity", string(x.Severity), "State", string(x.State),
 		"What", x.Meaning, "Do", x.Action, "Ends by", ends, "Detail", x.Detail,
 		"Firm", nameOr(x.Firm, x.FirmID), "Mailbox", nameOr(x.Mailbox, x.MailboxID), "Agent", nameOr(x.Agent, x.AgentID),
-		"Workstation", nameOr(x.Workstation, x.WorkstationID), "Session", string(x.SessionID),
+		"Workstation", nameOr(x.Workstation, x.WorkstationID), "Session", string(x.SessionID), "Message", message,
 		"First seen", stamp(x.FirstSeen), "Last seen", stamp(x.LastSeen), "Events", strconv.FormatInt(x.Count, 10),
 		"Acknowledged", answered(x.Acknowledged), "Resolved", answered(x.Resolved), "Id", string(x.ID))
 	fmt.Fprintln(out)

@@ -82,6 +82,7 @@ type TLSConfig struct {
 type WorkstationsConfig struct {
 	EmbeddedCA          string        `yaml:"embedded_ca"`
 	CAFiles             []string      `yaml:"ca_files"`
+	TPMCAFiles          []string      `yaml:"tpm_ca_files"`
 	CertificateValidity duration      `yaml:"certificate_validity"`
 	CertificateAlone    []string      `yaml:"certificate_alone"`
 	Vault               *IssuerConfig `yaml:"vault"`
@@ -319,6 +320,9 @@ func (c *Config) complete(dir string) {
 		&c.Upstream.CAFile, &c.OAuth.CAFile, &c.State.SQLite, &c.API.Socket, &c.Guardrails)
 	for i := range c.Workstations.CAFiles {
 		under(dir, &c.Workstations.CAFiles[i])
+	}
+	for i := range c.Workstations.TPMCAFiles {
+		under(dir, &c.Workstations.TPMCAFiles[i])
 	}
 	for i := range c.Workstations.Authorities {
 		c.Workstations.Authorities[i].complete(func(paths ...*string) { under(dir, paths...) })

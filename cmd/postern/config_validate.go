@@ -88,6 +88,9 @@ func (v *validator) workstations(c *WorkstationsConfig) {
 	for i, file := range c.CAFiles {
 		v.check(file != "", fmt.Sprintf("workstations.ca_files[%d]", i), "name a PEM file")
 	}
+	for i, file := range c.TPMCAFiles {
+		v.check(file != "", fmt.Sprintf("workstations.tpm_ca_files[%d]", i), "name a PEM file")
+	}
 	v.between("workstations.certificate_validity", c.CertificateValidity, time.Hour, workstationca.MaxValidity)
 	for i, class := range c.CertificateAlone {
 		v.check(class == string(broker.ClassHardware) || class == string(broker.ClassSoftware),

@@ -86,6 +86,7 @@ else. A workstation that has a good code already keeps it, and gets no other unl
 		columns: []importColumn{
 			{name: "name", doc: "unique", required: true},
 			{name: "class", doc: "hardware (its key is in a TPM) or software (in a file)", required: true},
+			{name: "tpm", doc: "with class hardware: its TPM's fingerprint ('postern workstation tpm' prints it)"},
 			{name: "site", doc: "binds it to a site's networks"},
 			{name: "groups", doc: "a list of what app passwords can be limited to"},
 			{name: "agent", doc: "whose machine it is: he may sign in by its certificate alone"},
@@ -95,7 +96,7 @@ else. A workstation that has a good code already keeps it, and gets no other unl
 		},
 		row: func(c *cells) httpapi.WorkstationRow {
 			row := httpapi.WorkstationRow{
-				Name: c.values["name"], Site: c.values["site"], Groups: c.list("groups"), KeyPins: c.list("key_pins"), Agent: c.values["agent"],
+				Name: c.values["name"], TPM: c.values["tpm"], Site: c.values["site"], Groups: c.list("groups"), KeyPins: c.list("key_pins"), Agent: c.values["agent"],
 				Class: broker.WorkstationClass(c.oneOf("class", string(broker.ClassHardware), string(broker.ClassSoftware))),
 			}
 			if name := c.values["certificate_name"]; name != "" {

@@ -4,7 +4,7 @@
 // manages it.
 //
 // The commands of the groups person, token, firm, mailbox, agent, workstation,
-// site, delegation, assignment, app-password, provider, rotation, sentinel,
+// site, delegation, assignment, app-password, provider, rotation, sentinel, canary,
 // session, lock, log, import, claim, rotate and whoami talk to a running server over its Unix
 // socket or (--server) over HTTPS. Exit codes:
 //
@@ -190,7 +190,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		newClaimCommand(a), newWhoamiCommand(a), newPersonCommand(a), newTokenCommand(a),
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
-		newProviderCommand(a), newRotateCommand(a), newRotationCommand(a), newSentinelCommand(a),
+		newProviderCommand(a), newRotateCommand(a), newRotationCommand(a), newSentinelCommand(a), newCanaryCommand(a),
 		newAlertCommand(a), newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newImportCommand(a),
 	)
 	groupCommands(root)
@@ -204,7 +204,7 @@ func groupCommands(root *cobra.Command) {
 		{"server", "The server:", "serve init backup restore guardrail demo"},
 		{"firms", "Firms, and what they grant:", "firm claim mailbox delegation"},
 		{"work", "Agents, and from where they work:", "agent assignment app-password workstation site import"},
-		{"watch", "What goes on:", "alert session lock log sentinel"},
+		{"watch", "What goes on:", "alert session lock log sentinel canary"},
 		{"people", "Who manages it:", "person token whoami"},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

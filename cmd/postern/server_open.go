@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/postern-mail/postern/broker/attest"
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
@@ -177,6 +178,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		Providers:   s.store,
 		Rotations:   s.store,
 		Watches:     s.store,
+		Canaries:    s.store,
 		Alerts:      s.store,
 		Drivers:     s.drivers,
 		Upstream:    s.upstream,
@@ -230,6 +232,13 @@ func (s *server) openPeople(ctx context.Context, config *httpapi.Config) error {
 		return err
 	}
 	if config.EnrolmentCodes, err = people.NewEnrolmentCodes(key); err != nil {
+		return err
+	}
+	makers, err := s.config.Workstations.tpmMakers()
+	if err != nil {
+		return err
+	}
+	if config.Attestor, err = attest.New(attest.Config{Key: key, Makers: makers}); err != nil {
 		return err
 	}
 	config.APITokens = tokens

@@ -20,7 +20,7 @@ func newWorkstationCommand(a *app) *cobra.Command {
 	return newGroup("workstation", "Workstations, from which agents may come",
 		newWorkstationAddCommand(a), newWorkstationListCommand(a), newWorkstationShowCommand(a),
 		newWorkstationUpdateCommand(a), newWorkstationRenewCommand(a), newWorkstationRemoveCommand(a),
-		newWorkstationCodeCommand(a), newWorkstationEnrolCommand(a), newWorkstationRefreshCommand(a), newWorkstationConnectCommand(a),
+		newWorkstationCodeCommand(a), newWorkstationTPMCommand(a), newWorkstationEnrolCommand(a), newWorkstationRefreshCommand(a), newWorkstationConnectCommand(a),
 		newWorkstationExportCommand(),
 		newWorkstationOffBoardCommand(a))
 }
@@ -161,9 +161,13 @@ func writeWorkstation(out io.Writer, w *httpapi.Workstation, more ...string) {
 	if n := w.CertificateName; n != nil {
 		name = n.Name + " (" + n.Authority + ")"
 	}
+	tpm := w.TPM
+	if tpm == "" {
+		tpm = "not proved"
+	}
 	fields := []string{
 		"Workstation", w.Name, "Class", string(w.Class), "Site", site, "Groups", list(w.Groups),
-		"Agent", nameOr(w.Agent, w.AgentID), "Key pins", list(w.KeyPins), "Certificate name", name, "Created", stamp(w.CreatedAt), "Id", string(w.ID),
+		"Agent", nameOr(w.Agent, w.AgentID), "Key pins", list(w.KeyPins), "TPM", tpm, "Certificate name", name, "Created", stamp(w.CreatedAt), "Id", string(w.ID),
 	}
 	writeFields(out, append(fields, more...)...)
 }

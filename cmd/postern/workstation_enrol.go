@@ -41,9 +41,15 @@ func newWorkstationCodeCommand(a *app) *cobra.Command {
 runs 'postern workstation enrol' and types the code. It is good for a day unless
 --not-after says otherwise, and takes the place of an older one for the same
 name. Whoever has the code can make his own machine the workstation: give it to
-nobody but him who sits there.`,
-		Example: `  postern workstation code pune-07 --class hardware --site Pune --group day`,
-		Args:    exactly("NAME"),
+nobody but him who sits there.
+
+With --class hardware the machine's TPM must prove that the key is in it. Which
+TPM that may be, --tpm says, by the fingerprint that 'postern workstation tpm'
+prints on the machine; without it, any whose maker the server's configuration
+trusts (workstations.tpm_ca_files).`,
+		Example: `  postern workstation code pune-07 --site Pune --group day
+  postern workstation code pune-08 --class hardware --tpm 3f5b…90ce`,
+		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			in.Name, in.Class = args[0], broker.WorkstationClass(class)
 			if notAfter != "" {
@@ -73,7 +79,8 @@ nobody but him who sits there.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&class, "class", string(broker.ClassSoftware), "where its key must be: hardware (the TPM) or software (a file); the machine's word is taken")
+	flags.StringVar(&class, "class", string(broker.ClassSoftware), "where its key must be: hardware (the TPM) or software (a file)")
+	flags.StringVar(&in.TPM, "tpm", "", "the TPM that its key must be in, by its `fingerprint`")
 	flags.StringVar(&in.Site, "site", "", "bind it to a `site`'s networks")
 	flags.StringSliceVar(&in.Groups, "group", nil, "a `group` that app passwords can be limited to; may be repeated")
 	flags.StringVar(&in.Agent, "agent", "", agentHelp)
@@ -161,28 +168,31 @@ func (f *enrolFlags) run(cmd *cobra.Command, a *app) error {
 
 // enrol makes the key and redeems the code; dir holds all files afterwards.
 func (f *enrolFlags) enrol(cmd *cobra.Command, a *app, w *localWorkstation, code, dir string) ([]byte, error) {
-	key, kept, err := f.makeKey()
+	// Whatever token is at hand has nothing to do with it.
+	nobody := *a
+	nobody.tokenFile, nobody.anonymous = "", true
+	in := httpapi.Enrolment{Code: code, Class: broker.ClassSoftware}
+	var key crypto.Signer
+	var kept []byte
+	var err error
+	if f.tpm {
+		in.Class, w.TPMDevice = broker.ClassHardware, f.device
+		key, kept, in.TPM, err = f.proveKey(cmd, &nobody, code)
+	} else {
+		key, kept, err = newFileKey()
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer clear(kept)
-	w.Class = broker.ClassSoftware
-	if f.tpm {
-		w.Class, w.TPMDevice = broker.ClassHardware, f.device
-	}
 	// Before the code is used up.
 	if err := writeNew(filepath.Join(dir, profileKeyFile), kept, 0o600); err != nil {
 		return nil, err
 	}
-	csr, err := requestFor(key)
-	if err != nil {
+	if in.CSR, err = requestFor(key); err != nil {
 		return nil, err
 	}
-	// Whatever token is at hand has nothing to do with it.
-	nobody := *a
-	nobody.tokenFile, nobody.anonymous = "", true
-	raw, e, err := call[httpapi.Enrolled](cmd, &nobody, http.MethodPost, "/v1/enrolments",
-		httpapi.Enrolment{Code: code, CSR: csr, Class: w.Class})
+	raw, e, err := call[httpapi.Enrolled](cmd, &nobody, http.MethodPost, "/v1/enrolments", in)
 	if err != nil {
 		return nil, err
 	}
@@ -205,15 +215,32 @@ func (f *enrolFlags) enrol(cmd *cobra.Command, a *app, w *localWorkstation, code
 	return raw, syncDir(dir)
 }
 
-// makeKey makes the key, and returns what is to be kept of it in a file.
-func (f *enrolFlags) makeKey() (crypto.Signer, []byte, error) {
-	if f.tpm {
-		key, kept, err := tpmkey.Create(tpmkey.At(f.device))
-		if err != nil {
-			return nil, nil, fmt.Errorf("--tpm: %w", err)
-		}
-		return key, kept, nil
+// proveKey makes a key in the TPM and has the TPM answer the server's challenge
+// with it. It returns what is to be kept of the key in a file as well.
+func (f *enrolFlags) proveKey(cmd *cobra.Command, a *app, code string) (crypto.Signer, []byte, *broker.TPMAnswer, error) {
+	tpm := tpmkey.At(f.device)
+	key, kept, err := tpmkey.Create(tpm)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("--tpm: %w", err)
 	}
+	endorsed, err := tpmkey.Endorse(tpm)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("--tpm: %w", err)
+	}
+	said := broker.TPMKey{Key: key.Area(), EndorsementKey: endorsed.Key, EndorsementCertificate: endorsed.Certificate}
+	_, challenge, err := call[broker.TPMChallenge](cmd, a, http.MethodPost, "/v1/enrolments/challenges", httpapi.TPMChallengeInput{Code: code, TPM: said})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	proof, err := key.Activate(endorsed, challenge.CredentialBlob, challenge.EncryptedSecret)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("--tpm: %w", err)
+	}
+	return key, kept, &broker.TPMAnswer{TPMKey: said, Answer: proof, ExpiresAt: challenge.ExpiresAt}, nil
+}
+
+// newFileKey makes a key, and returns it as it is kept in a file.
+func newFileKey() (crypto.Signer, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err

@@ -4,13 +4,11 @@ package e2e
 
 import (
 	"encoding/json"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
-	"github.com/postern-mail/postern/test/servers"
 )
 
 // TestOneAlertForManyRefusals: a password is changed behind Postern's back, and
@@ -21,19 +19,7 @@ func TestOneAlertForManyRefusals(t *testing.T) {
 	const refusals = 10
 	w := NewWorld(t, WorldOptions{Mailboxes: []string{sales, support}, Sealed: true, Postern: Options{Config: "sentinel:\n  off: true\n"}})
 	s := w.Seat(sales)
-	token := filepath.Join(servers.TempDir(t), "firm.token")
-	claim := decodeCLI[httpapi.ClaimCreated](w.Postern, "firm", "claim", FirmName).Claim
-	if _, stderr, code := w.Postern.Remote("", claim, "claim", "--name", "priya", "--save", token); code != 0 {
-		t.Fatalf("claim: exit code %d: %s", code, stderr)
-	}
-	firm := func(stdin string, args ...string) string {
-		t.Helper()
-		stdout, stderr, code := w.Postern.Remote(token, stdin, args...)
-		if code != 0 {
-			t.Fatalf("postern %s: exit code %d: %s", strings.Join(args, " "), code, stderr)
-		}
-		return stdout
-	}
+	firm := w.claimFirm(FirmName, "priya").runInput
 	alerts := func(args ...string) []*httpapi.Alert {
 		t.Helper()
 		var list httpapi.List[*httpapi.Alert]

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -235,9 +236,17 @@ func (f *forwarder) checkKnowsNothing(s *Seat) {
 // runs `postern workstation connect` on it. The seat's workstation is then it.
 func enrolledInTPM(t *testing.T, w *World, s *Seat, name string) *forwarder {
 	t.Helper()
-	code := decodeCLI[httpapi.EnrolmentCodeCreated](w.Postern, "workstation", "code", name, "--class", "hardware").Code
 	h := newHome(t)
 	dir, device := h.path("enrolled"), servers.StartTPM(t)
+	var tpm struct{ Fingerprint string }
+	if err := json.Unmarshal([]byte(h.run("", w.Postern.Bin, "workstation", "tpm", "--tpm-device", device, "--json")), &tpm); err != nil {
+		t.Fatal(err)
+	}
+	code := decodeCLI[httpapi.EnrolmentCodeCreated](w.Postern, "workstation", "code", name, "--class", "hardware", "--tpm", tpm.Fingerprint).Code
+	if _, problems, err := h.try(code+"\n", w.Postern.Bin, "workstation", "enrol", "--dir", h.path("other"), "--tpm", "--tpm-device", servers.StartTPM(t),
+		"--server", fmt.Sprintf("localhost:%d", w.Postern.APIPort), "--ca", w.Postern.CAFile); err == nil || !strings.Contains(problems, "another TPM") {
+		t.Errorf("another TPM's machine was enrolled: %v, %s", err, problems)
+	}
 	h.run(code+"\n", w.Postern.Bin, "workstation", "enrol", "--dir", dir, "--tpm", "--tpm-device", device,
 		"--server", fmt.Sprintf("localhost:%d", w.Postern.APIPort), "--ca", w.Postern.CAFile)
 	if _, problems, err := h.try(code+"\n", w.Postern.Bin, "workstation", "enrol", "--dir", h.path("again"), "--tpm", "--tpm-device", device,
@@ -251,7 +260,11 @@ func enrolledInTPM(t *testing.T, w *World, s *Seat, name string) *forwarder {
 	if bytes.Contains(key, []byte("PRIVATE KEY")) || !bytes.Contains(key, []byte("TPM WRAPPED KEY")) {
 		t.Errorf("the key's file holds %s", key)
 	}
-	s.WorkstationID = decodeCLI[httpapi.Workstation](w.Postern, "workstation", "show", name).ID
+	enrolled := decodeCLI[httpapi.Workstation](w.Postern, "workstation", "show", name)
+	if enrolled.TPM != tpm.Fingerprint {
+		t.Errorf("the TPM on record is %q", enrolled.TPM)
+	}
+	s.WorkstationID = enrolled.ID
 	before := readFile(t, filepath.Join(dir, "certificate.pem"))
 	h.run("", w.Postern.Bin, "workstation", "refresh", "--dir", dir)
 	if bytes.Equal(before, readFile(t, filepath.Join(dir, "certificate.pem"))) {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -217,7 +218,12 @@ func (m *mass) workingSession(seat *e2e.Seat) *e2e.Conn {
 
 // obeys reports whether a session still does what it is told.
 func obeys(c *e2e.Conn, command string) bool {
-	c.Send("x %s\r\n", command)
+	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return false
+	}
+	if _, err := io.WriteString(c.Conn, "x "+command+"\r\n"); err != nil {
+		return false
+	}
 	for {
 		line, err := c.TryLine(patience)
 		if err != nil || strings.HasPrefix(line, "* BYE") {

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/attest"
 	"github.com/postern-mail/postern/broker/audit/checkpoint"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
@@ -85,6 +86,10 @@ func (w *World) serve(logger *zap.Logger) error {
 	if err != nil {
 		return err
 	}
+	attestor, err := attest.New(attest.Config{Key: key})
+	if err != nil {
+		return err
+	}
 	claims, err := people.NewClaims(key)
 	if err != nil {
 		return err
@@ -102,10 +107,10 @@ func (w *World) serve(logger *zap.Logger) error {
 	w.Handler, err = httpapi.New(httpapi.Config{
 		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher, Witnesses: w.Store,
 		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
-		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Alerts: w.Store, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
+		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Canaries: w.Store, Alerts: w.Store, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
 		Directory: true, CertificateAlone: []broker.WorkstationClass{broker.ClassHardware},
-		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Logger: logger,
+		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Attestor: attestor, Logger: logger,
 	})
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ func RunShared(t *testing.T, open func(t *testing.T) (one, other Store)) {
 		{"RevokeAndAssign", testSharedRevoke},
 		{"StaleSessions", testSharedStale},
 		{"AlertStorm", testSharedAlerts},
+		{"Canaries", testSharedCanaries},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

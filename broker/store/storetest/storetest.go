@@ -24,6 +24,7 @@ type Store interface {
 	broker.Providers
 	broker.Rotations
 	broker.Watches
+	broker.Canaries
 	broker.Alerts
 	broker.Logs
 	broker.Witnesses
@@ -72,6 +73,10 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"RotationCauses", testRotationCauses},
 		{"Watches", testWatches},
 		{"MailboxEvents", testMailboxEvents},
+		{"Canaries", testCanaries},
+		{"CanaryAlerts", testCanaryAlerts},
+		{"CanaryDownload", testCanaryDownload},
+		{"CanaryOfARolledBackChange", testCanaryOfARolledBackChange},
 		{"Alerts", testAlerts},
 		{"AlertsWithTheirEvent", testAlertsWithTheirEvent},
 		{"AlertAnswers", testAlertAnswers},

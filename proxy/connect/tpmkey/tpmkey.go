@@ -124,24 +124,21 @@ func (k *Key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 		return nil, fmt.Errorf("the TPM: %w", err)
 	}
 	defer t.Close()
-	root, err := storageRoot(t)
+	var signed *tpm2.SignResponse
+	err = k.loaded(t, func(key tpm2.NamedHandle) (err error) {
+		signed, err = tpm2.Sign{
+			KeyHandle:  key,
+			Digest:     tpm2.TPM2BDigest{Buffer: digest},
+			InScheme:   scheme(),
+			Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
+		}.Execute(t)
+		if err != nil {
+			return fmt.Errorf("the TPM does not sign: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	defer flush(t, root.ObjectHandle)
-	loaded, err := tpm2.Load{ParentHandle: parent(root), InPrivate: k.wrapped, InPublic: k.area}.Execute(t)
-	if err != nil {
-		return nil, fmt.Errorf("the key is not this TPM's: %w", err)
-	}
-	defer flush(t, loaded.ObjectHandle)
-	signed, err := tpm2.Sign{
-		KeyHandle:  tpm2.NamedHandle{Handle: loaded.ObjectHandle, Name: loaded.Name},
-		Digest:     tpm2.TPM2BDigest{Buffer: digest},
-		InScheme:   scheme(),
-		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
-	}.Execute(t)
-	if err != nil {
-		return nil, fmt.Errorf("the TPM does not sign: %w", err)
 	}
 	s, err := signed.Signature.Signature.ECDSA()
 	if err != nil {
@@ -150,6 +147,22 @@ func (k *Key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 	return asn1.Marshal(struct{ R, S *big.Int }{
 		new(big.Int).SetBytes(s.SignatureR.Buffer), new(big.Int).SetBytes(s.SignatureS.Buffer),
 	})
+}
+
+// loaded calls use while the key is loaded.
+func (k *Key) loaded(t transport.TPM, use func(tpm2.NamedHandle) error) error {
+	root, err := storageRoot(t)
+	if err != nil {
+		return err
+	}
+	// Before anything else is loaded: a TPM has room for three or so.
+	loaded, err := tpm2.Load{ParentHandle: parent(root), InPrivate: k.wrapped, InPublic: k.area}.Execute(t)
+	flush(t, root.ObjectHandle)
+	if err != nil {
+		return fmt.Errorf("the key is not this TPM's: %w", err)
+	}
+	defer flush(t, loaded.ObjectHandle)
+	return use(tpm2.NamedHandle{Handle: loaded.ObjectHandle, Name: loaded.Name})
 }
 
 // storageRoot makes the storage root key, which is the same each time while
