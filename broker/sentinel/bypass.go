@@ -3,6 +3,7 @@
 package sentinel
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -98,7 +99,7 @@ func (r *reading) readAll() error {
 	if err := r.client.WaitGreeting(); err != nil {
 		return err
 	}
-	folders, names, err := listFolders(r.client)
+	folders, names, err := listFolders(r.client, r.result.Watch.Folders)
 	if err != nil {
 		return err
 	}
@@ -160,7 +161,9 @@ func (r *reading) readOne(f listed, old *broker.WatchedFolder) (*broker.WatchedF
 			return now, nil
 		}
 		if before, err = decodeKept(r.stored[f.name]); err != nil {
-			return nil, err
+			// Not a reason to look at it never again.
+			r.Logger.Error("what was kept of a folder cannot be understood; it is read anew", zap.String("mailbox", r.mailbox.Address), zap.Error(err))
+			before, known = newKept(), false
 		}
 	}
 	read, err := readFolder(r.client, now, before)
@@ -257,14 +260,30 @@ func (r *reading) judge(ctx context.Context) error {
 			r.find(&s)
 			continue
 		}
-		if len(w.Suspects) < maxSuspects {
-			w.Suspects = append(w.Suspects, s)
-		}
+		w.Suspects = append(w.Suspects, s)
 	}
+	w.Suspects = gravest(w.Suspects)
 	if len(w.Suspects) > 0 {
 		w.NextAt = earlier(w.NextAt, r.Now().UTC().Add(r.Settle))
 	}
 	return nil
+}
+
+// gravest leaves out what is too much to wait: first flags, which whoever makes up
+// keywords can have as many changes of as he likes, to hide others behind.
+func gravest(all []broker.Suspect) []broker.Suspect {
+	if len(all) <= maxSuspects {
+		return all
+	}
+	slices.SortStableFunc(all, func(a, b broker.Suspect) int {
+		return cmp.Compare(slices.Index(graveness(), a.What), slices.Index(graveness(), b.What))
+	})
+	return all[:maxSuspects]
+}
+
+// graveness lists all ways, flags last.
+func graveness() []broker.Bypass {
+	return append(slices.DeleteFunc(broker.Bypasses(), func(b broker.Bypass) bool { return b == broker.BypassFlags }), broker.BypassFlags)
 }
 
 func earlier(a, b time.Time) time.Time {

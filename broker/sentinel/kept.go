@@ -4,12 +4,14 @@ package sentinel
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"io"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -30,8 +32,33 @@ type keptJSON struct {
 	IDs   map[string]string `json:"ids,omitempty"`
 }
 
-// maxKept bounds what is kept of a folder, in octets of JSON.
-const maxKept = 16 << 20
+const (
+	// maxFlags is how many flags of a folder are kept, the system's own first:
+	// keywords can be made up without an end.
+	maxFlags = 100
+	// maxKept bounds what is kept of a folder, in octets of JSON: it is more than
+	// maxFlags sets of maxMessages UIDs, in decimal with a comma.
+	maxKept = 16 << 20
+)
+
+// cutFlags leaves maxFlags flags.
+func (k *kept) cutFlags() {
+	if len(k.flags) <= maxFlags {
+		return
+	}
+	names := slices.SortedFunc(maps.Keys(k.flags), func(a, b string) int {
+		own := func(s string) int {
+			if strings.HasPrefix(s, `\`) {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(own(a), own(b)), strings.Compare(a, b))
+	})
+	for _, name := range names[maxFlags:] {
+		delete(k.flags, name)
+	}
+}
 
 func (k *kept) encode() ([]byte, error) {
 	j := keptJSON{All: k.all.String(), Flags: map[string]string{}, IDs: map[string]string{}}

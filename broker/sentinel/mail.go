@@ -54,8 +54,8 @@ type listed struct {
 	delimiter byte
 	// own says that nobody delivers there, trash that servers remove there what
 	// is old.
-	own, trash bool
-	rank       int
+	own, trash    bool
+	rank, watched int
 }
 
 // uses are the special uses of folders, their usual names in lower case, and in
@@ -78,8 +78,8 @@ func uses() []struct {
 	}
 }
 
-// listFolders lists what can be read, what matters most first, and all names.
-func listFolders(c *imapclient.Client) (folders []listed, names map[string]bool, err error) {
+// listFolders lists what is looked at, what matters most first, and all names.
+func listFolders(c *imapclient.Client, watched []broker.WatchedFolder) (folders []listed, names map[string]bool, err error) {
 	var options *imap.ListOptions
 	if caps := c.Caps(); caps.Has(imap.CapListExtended) && caps.Has(imap.CapSpecialUse) {
 		options = &imap.ListOptions{ReturnSpecialUse: true}
@@ -126,10 +126,23 @@ func listFolders(c *imapclient.Client) (folders []listed, names map[string]bool,
 			folders = append(folders, x)
 		}
 	}
+	return foremost(folders, watched), names, nil
+}
+
+// foremost are the folders that are looked at, the special ones first. Those that
+// are watched come before others, so that nobody has one forgotten by making many.
+func foremost(folders []listed, watched []broker.WatchedFolder) []listed {
+	for i := range folders {
+		if f := &folders[i]; slices.ContainsFunc(watched, func(w broker.WatchedFolder) bool { return w.Name == f.name }) {
+			f.watched = 0
+		} else {
+			f.watched = 1
+		}
+	}
 	slices.SortStableFunc(folders, func(a, b listed) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.watched, b.watched), cmp.Compare(a.rank, b.rank), strings.Compare(a.name, b.name))
 	})
-	return folders[:min(len(folders), maxFolders)], names, nil
+	return folders[:min(len(folders), maxFolders)]
 }
 
 // status asks how a folder stands.
@@ -183,6 +196,7 @@ func readFolder(c *imapclient.Client, f *broker.WatchedFolder, old *kept) (*kept
 			now.flags[name] = flagged
 		}
 	}
+	now.cutFlags()
 	var unnamed uids
 	n := 0
 	for uid := range now.all.each() {

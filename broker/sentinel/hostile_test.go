@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sentinel
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// TestManyFoldersHideNone: whoever makes folders, whatever he calls them, does not
+// have one that is watched forgotten.
+func TestManyFoldersHideNone(t *testing.T) {
+	var watched []broker.WatchedFolder
+	var there []listed
+	for _, name := range []string{"INBOX", "Board", "Zebra"} {
+		watched = append(watched, broker.WatchedFolder{Name: name})
+		there = append(there, listed{name: name, rank: len(uses()) + 1})
+	}
+	there[0].rank = 0
+	for i := range 2 * maxFolders {
+		there = append(there, listed{name: fmt.Sprintf("A%d", i), rank: len(uses()) + 1}, listed{name: fmt.Sprintf("a%d/sent", i), rank: 1, own: true})
+	}
+	got := foremost(there, watched)
+	if len(got) != maxFolders {
+		t.Errorf("%d folders are looked at", len(got))
+	}
+	for _, w := range watched {
+		if !slices.ContainsFunc(got, func(f listed) bool { return f.name == w.Name }) {
+			t.Errorf("%s is forgotten", w.Name)
+		}
+	}
+}
+
+// TestMadeUpKeywordsHideNothing: many keywords, set on every second message, leave
+// what is kept of a folder readable, with the system's own flags in it, and do not
+// crowd out what waits to be explained.
+func TestMadeUpKeywordsHideNothing(t *testing.T) {
+	k := newKept()
+	const big = 4_000_000_000
+	for i := range uint32(maxMessages) {
+		k.all.add(big + 2*i)
+	}
+	for i := range 500 {
+		k.flags[fmt.Sprintf("$a%d", i)] = k.all
+	}
+	k.flags[seen], k.flags[`\deleted`] = k.all, k.all
+	k.cutFlags()
+	b, err := k.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := decodeKept(b)
+	if err != nil {
+		t.Fatalf("what was kept is not understood: %v", err)
+	}
+	if len(back.flags) != maxFlags || back.flags[seen].len() != maxMessages || back.flags[`\deleted`].len() != maxMessages {
+		t.Errorf("%d flags are kept, %d messages are seen", len(back.flags), back.flags[seen].len())
+	}
+
+	var all []broker.Suspect
+	for i := range 2 * maxSuspects {
+		all = append(all, broker.Suspect{Bypassed: broker.Bypassed{What: broker.BypassFlags, Flag: fmt.Sprintf("$a%d", i)}})
+	}
+	others := slices.DeleteFunc(broker.Bypasses(), func(b broker.Bypass) bool { return b == broker.BypassFlags })
+	for _, what := range others {
+		all = append(all, broker.Suspect{Bypassed: broker.Bypassed{What: what, Folder: "Board"}})
+	}
+	all = gravest(all)
+	if len(all) != maxSuspects {
+		t.Errorf("%d wait", len(all))
+	}
+	for _, what := range others {
+		if !slices.ContainsFunc(all, func(s broker.Suspect) bool { return s.What == what }) {
+			t.Errorf("%s was crowded out", what)
+		}
+	}
+}
