@@ -81,6 +81,7 @@ func (s *clientSide) fail(err error) {
 		}
 		s.r.stop(&broker.End{Reason: broker.EndLogout}, "", 0)
 	default:
+		s.identifyLast()
 		s.r.stop(&broker.End{Reason: broker.EndClientClosed}, "", 0)
 	}
 }

@@ -5,6 +5,7 @@ package imapfilter
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -71,4 +72,57 @@ func TestNever2OwnFetchTellsNoHeader(t *testing.T) {
 			t.Errorf("%q: %q, want %q", line, got, want)
 		}
 	}
+}
+
+// TestNever3HangingUpHidesNoMessageID: a client that reads a body without its header
+// and hangs up at once does not keep it from being known which message it was.
+func TestNever3HangingUpHidesNoMessageID(t *testing.T) {
+	gate, upstreams := scripted(t)
+	r := newRig(t, gate)
+	r.filter.listenAfter = time.Minute // whatever a busy machine takes
+	c := r.login()
+	u := <-upstreams
+	c.send("a SELECT INBOX")
+	u.expect("a SELECT")
+	u.raw("* OK [UIDVALIDITY 1]\r\na OK\r\n")
+	c.until("a OK")
+	c.send("b UID FETCH 3 BODY.PEEK[TEXT]")
+	u.expect("b UID FETCH")
+	u.raw("* 1 FETCH (UID 3 BODY[TEXT] {1}\r\nx)\r\nb OK\r\n")
+	c.until("b OK")
+	c.conn.Close()
+	own, rest, _ := strings.Cut(u.line(), " ")
+	if !strings.HasPrefix(rest, "UID FETCH 3 ") {
+		t.Fatalf("got %q", rest)
+	}
+	u.raw("* 1 FETCH (UID 3 BODY[HEADER.FIELDS (MESSAGE-ID)] {17}\r\nMessage-ID: <x>\r\n)\r\n" + own + " OK\r\n")
+	u.closed()
+	<-r.served
+	session := gate.last()
+	if got := session.recorded(broker.EventMessageIdentify); len(got) != 1 || got[0].(broker.MessageIdentify).MessageID != "<x>" {
+		t.Errorf("identified %+v", got)
+	}
+	if reason := session.endReason(); reason != broker.EndClientClosed {
+		t.Errorf("it ended as %s", reason)
+	}
+}
+
+// TestClientThatHasGoneWaitsForNoUpstream: an upstream that does not answer what it
+// is asked then does not keep the session.
+func TestClientThatHasGoneWaitsForNoUpstream(t *testing.T) {
+	gate, upstreams := scripted(t)
+	r := newRig(t, gate)
+	c := r.login()
+	u := <-upstreams
+	c.send("a SELECT INBOX")
+	u.expect("a SELECT")
+	u.raw("* OK [UIDVALIDITY 1]\r\na OK\r\n")
+	c.until("a OK")
+	c.send("b UID FETCH 3 BODY.PEEK[TEXT]")
+	u.expect("b UID FETCH")
+	u.raw("* 1 FETCH (UID 3 BODY[TEXT] {1}\r\nx)\r\nb OK\r\n")
+	c.until("b OK")
+	c.conn.Close()
+	u.closed() // after what it was asked
+	<-r.served
 }

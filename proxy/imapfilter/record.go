@@ -466,6 +466,18 @@ func (s *clientSide) identifyOpened(entry *command) error {
 	return nil
 }
 
+// identifyLast asks for the Message-IDs of what was opened last when the client has
+// gone: else whoever hangs up behind a body keeps it from being known. That it has
+// gone ends a wait for the upstream after listenAfter.
+func (s *clientSide) identifyLast() {
+	s.r.mu.Lock()
+	wanted := s.r.end == nil && len(s.r.identify) > 0 && len(s.r.pending) == 0
+	s.r.mu.Unlock()
+	if wanted {
+		_ = s.identifyOpened(&command{}) // the session ends, whatever comes of it
+	}
+}
+
 // printable returns a folder's name for the record: decoded where it is
 // modified UTF-7, and always valid UTF-8; INBOX is in upper case, however it
 // was written (RFC 9051 §5.1).
