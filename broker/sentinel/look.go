@@ -125,7 +125,9 @@ func (l *look) rotating(ctx context.Context) bool {
 
 // try logs in to IMAP and then to submission.
 func (l *look) try(ctx context.Context, c *broker.Credential) (broker.Protocol, error) {
-	imap, err := l.Upstream.OpenIMAP(ctx, l.mailbox, c)
+	var imap *broker.IMAPConn
+	var err error
+	l.patiently(func() { imap, err = l.Upstream.OpenIMAP(ctx, l.mailbox, c) })
 	if err != nil {
 		return broker.ProtocolIMAP, err
 	}
@@ -133,7 +135,8 @@ func (l *look) try(ctx context.Context, c *broker.Credential) (broker.Protocol, 
 		l.unread = err
 	}
 	leave(imap, "logout LOGOUT\r\n")
-	submission, err := l.Upstream.OpenSubmission(ctx, l.mailbox, c)
+	var submission *broker.SubmissionConn
+	l.patiently(func() { submission, err = l.Upstream.OpenSubmission(ctx, l.mailbox, c) })
 	if err != nil {
 		return broker.ProtocolSubmission, err
 	}

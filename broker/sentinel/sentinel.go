@@ -23,6 +23,12 @@ const (
 	MinInterval     = time.Second
 	// DefaultConcurrency is how many mailboxes are looked at at once.
 	DefaultConcurrency = 4
+	// patience is how long a look keeps its place while it waits for a login: then
+	// another takes it, so that silent servers keep nobody from the others. It has
+	// one again before it reads. maxWaiting bounds all looks, as a multiple of
+	// Concurrency.
+	patience   = 2 * time.Second
+	maxWaiting = 16
 	// DefaultSettle is how much later what nothing explains is a finding.
 	DefaultSettle = 20 * time.Second
 	// pollInterval is how often it is asked which are due, prepareInterval how
@@ -77,6 +83,8 @@ type Sentinel struct {
 	holder  broker.ID
 	metrics *metrics
 	freed   chan struct{}
+	// places holds one for each look that has its place.
+	places chan struct{}
 
 	mu      sync.Mutex
 	working int
@@ -106,7 +114,7 @@ func New(c Config) (*Sentinel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sentinel{Config: c, holder: broker.NewID(), metrics: m, freed: make(chan struct{}, 1)}, nil
+	return &Sentinel{Config: c, holder: broker.NewID(), metrics: m, freed: make(chan struct{}, 1), places: make(chan struct{}, c.Concurrency)}, nil
 }
 
 func (s *Sentinel) claim() broker.WatchClaim {
@@ -152,21 +160,49 @@ func (s *Sentinel) note(what string, err error) (ok bool) {
 // for it.
 func (s *Sentinel) startOne(ctx context.Context, workers *sync.WaitGroup) bool {
 	s.mu.Lock()
-	room := s.working < s.Concurrency
+	room := s.working < s.Concurrency*maxWaiting
 	s.mu.Unlock()
 	if !room || ctx.Err() != nil {
 		return false
 	}
+	select {
+	case s.places <- struct{}{}:
+	default:
+		return false
+	}
 	w, err := s.State.ClaimWatch(ctx, s.claim())
 	if !s.note("watches cannot be claimed", err) || w == nil {
+		<-s.places
 		return false
 	}
 	s.count(1)
 	workers.Go(func() {
 		defer s.count(-1)
+		defer func() { <-s.places }()
 		s.work(ctx, w)
 	})
 	return true
+}
+
+// patiently does what may take long to be answered, and lets another have the
+// place meanwhile.
+func (s *Sentinel) patiently(do func()) {
+	timer := time.AfterFunc(patience, func() {
+		<-s.places
+		s.free()
+	})
+	do()
+	if !timer.Stop() {
+		s.places <- struct{}{} // before any look that has not begun: those only try
+	}
+}
+
+// free has it looked whether another look can begin.
+func (s *Sentinel) free() {
+	select {
+	case s.freed <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Sentinel) count(n int) {
@@ -174,10 +210,7 @@ func (s *Sentinel) count(n int) {
 	s.working += n
 	s.mu.Unlock()
 	if n < 0 {
-		select {
-		case s.freed <- struct{}{}:
-		default:
-		}
+		s.free()
 	}
 }
 
