@@ -80,6 +80,7 @@ type Store struct {
 	canaries canaryWatch
 
 	notifier  *notifier
+	appends   appends
 	release   func() error // of what else the dialect holds
 	closeOnce sync.Once
 	closeErr  error

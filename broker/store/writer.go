@@ -157,6 +157,7 @@ func (s *Store) transact(scope scope, do func(*tx) error) error {
 	err := t.run(scope, do)
 	if err == nil {
 		s.notifier.tell(t.changes)
+		s.appends.tell(t.heads)
 		return nil
 	}
 	err = dbError(err)

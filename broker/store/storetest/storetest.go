@@ -28,6 +28,7 @@ type Store interface {
 	broker.Alerts
 	broker.Logs
 	broker.Witnesses
+	broker.Sinks
 	Close() error
 }
 
@@ -99,6 +100,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"AppendConcurrently", testAppendConcurrently},
 		{"LogTree", testLogTree},
 		{"Checkpoints", testCheckpoints},
+		{"Sinks", testSinks},
 		{"Queries", testQueries},
 		{"Sessions", testSessions},
 		{"StaleSessions", testStaleSessions},
