@@ -26,6 +26,8 @@ const (
 	AlertOutage            AlertKind = "outage"
 	AlertUnrecorded        AlertKind = "record-outage"
 	AlertWitnessSilent     AlertKind = "witness-silent"
+	AlertSink              AlertKind = "sink-outage"
+	AlertSinkSkipped       AlertKind = "sink-skipped"
 )
 
 // AlertSpec documents one kind. Its texts are the same for everybody and name
@@ -138,6 +140,16 @@ func AlertKinds() []AlertSpec {
 			AlertWitnessSilent, SeverityCritical, "a witness of the log cosigns nothing any more: what is recorded from now on is pinned by nobody; critical when its rule is stop: then no session is opened for the firm",
 			"ask whoever runs the witness, which the detail names, what it says ('postern log witness'): it stops by itself when the log is not what it was; if it is gone for good, register another and remove it",
 			"it is heard again, or removed",
+		},
+		{
+			AlertSink, SeverityWarning, "a sink's receiver has taken no events for a quarter of an hour: they wait in the log, and nothing is lost",
+			"see what the receiver says (`postern sink list`), mend it, and try with `postern sink test`",
+			"it takes events again",
+		},
+		{
+			AlertSinkSkipped, SeverityWarning, "a sink's receiver refuses an event and takes others, so that it was set aside: it is in the log and not at the receiver",
+			"read the event with `postern log events`, whose log and number the sink.skipped event names, and find out why the receiver refuses it",
+			"",
 		},
 	}
 }

@@ -99,6 +99,14 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 			_ = json.Unmarshal(d.After, &w) // its own document
 			return AlertChange{Kind: AlertWitnessSilent, Subject: string(w.ID), Resolves: true}
 		})
+	case EventSinkOutage:
+		return raise(e, func(d SinkOutage) AlertChange {
+			return AlertChange{Kind: AlertSink, Severity: SeverityWarning, Subject: d.Sink, Resolves: !d.Until.IsZero(), Detail: d.Sink + ": " + d.Text}
+		})
+	case EventSinkSkipped:
+		return raise(e, func(d SinkSkipped) AlertChange {
+			return AlertChange{Kind: AlertSinkSkipped, Severity: SeverityWarning, Subject: d.Sink, Detail: d.Sink + ": " + d.Text}
+		})
 	case "lock.created", "lock.removed":
 		return locked(e)
 	}

@@ -61,6 +61,8 @@ const (
 	EventWitnessSilent     EventType = "witness.silent"
 	EventWitnessHeard      EventType = "witness.heard"
 	EventRestoreConfirmed  EventType = "restore.confirmed"
+	EventSinkOutage        EventType = "sink.outage"
+	EventSinkSkipped       EventType = "sink.skipped"
 )
 
 // EventSpec documents one type.
@@ -119,6 +121,8 @@ func Catalogue() []EventSpec {
 		{EventCanaryRemoved, 1, CanaryMarked{}, "a firm marked it no more", ""},
 		{EventCanaryOpened, 1, CanaryOpened{}, "an alarm: an agent opened, copied or moved a message that a firm has marked; after the event that says so, in its transaction", ""},
 		{EventCanaryDownloaded, 1, CanaryOpened{}, "what opened it a moment ago has turned out to download many messages", ""},
+		{EventSinkOutage, 1, SinkOutage{}, "a sink's receiver has taken nothing for a quarter of an hour, or takes events again; in the BPO's log", ""},
+		{EventSinkSkipped, 1, SinkSkipped{}, "an event is not delivered to a sink, whose receiver refuses it and takes others; in the BPO's log", ""},
 		{EventBypassed, 1, Bypassed{}, "an alarm: a mailbox was used without Postern: what the sentinel found in it no session explains, nor an exception", "folder, target, messages[].message_id"},
 		{EventWitnessSilent, 1, WitnessSilent{}, "an alarm: a witness of the log has cosigned nothing for longer than it may; with the rule stop no session is opened for the firm", ""},
 		{EventWitnessHeard, 1, WitnessSilent{}, "a witness that was silent cosigns again", ""},
@@ -439,6 +443,29 @@ type Outage struct {
 
 // Unrecorded reports whether nothing could be recorded meanwhile.
 func (o *Outage) Unrecorded() bool { return o.Component == "store" || o.Component == "audit" }
+
+// SinkOutage is the data of sink.outage. What was recorded meanwhile is delivered
+// when it is over.
+type SinkOutage struct {
+	Sink  string    `json:"sink"`
+	Node  string    `json:"node"`
+	Since time.Time `json:"since"`
+	// Until is when the receiver took events again; absent while it does not.
+	Until time.Time `json:"until,omitzero"`
+	Text  string    `json:"text,omitempty"`
+}
+
+// SinkSkipped is the data of sink.skipped: the event stays in its log.
+type SinkSkipped struct {
+	Sink string `json:"sink"`
+	// LogOf is the firm in whose log the event stands; empty: the BPO's own.
+	LogOf     ID        `json:"log_of,omitempty"`
+	Event     ID        `json:"event_id"`
+	EventSeq  int64     `json:"seq"`
+	EventType EventType `json:"type"`
+	// Text is what the receiver said.
+	Text string `json:"text,omitempty"`
+}
 
 // AlertRaised is the data of alert.raised.
 type AlertRaised struct {

@@ -183,6 +183,9 @@ func rules() map[string]rule {
 		"acknowledge-alert": {group: "alerts", who: admin | firmAdmin, conditional: true},
 		"resolve-alert":     {group: "alerts", who: admin | firmAdmin, conditional: true},
 
+		"list-sinks": {group: "sinks", who: bpo},
+		"test-sink":  {group: "sinks", who: admin},
+
 		"list-watches": {group: "watches", who: everyone},
 		"get-watch":    {group: "watches", who: everyone},
 		// Whoever at the BPO knew them could tell the agents.

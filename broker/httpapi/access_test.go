@@ -66,6 +66,7 @@ var mayCall = map[string]string{
 	"list-watches": "admin auditor firm-admin firm-auditor", "get-watch": "admin auditor firm-admin firm-auditor",
 	"list-canaries": "firm-admin firm-auditor", "create-canary": "firm-admin", "remove-canary": "firm-admin",
 	"set-watch": "admin firm-admin", "probe-mailbox": "admin firm-admin",
+	"list-sinks": "admin auditor", "test-sink": "admin",
 }
 
 // operation is one of the OpenAPI document.
@@ -352,7 +353,7 @@ func (c *client) twoFirms() *twoFirms {
 		}
 	}
 	for kind, ref := range map[string]string{
-		"site": "Pune", "workstation": "pune-07", "witness": string(broker.NewID()), "lock": string(broker.NewID()), "app_password": string(broker.NewID()),
+		"site": "Pune", "workstation": "pune-07", "witness": string(broker.NewID()), "sink": "siem", "lock": string(broker.NewID()), "app_password": string(broker.NewID()),
 	} {
 		f.own[kind], f.unknown[kind] = ref, string(broker.NewID())
 	}

@@ -123,6 +123,7 @@ type Config struct {
 	Watches  broker.Watches
 	Canaries broker.Canaries
 	Alerts   broker.Alerts
+	Sinks    Sinks
 	Upstream broker.Upstream
 	Sessions Sessions
 	Tokens   Tokens
@@ -187,7 +188,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
 		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes, "Attestor": c.Attestor,
-		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "RotationSecrets": c.RotationSecrets,
+		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "Sinks": c.Sinks, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
 		"Sessions": c.Sessions, "Tokens": c.Tokens, "Logger": c.Logger,
 	} {
@@ -230,6 +231,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerWatches()
 	a.registerCanaries()
 	a.registerAlerts()
+	a.registerSinks()
 	if err := errors.Join(a.faults...); err != nil {
 		return nil, nil, err
 	}

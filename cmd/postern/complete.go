@@ -195,6 +195,8 @@ func completed(kind string) (where string, offer func(*listed) (name, about stri
 		return path("sessions"), func(l *listed) (string, string) { return l.ID, l.Protocol + " " + l.Agent + " on " + l.Mailbox }
 	case "alert":
 		return path("alerts"), func(l *listed) (string, string) { return l.ID, l.Kind + " " + l.Mailbox + " " + l.State }
+	case "sink":
+		return path("sinks"), func(l *listed) (string, string) { return l.Name, l.Kind }
 	case "lock":
 		return path("locks"), func(l *listed) (string, string) { return l.ID, l.Target + " " + l.Name }
 	}

@@ -54,6 +54,7 @@ type Config struct {
 	Credentials    CredentialsConfig  `yaml:"credentials"`
 	Rotation       RotationConfig     `yaml:"rotation"`
 	Sentinel       SentinelConfig     `yaml:"sentinel"`
+	Sinks          []SinkConfig       `yaml:"sinks"`
 	Upstream       UpstreamConfig     `yaml:"upstream"`
 	OAuth          OAuthConfig        `yaml:"oauth"`
 	Limits         LimitsConfig       `yaml:"limits"`
@@ -333,6 +334,9 @@ func (c *Config) complete(dir string) {
 		setDefault(&v.Timeout, duration(vault.DefaultTimeout))
 		under(dir, &v.CAFile, &v.AuthorityFile)
 		v.Auth.complete(func(paths ...*string) { under(dir, paths...) })
+	}
+	for i := range c.Sinks {
+		c.Sinks[i].complete(func(paths ...*string) { under(dir, paths...) })
 	}
 	for i := range c.API.OIDC {
 		under(dir, &c.API.OIDC[i].CAFile)

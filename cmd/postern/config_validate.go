@@ -63,6 +63,7 @@ func (c *Config) problems() []problem {
 	v.between("rotation.keep", c.Rotation.Keep, time.Minute, 90*24*time.Hour)
 	v.between("sentinel.interval", c.Sentinel.Interval, sentinel.MinInterval, 24*time.Hour)
 	v.count("sentinel.concurrency", c.Sentinel.Concurrency, 256)
+	v.sinks(c.Sinks)
 	v.limits(&c.Limits)
 	v.check(len(c.API.Socket) <= maxSocketPath, "api.socket", "the path has %d octets, and a socket's may have %d: give a shorter one", len(c.API.Socket), maxSocketPath)
 	if c.API.Listen != "" {

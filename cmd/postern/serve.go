@@ -24,7 +24,7 @@ func newServeCommand() *cobra.Command {
 		Short: "Run the server",
 		Long: `Run the server until SIGTERM or an interrupt, which ends sessions in order; a
 second one stops at once. SIGHUP rereads the certificates, which also happens
-by itself when their files change.
+by itself when their files change, and has sinks open their files anew.
 
 Every key of the configuration is documented in
 deployments/postern.example.yaml; 'postern init' writes one to start from.`,
@@ -70,12 +70,13 @@ func checkFiles(c *Config) error {
 		credentials = errors.Join(credentials, rotator)
 	}
 	state := c.checkState()
+	_, sinks := newSinks(c)
 	_, authority := openWorkstationCA(c, zap.NewNop(), prometheus.NewRegistry())
 	companyCAs, company := newCompanyCAs(c, nil, zap.NewNop(), prometheus.NewRegistry())
 	if company == nil {
 		company = companyCAs.CheckLists()
 	}
-	return errors.Join(certificates, authority, company, tokenKey, upstreams, issuers, credentials, state)
+	return errors.Join(certificates, authority, company, tokenKey, upstreams, issuers, credentials, state, sinks)
 }
 
 // serve runs the server, and does what signals say.

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/audit/checkpoint"
 	"github.com/postern-mail/postern/broker/audit/silence"
+	"github.com/postern-mail/postern/broker/audit/sink"
 	"github.com/postern-mail/postern/broker/companyca"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/oauth"
@@ -44,6 +45,7 @@ type server struct {
 	drivers map[string]broker.Driver
 	// sentinel watches mailboxes; nil: this server does not.
 	sentinel     *sentinel.Sentinel
+	sinks        *sink.Sinks
 	upstream     *oauth.Upstream
 	manager      *session.Manager
 	networkOnly  *networkOnly
@@ -107,8 +109,12 @@ func (s *server) APIAddr() net.Addr { return s.addr("api.listen") }
 // Socket is the path of the management API's socket.
 func (s *server) Socket() string { return s.config.API.Socket }
 
-// Reload rereads the certificates.
-func (s *server) Reload() error { return errors.Join(s.certificates.Reload(), s.companyCAs.Reload()) }
+// Reload rereads the certificates, and has sinks begin anew with their files and
+// connections.
+func (s *server) Reload() error {
+	s.sinks.Reopen()
+	return errors.Join(s.certificates.Reload(), s.companyCAs.Reload())
+}
 
 // Abort cuts every session off; a Run under way then returns soon.
 func (s *server) Abort() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-mail/postern/broker/attest"
 	"github.com/postern-mail/postern/broker/audit"
+	"github.com/postern-mail/postern/broker/audit/sink"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
 	"github.com/postern-mail/postern/broker/sentinel"
@@ -35,7 +36,7 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.openState, s.openCheckpoints, s.openWitnesses, s.openCredentials, s.openManager, s.openRotator, s.openSentinel, s.openCertificates, s.openAPI, s.openProxies,
+		s.openState, s.openCheckpoints, s.openWitnesses, s.openCredentials, s.openManager, s.openRotator, s.openSentinel, s.openSinks, s.openCertificates, s.openAPI, s.openProxies,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -157,6 +158,18 @@ func (s *server) openSentinel(context.Context) error {
 	return err
 }
 
+// openSinks makes what sends events on.
+func (s *server) openSinks(context.Context) error {
+	all, err := newSinks(s.config)
+	if err != nil {
+		return err
+	}
+	s.sinks, err = sink.New(sink.Config{
+		Sinks: all, Store: s.store, Log: s.log, Node: s.config.Node, Logger: s.logger.Named("sinks"), Registerer: s.registry,
+	})
+	return err
+}
+
 func (s *server) openCertificates(context.Context) error {
 	var err error
 	s.certificates, err = newCertificates(s.config, s.logger.Named("tls"), s.registry)
@@ -180,6 +193,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		Watches:     s.store,
 		Canaries:    s.store,
 		Alerts:      s.store,
+		Sinks:       s.sinks,
 		Drivers:     s.drivers,
 		Upstream:    s.upstream,
 		Sessions:    s.manager,

@@ -89,6 +89,7 @@ func (s *server) Run(ctx context.Context) error {
 		checks: s.health.checks, log: s.log, alerts: s.store, node: s.config.Node, logger: s.logger.Named("outages"), now: time.Now,
 	}
 	services.start("outages", outages.Run)
+	services.start("sinks", s.sinks.Run)
 	// It stops before the credentials do: what it got is stored first.
 	tokens := newStage(ctx, failed)
 	defer tokens.stop()

@@ -88,7 +88,7 @@ func TestMonitoringNamesWhatIsThere(t *testing.T) {
 	companycatest.Replace(t, list, ca.SignList(companycatest.List(1)))
 	w := e2e.NewWorld(t, e2e.WorldOptions{Mailboxes: []string{sales}, Postern: e2e.Options{Workstations: fmt.Sprintf(`  authorities:
     - {name: head-office, ca_file: %q, name_from: dns, revocation: {files: [%q]}}
-`, ca.File(), list)}})
+`, ca.File(), list), Config: fmt.Sprintf("sinks:\n  - {name: archive, file: {path: %q}}\n", filepath.Join(t.TempDir(), "events.jsonl"))}})
 	exported := scrape(t, w.Postern)
 	for _, q := range ruleQueries(t) {
 		if !strings.Contains(q.expr, "postern_auth_failures_total") {

@@ -20,6 +20,7 @@ import (
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/attest"
 	"github.com/postern-mail/postern/broker/audit/checkpoint"
+	"github.com/postern-mail/postern/broker/audit/sink"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/people"
 	"github.com/postern-mail/postern/broker/store"
@@ -104,10 +105,16 @@ func (w *World) serve(logger *zap.Logger) error {
 	if err != nil {
 		return err
 	}
+	sinks, err := sink.New(sink.Config{
+		Sinks: []sink.Sink{{Name: "siem", Kind: "file", Target: "nowhere", Receiver: nowhere{}}}, Store: w.Store, Log: eventLog{w.Store}, Logger: logger, Node: "test",
+	})
+	if err != nil {
+		return err
+	}
 	w.Handler, err = httpapi.New(httpapi.Config{
 		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher, Witnesses: w.Store,
 		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
-		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Canaries: w.Store, Alerts: w.Store, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
+		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Canaries: w.Store, Alerts: w.Store, Sinks: sinks, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
 		Directory: true, CertificateAlone: []broker.WorkstationClass{broker.ClassHardware},
 		WorkstationCA: w.CA, Enrolments: w.Store, EnrolmentCodes: codes, Attestor: attestor, Logger: logger,
