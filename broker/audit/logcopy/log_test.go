@@ -41,7 +41,9 @@ type served struct {
 	// asked counts what was asked for; fail, where set, is what is answered
 	// instead.
 	asked int
-	fail  func(asked int) error
+	// cosigned is what a witness has handed over.
+	cosigned [][]byte
+	fail     func(asked int) error
 }
 
 // serve makes a log of some events.

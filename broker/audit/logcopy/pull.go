@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/translog"
 )
 
@@ -369,6 +370,9 @@ func (p *pull) keepUpper() error {
 	own := p.epoch.source()
 	for _, t := range tlog.NewTiles(translog.TileHeight, from, p.to.Size) {
 		theirs, err := p.source.Tile(p.ctx, t.L, t.N, t.W)
+		if broker.CodeOf(err) == broker.NotFound {
+			return tampered("tile %d of level %d is missing: %w", t.N, t.L, err)
+		}
 		if err != nil {
 			return err
 		}
