@@ -37,6 +37,10 @@
 //     when it ends, and so in the firm's log.
 //   - One process at a time works on a rotation: it holds a claim by the
 //     database's clock, prolonged with each entry and longer than any step.
+//   - A server that is silent keeps nobody from the others: whoever waits for one
+//     gives up his place among those that are worked on.
+//   - Once the provider may have been asked no rotation ends as if it had not been,
+//     whatever has gone meanwhile: the driver, or the new password itself.
 //   - Passwords that may yet become the mailbox's are not destroyed: those of a
 //     rotation that kept the old one only after the old one was tried again.
 package rotation

@@ -8,7 +8,9 @@
 // provider is not hammered: between two looks lies the interval, and a
 // credential that was refused maxRefusals times is tried once a day until
 // another is stored. An outage is never taken for a refusal, and while a
-// rotation of a mailbox is under way nothing there is drift.
+// rotation of a mailbox is under way nothing there is drift. A server that is silent
+// keeps nobody from the others, and nothing that can be made up in a mailbox, folders
+// or keywords, hides what else is done there.
 //
 // cmd/postern runs one Sentinel in a server.
 package sentinel
