@@ -70,7 +70,7 @@ func checkFiles(c *Config) error {
 		credentials = errors.Join(credentials, rotator)
 	}
 	state := c.checkState()
-	_, sinks := newSinks(c)
+	_, sinks := newSinks(c, nil)
 	_, authority := openWorkstationCA(c, zap.NewNop(), prometheus.NewRegistry())
 	companyCAs, company := newCompanyCAs(c, nil, zap.NewNop(), prometheus.NewRegistry())
 	if company == nil {

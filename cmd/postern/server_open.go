@@ -160,7 +160,7 @@ func (s *server) openSentinel(context.Context) error {
 
 // openSinks makes what sends events on.
 func (s *server) openSinks(context.Context) error {
-	all, err := newSinks(s.config)
+	all, err := newSinks(s.config, s.store)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// acknowledged returns nil when the other side's kernel has everything that was
+// sent (tcp(7), SIOCOUTQ).
+func acknowledged(conn net.Conn) error {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return errors.New("not a TCP connection")
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var unsent int
+	var failed error
+	if err := raw.Control(func(fd uintptr) { unsent, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); err != nil {
+		return err
+	}
+	if failed == nil && unsent > 0 {
+		failed = fmt.Errorf("the connection ended with %d octets on the way", unsent)
+	}
+	return failed
+}
