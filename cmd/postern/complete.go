@@ -130,6 +130,8 @@ func flagWords(flag string) []string {
 		return []string{string(broker.TLSImplicit), string(broker.TLSStartTLS), string(broker.TLSNone)}
 	case "severity":
 		return []string{string(broker.SeverityInfo), string(broker.SeverityWarning), string(broker.SeverityCritical)}
+	case "rule":
+		return []string{string(broker.WitnessAlarm), string(broker.WitnessStop)}
 	case "role":
 		return []string{string(broker.RoleAdmin), string(broker.RoleAuditor), string(broker.RoleFirmAdmin), string(broker.RoleFirmAuditor)}
 	case "recovery-mail":

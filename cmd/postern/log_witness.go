@@ -105,6 +105,9 @@ func witnessLog(cmd *cobra.Command, w *witness.Witness, interval time.Duration) 
 			return nil
 		case err == nil:
 			say("Cosigning " + c.Origin.String() + ".")
+		case errors.As(err, &unknown) && !unknown.OtherEpoch:
+			// As final as the others: no try again mends it.
+			return broker.Errorf(broker.Refused, "%v, and it is not cosigned. If the BPO has told you of another key, get it from them ('postern log key') and add it to yours", err)
 		case errors.As(err, &unknown), errors.As(err, &no):
 			return logError(err)
 		default:

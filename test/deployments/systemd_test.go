@@ -28,6 +28,15 @@ func TestUnit(t *testing.T) {
 // TestRotatorUnit: the same of the rotator's.
 func TestRotatorUnit(t *testing.T) { exposureOf(t, "postern-rotator.service", "rotator ") }
 
+// TestWitnessUnit: the same of the witness's, which a person starts again after a
+// refusal.
+func TestWitnessUnit(t *testing.T) {
+	exposureOf(t, "postern-witness.service", "log witness ")
+	if unit := read(t, deployed("systemd", "postern-witness.service")); !strings.Contains(unit, "\nRestartPreventExitStatus=3\n") {
+		t.Error("a witness that has refused is started again")
+	}
+}
+
 // exposureOf returns systemd's score of a unit, which it must understand.
 func exposureOf(t *testing.T, name, command string) string {
 	t.Helper()
