@@ -34,6 +34,7 @@ func must(t testing.TB, err error) {
 type served struct {
 	t         testing.TB
 	path      string
+	database  *store.PostgreSQL // in the place of path
 	store     *store.Store
 	world     *storetest.World
 	publisher *checkpoint.Publisher
@@ -61,7 +62,7 @@ func serve(t testing.TB, events int) *served {
 func (s *served) open() {
 	s.t.Helper()
 	var err error
-	s.store, err = store.Open(ctx, store.Config{Path: s.path, Logger: zap.NewNop()})
+	s.store, err = store.Open(ctx, store.Config{Path: s.path, PostgreSQL: s.database, Logger: zap.NewNop()})
 	must(s.t, err)
 	opened := s.store
 	s.t.Cleanup(func() { must(s.t, opened.Close()) })
