@@ -22,13 +22,13 @@ type Entry struct {
 	Leaf   string          `json:"leaf_hash"`
 }
 
-// pruned says that of an entry only its hash is left.
-func (e *Entry) pruned() bool {
+// Pruned says that of an entry only its hash is left.
+func (e *Entry) Pruned() bool {
 	return e.Salt == "" && (len(e.Record) == 0 || string(e.Record) == "null")
 }
 
-// leaf returns the hash of the entry that ought to be the seq-th.
-func (e *Entry) leaf(seq int64) (tlog.Hash, error) {
+// LeafOf returns the hash of the entry that ought to be the seq-th.
+func (e *Entry) LeafOf(seq int64) (tlog.Hash, error) {
 	if e.Seq != seq {
 		return tlog.Hash{}, fmt.Errorf("event %d stands in the place of event %d", e.Seq, seq)
 	}
@@ -36,7 +36,7 @@ func (e *Entry) leaf(seq int64) (tlog.Hash, error) {
 	if err != nil || len(said) != tlog.HashSize {
 		return tlog.Hash{}, fmt.Errorf("the leaf hash of event %d is none", seq)
 	}
-	if e.pruned() {
+	if e.Pruned() {
 		return tlog.Hash(said), nil
 	}
 	salt, err := hex.DecodeString(e.Salt)
@@ -56,10 +56,10 @@ func (e *Entry) leaf(seq int64) (tlog.Hash, error) {
 	return hash, nil
 }
 
-// appendLine appends the entry as a line. The record's octets stay as they are.
-func (e *Entry) appendLine(to []byte) []byte {
+// AppendLine appends the entry as a line. The record's octets stay as they are.
+func (e *Entry) AppendLine(to []byte) []byte {
 	record := []byte(e.Record)
-	if e.pruned() {
+	if e.Pruned() {
 		record = []byte("null")
 	}
 	return fmt.Appendf(to, "{\"seq\":%d,\"salt\":%q,\"leaf_hash\":%q,\"record\":%s}\n", e.Seq, e.Salt, e.Leaf, record)

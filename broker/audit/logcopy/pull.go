@@ -246,7 +246,7 @@ func (p *pull) left(number int64, want int) []*Entry {
 		return nil
 	}
 	for i, e := range entries {
-		if _, err := e.leaf(number*translog.TileWidth + int64(i)); err != nil {
+		if _, err := e.LeafOf(number*translog.TileWidth + int64(i)); err != nil {
 			return nil
 		}
 	}
@@ -280,11 +280,11 @@ func (p *pull) take(entries []*Entry, due []*translog.Checkpoint) ([]tlog.Hash, 
 	hashes := make([]tlog.Hash, len(entries))
 	var complete []translog.TileHash
 	for i, e := range entries {
-		leaf, err := e.leaf(p.tree.Size())
+		leaf, err := e.LeafOf(p.tree.Size())
 		if err != nil {
 			return nil, nil, &TamperedError{err}
 		}
-		if e.pruned() {
+		if e.Pruned() {
 			p.pruned++
 		}
 		hashes[i] = leaf
@@ -320,7 +320,7 @@ func (p *pull) keep(number int64, entries []*Entry, hashes []tlog.Hash, fetched 
 	if fetched {
 		var lines []byte
 		for _, e := range entries {
-			lines = e.appendLine(lines)
+			lines = e.AppendLine(lines)
 		}
 		if err := p.epoch.write(p.epoch.entries(number), lines); err != nil {
 			return err

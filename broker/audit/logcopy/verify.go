@@ -135,11 +135,11 @@ func (v *verification) bundle(number int64, want int) ([]byte, error) {
 	hashes := make([]byte, 0, want*tlog.HashSize)
 	var complete []translog.TileHash
 	for _, e := range entries[:want] {
-		leaf, err := e.leaf(v.tree.Size())
+		leaf, err := e.LeafOf(v.tree.Size())
 		if err != nil {
 			return nil, err
 		}
-		if e.pruned() {
+		if e.Pruned() {
 			v.Pruned++
 		}
 		hashes = append(hashes, leaf[:]...)
