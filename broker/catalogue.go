@@ -63,6 +63,7 @@ const (
 	EventRestoreConfirmed  EventType = "restore.confirmed"
 	EventSinkOutage        EventType = "sink.outage"
 	EventSinkSkipped       EventType = "sink.skipped"
+	EventEvidenceMade      EventType = "evidence.made"
 )
 
 // EventSpec documents one type.
@@ -123,6 +124,7 @@ func Catalogue() []EventSpec {
 		{EventCanaryDownloaded, 1, CanaryOpened{}, "what opened it a moment ago has turned out to download many messages", ""},
 		{EventSinkOutage, 1, SinkOutage{}, "a sink's receiver has taken nothing for a quarter of an hour, or takes events again; in the BPO's log", ""},
 		{EventSinkSkipped, 1, SinkSkipped{}, "an event is not delivered to a sink, whose receiver refuses it and takes others; in the BPO's log", ""},
+		{EventEvidenceMade, 1, EvidenceMade{}, "an evidence bundle was made of the log, by its maker's word", ""},
 		{EventBypassed, 1, Bypassed{}, "an alarm: a mailbox was used without Postern: what the sentinel found in it no session explains, nor an exception", "folder, target, messages[].message_id"},
 		{EventWitnessSilent, 1, WitnessSilent{}, "an alarm: a witness of the log has cosigned nothing for longer than it may; with the rule stop no session is opened for the firm", ""},
 		{EventWitnessHeard, 1, WitnessSilent{}, "a witness that was silent cosigns again", ""},
@@ -484,6 +486,30 @@ type AlertAnswered struct {
 	// Count is how many events the alert had by then.
 	Count int64  `json:"count"`
 	Note  string `json:"note,omitempty"`
+}
+
+// EvidenceMade is the data of evidence.made. Who has a bundle finds here whether
+// it is one that was recorded, by its manifest's hash.
+type EvidenceMade struct {
+	// Origin is the log's name: its epoch is that of the bundle.
+	Origin string `json:"origin"`
+	// First and Last are the bundle's entries, and Size is its checkpoint's.
+	First int64 `json:"first"`
+	Last  int64 `json:"last"`
+	Size  int64 `json:"size"`
+	// From and Until are its period; a zero one was not given.
+	From  time.Time `json:"from,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	// AlertID is the incident's. AgentID, MailboxID and WorkstationID are what it
+	// was narrowed to.
+	AlertID       ID `json:"alert_id,omitempty"`
+	AgentID       ID `json:"agent_id,omitempty"`
+	MailboxID     ID `json:"mailbox_id,omitempty"`
+	WorkstationID ID `json:"workstation_id,omitempty"`
+	// Disclosed is how many events it holds whole.
+	Disclosed int64 `json:"disclosed"`
+	// ManifestSHA256 is its manifest's, in hex.
+	ManifestSHA256 string `json:"manifest_sha256"`
 }
 
 // StateRestored is the data of state.restored, which stands in every log.

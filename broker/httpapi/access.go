@@ -156,6 +156,7 @@ func rules() map[string]rule {
 		"get-log-tile":       {group: "events", who: everyone},
 		"list-log-entries":   {group: "events", who: everyone},
 		"get-log-keys":       {group: "events", who: everyone},
+		"record-evidence":    {group: "events", who: everyone},
 
 		"list-witnesses":     {group: "witnesses", who: everyone},
 		"create-witness":     {group: "witnesses", who: admin | firmAdmin},

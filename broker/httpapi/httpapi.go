@@ -223,6 +223,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerEvents()
 	a.registerLog()
 	a.registerWitnesses()
+	a.registerEvidence()
 	a.registerOffBoarding()
 	a.registerDownloads()
 	a.registerImports()
