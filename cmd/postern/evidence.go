@@ -141,7 +141,7 @@ func tellEvidence(out io.Writer, v *evidence.Verified) {
 	}
 	rendered := "what the events make"
 	if v.Unrendered != "" {
-		rendered = "NOT compared with the events: " + v.Unrendered
+		rendered = "NOT COMPARED with the events, which alone count: " + v.Unrendered
 	}
 	pruned := ""
 	if m.Pruned > 0 {

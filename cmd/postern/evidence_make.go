@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	_ "time/tzdata" // a report in some zone is checked on machines that have none
 
 	"github.com/spf13/cobra"
 
@@ -126,7 +127,7 @@ func (m *evidenceMaking) period(cmd *cobra.Command, r *evidence.Request) error {
 			m.firm = string(x.FirmID)
 			r.Source = logSource{m.app, m.firm}
 		}
-		r.Incident = &evidence.Incident{AlertID: x.ID, Kind: x.Kind, Severity: x.Severity, FirstSeen: x.FirstSeen.UTC(), LastSeen: x.LastSeen.UTC()}
+		r.Incident = &evidence.Incident{AlertID: x.ID, Kind: x.Kind, Severity: x.Severity, FirstSeen: x.FirstSeen.UTC().Truncate(time.Second), LastSeen: x.LastSeen.UTC().Truncate(time.Second)}
 		r.From, r.Until = x.FirstSeen.Add(-m.around), x.LastSeen.Add(m.around)
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,6 +39,20 @@ type fakeLog struct {
 	random  *rand.Rand
 	// size is how many of the entries its checkpoint has; 0: all.
 	size int64
+	// waiting are events that are recorded in the order of their time.
+	waiting []broker.Event
+}
+
+// later keeps an event for settle.
+func (l *fakeLog) later(e broker.Event) { l.waiting = append(l.waiting, e) }
+
+func (l *fakeLog) settle() {
+	l.t.Helper()
+	slices.SortStableFunc(l.waiting, func(a, b broker.Event) int { return a.Time.Compare(b.Time) })
+	for _, e := range l.waiting {
+		l.append(e)
+	}
+	l.waiting = nil
 }
 
 func newFakeLog(t testing.TB) *fakeLog {
@@ -184,7 +199,7 @@ func (c *cast) day(l *fakeLog, day int) {
 func (c *cast) session(l *fakeLog, agent, mailbox int, at time.Time) time.Time {
 	session := broker.NewID()
 	event := func(typ broker.EventType, data any) {
-		l.append(broker.Event{
+		l.later(broker.Event{
 			Time: at, Type: typ, Actor: broker.Actor{Kind: "agent", Name: c.names[c.agents[agent]], ID: c.agents[agent]},
 			SessionID: session, AgentID: c.agents[agent], MailboxID: c.mailboxes[mailbox], WorkstationID: c.machines[agent], Data: data,
 		})
@@ -220,7 +235,7 @@ func (c *cast) session(l *fakeLog, agent, mailbox int, at time.Time) time.Time {
 func (c *cast) incident(l *fakeLog, at time.Time) {
 	session := broker.NewID()
 	event := func(typ broker.EventType, data any) {
-		l.append(broker.Event{
+		l.later(broker.Event{
 			Time: at, Type: typ, Actor: broker.Actor{Kind: "agent", Name: c.names[c.agents[1]], ID: c.agents[1]},
 			SessionID: session, AgentID: c.agents[1], MailboxID: c.mailboxes[0], WorkstationID: c.machines[1], Data: data,
 		})
@@ -239,16 +254,16 @@ func (c *cast) incident(l *fakeLog, at time.Time) {
 	event(broker.EventCommandRefused, broker.CommandRefused{Command: "UID COPY", Folder: hostile})
 	event(broker.EventSendRefused, broker.SendRefused{Rule: "recipients", Address: "ravi@rival.example", Text: "The firm does not allow mail to ravi@rival.example."})
 	event(broker.EventMessageAppend, broker.MessageAppend{Folder: "Sent", Octets: 100, SHA256: hex.EncodeToString(make([]byte, 32)), MessageID: hostile, Outcome: broker.ChangeUnanswered})
-	l.append(broker.Event{Time: at, Type: broker.EventAuthFailed, Actor: broker.Actor{Kind: "stranger"}, MailboxID: c.mailboxes[0], Data: broker.AuthFailed{
+	l.later(broker.Event{Time: at, Type: broker.EventAuthFailed, Actor: broker.Actor{Kind: "stranger"}, MailboxID: c.mailboxes[0], Data: broker.AuthFailed{
 		Protocol: broker.ProtocolIMAP, RemoteAddr: "203.0.113.9:40122", Username: hostile, Cause: "unknown-certificate",
 	}})
 	drift := broker.Event{ID: broker.NewID(), Time: at.Add(time.Minute), Type: broker.EventDrift, Actor: broker.Actor{Kind: "system", Name: "node-a"}, MailboxID: c.mailboxes[0], Data: broker.Drift{Protocol: broker.ProtocolIMAP, Answer: "[AUTHENTICATIONFAILED] Authentication failed."}}
-	l.append(drift)
-	l.append(broker.Event{Time: at.Add(time.Minute), Type: broker.EventAlertRaised, Actor: broker.Actor{Kind: "system"}, MailboxID: c.mailboxes[0], Data: broker.AlertRaised{AlertID: broker.NewID(), Kind: broker.AlertDrift, Severity: broker.SeverityCritical, Cause: drift.ID}})
-	l.append(broker.Event{Time: at.Add(9 * time.Minute), Type: "delegation.updated", Actor: broker.Actor{Kind: "firm-admin", Name: "priya", ID: broker.NewID()}, MailboxID: c.mailboxes[0], Data: broker.StateChange{
+	l.later(drift)
+	l.later(broker.Event{Time: at.Add(time.Minute), Type: broker.EventAlertRaised, Actor: broker.Actor{Kind: "system"}, MailboxID: c.mailboxes[0], Data: broker.AlertRaised{AlertID: broker.NewID(), Kind: broker.AlertDrift, Severity: broker.SeverityCritical, Cause: drift.ID}})
+	l.later(broker.Event{Time: at.Add(9 * time.Minute), Type: "delegation.updated", Actor: broker.Actor{Kind: "firm-admin", Name: "priya", ID: broker.NewID()}, MailboxID: c.mailboxes[0], Data: broker.StateChange{
 		Before: json.RawMessage(`{"id":"x","actions":["read","send"],"hours":"any"}`), After: json.RawMessage(`{"id":"x","actions":["read"],"hours":"Mon-Fri 09:00-18:00"}`),
 	}})
-	l.append(broker.Event{Time: at.Add(10 * time.Minute), Type: broker.EventAlertAcknowledged, Actor: broker.Actor{Kind: "firm-admin", Name: "priya", ID: broker.NewID()}, MailboxID: c.mailboxes[0], Data: broker.AlertAnswered{Kind: broker.AlertDrift, Severity: broker.SeverityCritical, Count: 1, Note: "calling the provider"}})
+	l.later(broker.Event{Time: at.Add(10 * time.Minute), Type: broker.EventAlertAcknowledged, Actor: broker.Actor{Kind: "firm-admin", Name: "priya", ID: broker.NewID()}, MailboxID: c.mailboxes[0], Data: broker.AlertAnswered{Kind: broker.AlertDrift, Severity: broker.SeverityCritical, Count: 1, Note: "calling the provider"}})
 }
 
 // hostile is what a sender of mail, or an agent, may have written.
@@ -264,5 +279,6 @@ func story(t testing.TB, days int) (*fakeLog, *cast) {
 		c.day(l, day)
 	}
 	c.incident(l, begin.AddDate(0, 0, days-1).Add(16*time.Hour))
+	l.settle()
 	return l, c
 }

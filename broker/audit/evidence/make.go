@@ -73,8 +73,11 @@ func Make(ctx context.Context, path string, r *Request) (_ *Made, err error) {
 	}()
 	m := &making{Request: r, ctx: ctx, writer: writer{dir: dir}, manifest: &Manifest{
 		Format: format, Maker: r.Maker, Postern: r.Postern, Firm: r.Firm, Zone: r.Zone,
-		From: r.From.UTC(), Until: r.Until.UTC(), Incident: r.Incident, Narrowed: r.Narrowed, KeysGiven: r.KeysGiven,
+		From: r.From.UTC().Truncate(time.Second), Incident: r.Incident, Narrowed: r.Narrowed, KeysGiven: r.KeysGiven,
 	}}
+	if !r.Until.IsZero() {
+		m.manifest.Until = r.Until.UTC().Add(time.Second - 1).Truncate(time.Second)
+	}
 	if r.Now == nil {
 		r.Now = time.Now
 	}
@@ -165,14 +168,14 @@ func (m *making) checkpoints() error {
 func (m *making) find() error {
 	first, end := int64(0), m.to.Size
 	var err error
-	if !m.From.IsZero() {
-		if first, err = firstAt(m.ctx, m.Source, m.to.Size, m.From.Add(-Margin)); err != nil {
+	if !m.manifest.From.IsZero() {
+		if first, err = firstAt(m.ctx, m.Source, m.to.Size, m.manifest.From.Add(-Margin)); err != nil {
 			return err
 		}
 		first = max(0, first-1)
 	}
-	if !m.Until.IsZero() {
-		if end, err = firstAt(m.ctx, m.Source, m.to.Size, m.Until.Add(Margin)); err != nil {
+	if !m.manifest.Until.IsZero() {
+		if end, err = firstAt(m.ctx, m.Source, m.to.Size, m.manifest.Until.Add(Margin)); err != nil {
 			return err
 		}
 		end = min(m.to.Size, end+1)
@@ -276,8 +279,8 @@ func (m *making) entry(row *row, e *logcopy.Entry, out io.Writer) error {
 // outside finds that the first and the last entry are outside the period, where
 // the log has any outside.
 func (m *making) outside(seq int64, at time.Time) error {
-	if seq == m.manifest.First && seq > 0 && !at.Before(m.From.Add(-Margin)) ||
-		seq == m.manifest.Last && seq < m.to.Size-1 && at.Before(m.Until.Add(Margin)) {
+	if seq == m.manifest.First && seq > 0 && !at.Before(m.manifest.From.Add(-Margin)) ||
+		seq == m.manifest.Last && seq < m.to.Size-1 && at.Before(m.manifest.Until.Add(Margin)) {
 		return fault("event %d has a time that does not fit its place in the log", seq)
 	}
 	return nil
@@ -285,17 +288,13 @@ func (m *making) outside(seq int64, at time.Time) error {
 
 // render writes report and certificate.
 func (m *making) render() error {
-	m.manifest.Names = make(map[broker.ID]string)
-	for id := range m.tally.ids {
-		if name, ok := m.Names[id]; ok {
-			m.manifest.Names[id] = name
-		}
-	}
+	m.manifest.Names = m.Names
 	slices.SortFunc(m.files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	report, certificate, err := render(m.manifest, m.tally, evidenceFiles(m.files), m.note, m.KeyLines)
 	if err != nil {
 		return err
 	}
+	m.manifest.Names = m.tally.used
 	if err := m.write(reportFile, report); err != nil {
 		return err
 	}

@@ -166,6 +166,16 @@ func readManifest(b []byte) (*Manifest, error) {
 	case m.Disclosed < 0 || m.Withheld < 0 || m.Pruned < 0 || m.Withheld > 0 && m.Narrowed == nil:
 		return nil, errors.New("the manifest's counts cannot be true")
 	}
+	times := []time.Time{m.Made, m.From, m.Until}
+	if m.Incident != nil {
+		times = append(times, m.Incident.FirstSeen, m.Incident.LastSeen)
+	}
+	for _, at := range times {
+		// What the report does not show nobody checks.
+		if at.Nanosecond() != 0 || at.Location() != time.UTC {
+			return nil, fmt.Errorf("the manifest's time %s is not a whole second in UTC", at)
+		}
+	}
 	if again, err := m.octets(); err != nil || !bytes.Equal(again, b) {
 		return nil, errors.New("manifest.json is not in the form in which Postern writes it")
 	}

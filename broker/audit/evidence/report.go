@@ -98,7 +98,7 @@ func (t *tally) stamp(at time.Time) stamp {
 	}
 	s := stamp{UTC: at.UTC().Format(stampForm)}
 	if t.manifest.Zone != "" {
-		s.Local = at.In(t.zone).Format(stampForm)
+		s.Local = at.In(t.zone).Format(stampForm + " MST")
 	}
 	return s
 }

@@ -91,25 +91,26 @@ type tally struct {
 
 	// Within the period: of events outside, which the margin brought, nothing is
 	// counted.
-	events                         int64
-	earliest, latest               time.Time
-	total                          counts
-	agents, mailboxes, machines    map[broker.ID]*counts
-	slots                          map[int64]*counts
-	types                          map[broker.EventType]int64
-	rows, standing                 []line
-	rowsLeft, standingLeft         int64
-	alarmsLeft                     int64
-	outside                        int64
-	live                           map[broker.ID]*session
-	sessions                       []*session
-	sessionsLeft                   int64
-	marks                          []mark
-	alarms                         []line
-	unknown, unanswered, unnamed   int64
-	stale, restored, unrecorded    int64
-	backwards                      int64
-	ids                            map[broker.ID]bool
+	events                       int64
+	earliest, latest             time.Time
+	total                        counts
+	agents, mailboxes, machines  map[broker.ID]*counts
+	slots                        map[int64]*counts
+	types                        map[broker.EventType]int64
+	rows, standing               []line
+	rowsLeft, standingLeft       int64
+	alarmsLeft                   int64
+	outside                      int64
+	live                         map[broker.ID]*session
+	sessions                     []*session
+	sessionsLeft                 int64
+	marks                        []mark
+	alarms                       []line
+	unknown, unanswered, unnamed int64
+	stale, restored, unrecorded  int64
+	backwards                    int64
+	// used are the names that were taken from the manifest.
+	used                           map[broker.ID]string
 	agentNames                     map[broker.ID]string
 	firstOfAll, lastOfAll, highest time.Time
 }
@@ -119,7 +120,7 @@ func newTally(m *Manifest) (*tally, error) {
 		manifest: m, zone: time.UTC,
 		agents: make(map[broker.ID]*counts), mailboxes: make(map[broker.ID]*counts), machines: make(map[broker.ID]*counts),
 		slots: make(map[int64]*counts), types: make(map[broker.EventType]int64), live: make(map[broker.ID]*session),
-		ids: make(map[broker.ID]bool), agentNames: make(map[broker.ID]string),
+		used: make(map[broker.ID]string), agentNames: make(map[broker.ID]string),
 	}
 	if m.Zone != "" {
 		var err error
@@ -138,11 +139,6 @@ func (t *tally) within(at time.Time) bool {
 
 // add takes the next event.
 func (t *tally) add(e *Event) {
-	for _, id := range []broker.ID{e.FirmID, e.AgentID, e.MailboxID, e.WorkstationID, e.Actor.ID} {
-		if id != "" {
-			t.ids[id] = true
-		}
-	}
 	if e.Actor.Kind == "agent" && e.Actor.ID != "" && e.Actor.Name != "" {
 		t.agentNames[e.Actor.ID] = e.Actor.Name
 	}
@@ -394,6 +390,7 @@ func (t *tally) name(id broker.ID) string {
 		return name
 	}
 	if name := t.manifest.Names[id]; name != "" {
+		t.used[id] = name
 		return name
 	}
 	return string(id)

@@ -253,9 +253,8 @@ func (v *verification) proved(content io.Reader) error {
 		return err
 	}
 	row.due = v.later
-	var unknown error
-	if v.tally, unknown = newTally(m); unknown != nil {
-		v.Unrendered = unknown.Error()
+	if v.tally, err = newTally(m); err != nil {
+		return err
 	}
 	var disclosed, hidden int64
 	err = readEntries(content, func(e *logcopy.Entry) error {
@@ -277,9 +276,7 @@ func (v *verification) proved(content io.Reader) error {
 		if !m.Narrowed.matches(event) {
 			return fmt.Errorf("event %d is not among those to which the bundle was narrowed", e.Seq)
 		}
-		if v.tally != nil {
-			v.tally.add(event)
-		}
+		v.tally.add(event)
 		return nil
 	})
 	if err != nil {
@@ -301,12 +298,12 @@ func (v *verification) proved(content io.Reader) error {
 // rendered makes report and certificate anew, and finds that they say what the
 // events say.
 func (v *verification) rendered() error {
-	if v.Unrendered != "" {
-		return nil
-	}
 	report, certificate, err := render(v.Manifest, v.tally, evidenceFiles(v.Manifest.Files), v.small[checkpointFile], v.KeyLines)
 	if err != nil {
 		return err
+	}
+	if len(v.tally.used) != len(v.Manifest.Names) {
+		return fault("the manifest has names that the report has no use for")
 	}
 	for name, made := range map[string][]byte{reportFile: report, certificateFile: certificate} {
 		switch {
