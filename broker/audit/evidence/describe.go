@@ -47,6 +47,8 @@ func describe(e *Event) string {
 	case broker.EventBypassed:
 		d := dataOf[broker.Bypassed](e)
 		return fmt.Sprintf("ALARM: the mailbox was used without Postern: %s (%s in “%s”)", shown(string(d.What)), plural(int64(d.Count), "message"), shown(d.Folder))
+	case broker.EventCanaryOpened, broker.EventCanaryDownloaded:
+		return "ALARM: a message that the firm had marked was opened: " + shown(dataOf[broker.CanaryOpened](e).String())
 	case broker.EventCommandRefused:
 		d := dataOf[broker.CommandRefused](e)
 		return fmt.Sprintf("Refused the command %s, which needs “%s”%s", shown(d.Command), shown(strings.Join(d.Needs.Names(), ", ")), inFolder(d.Folder))
@@ -70,7 +72,7 @@ func describeMessage(e *Event) string {
 		return changed(e)
 	case broker.EventMessageAppend:
 		d := dataOf[broker.MessageAppend](e)
-		return fmt.Sprintf("Filed a message in “%s”: %s, %s, SHA-256 %s%s", shown(d.Folder), messageID(d.MessageID), octets(d.Octets), shown(d.SHA256), doubt(d.Outcome))
+		return fmt.Sprintf("Filed a message in “%s”: %s, %s%s", shown(d.Folder), messageID(d.MessageID), octets(d.Octets), doubt(d.Outcome))
 	case broker.EventMessageFiling:
 		d := dataOf[broker.MessageFiling](e)
 		return fmt.Sprintf("About to file a message in “%s”: %s", shown(d.Folder), messageID(d.MessageID))
@@ -83,7 +85,7 @@ func describeMessage(e *Event) string {
 		return s
 	case broker.EventSendIntent:
 		d := dataOf[broker.SendIntent](e)
-		return fmt.Sprintf("About to send %s to %s, from %s: %s, SHA-256 %s", messageID(d.MessageID), named(d.Recipients), shown(d.HeaderFrom), octets(d.Octets), shown(d.SHA256))
+		return fmt.Sprintf("About to send %s to %s, from %s, %s", messageID(d.MessageID), named(d.Recipients), shown(d.HeaderFrom), octets(d.Octets))
 	case broker.EventSendFlagged:
 		d := dataOf[broker.SendFlagged](e)
 		return fmt.Sprintf("The content rule “%s” flags %s: it matched in %s", shown(d.Rule), messageID(d.MessageID), shown(d.Where))
@@ -141,6 +143,9 @@ func describeControl(e *Event) string {
 		return s
 	case broker.EventRotationRequested:
 		return "The replacement of the mailbox's password was begun: " + shown(string(dataOf[broker.Rotation](e).Cause))
+	case broker.EventEvidenceMade:
+		d := dataOf[broker.EvidenceMade](e)
+		return fmt.Sprintf("An evidence bundle was made of entries %d to %d; its manifest's SHA-256 is %s", d.First, d.Last, shown(d.ManifestSHA256))
 	case broker.EventCredentialSet:
 		return fmt.Sprintf("The mailbox's password was stored (version %d)", dataOf[broker.CredentialSetData](e).Version)
 	case broker.EventDriftOver:

@@ -182,7 +182,7 @@ func (t *tally) view(files map[string]File, note []byte, keys []string) *view {
 		a := newAxis(from, until, t.zone)
 		v.Unit = a.unit
 		v.Chart = t.chart(a)
-		v.Timeline, v.LanesLeft = t.timeline(a)
+		v.Timeline, v.LanesLeft = t.timeline(newAxis(t.earliest, t.latest, t.zone))
 	}
 	return v
 }

@@ -11,15 +11,12 @@ import (
 )
 
 const (
-	// bulkPerMinute is from how many downloads of a session in a minute on they
-	// are taken for a mail client that copies a folder, and not for reading.
-	bulkPerMinute = 10
 	// slot is the grain of counts by time: hours and days of every zone are made
 	// of whole ones.
 	slot = 15 * time.Minute
 	// What the report lists at most. The totals are of all.
-	maxRows     = 2000
-	maxStanding = 1000
+	maxRows     = 1000
+	maxStanding = 500
 	maxSessions = 1500
 	maxTimeline = 3000
 )
@@ -201,6 +198,8 @@ func (t *tally) judge(e *Event) (c counts, standing, alarm bool) {
 		c.Refused, standing = 1, true
 	case broker.EventAuthFailed:
 		c.Failed, standing = 1, true
+	case broker.EventCanaryOpened, broker.EventCanaryDownloaded:
+		standing, alarm = true, true
 	case broker.EventAlertRaised:
 		c.Alarms, standing, alarm = 1, true, true
 	case broker.EventMessageIdentify, broker.EventSessionEnd, broker.EventMessageFiling:
@@ -248,7 +247,7 @@ func (t *tally) follow(e *Event, c *counts, within bool) *session {
 // settle counts the downloads of a session's last minute as a copy of a folder,
 // where they are as many.
 func (t *tally) settle(s *session) {
-	if n := s.inMinute; n > bulkPerMinute {
+	if n := s.inMinute; n >= broker.CanaryBulk {
 		bulk := counts{Bulk: n}
 		s.counts.add(&bulk)
 		t.total.add(&bulk)
