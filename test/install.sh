@@ -5,7 +5,7 @@
 set -eu
 
 packages="dovecot-core dovecot-imapd dovecot-submissiond dovecot-lmtpd postfix
-cyrus-common nginx libnginx-mod-mail isync neomutt curl msmtp swaks libnet-ssleay-perl fetchmail rsyslog rsyslog-gnutls tmux swtpm systemd prometheus postgresql slapd dovecot-pgsql dovecot-ldap dovecot-sieve gcc libc6-dev ca-certificates openssl"
+cyrus-common nginx libnginx-mod-mail isync neomutt curl msmtp swaks libnet-ssleay-perl fetchmail rsyslog rsyslog-gnutls tmux swtpm systemd prometheus postgresql slapd dovecot-pgsql dovecot-ldap dovecot-sieve chromium-headless-shell fonts-dejavu-core gcc libc6-dev ca-certificates openssl"
 
 # Debian lets only one IMAP daemon be installed: Cyrus' is unpacked beside
 # Dovecot's, from the package of the same version as cyrus-common.

@@ -133,6 +133,7 @@ func TestEvidenceOfRealSessions(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	checkPages(t, incident)
 	narrowed := decodeEvidence(t, out)
 	if m := narrowed.Manifest; m.Withheld == 0 || m.Narrowed == nil || m.Narrowed.AgentID != second.AgentID {
 		t.Errorf("narrowed: %+v", m)
@@ -157,5 +158,42 @@ func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// checkPages has a browser show and print what people are given of a bundle: the
+// pages are there, nothing runs out over their edges, and they fit A4.
+func checkPages(t *testing.T, bundle string) {
+	t.Helper()
+	c := servers.FindChromium(t)
+	for page, least := range map[string]int{"report": 3, "certificate": 4} {
+		const width, height = 1000, 2400
+		file := filepath.Join(bundle, page+".html")
+		shot := c.Screenshot(page, file, width, height)
+		if b := shot.Bounds(); b.Dx() != width || b.Dy() != height {
+			t.Fatalf("%s is shown as %v", page, b)
+		}
+		dark, outside := 0, 0
+		for y := range height {
+			for x := range width {
+				r, g, b, _ := shot.At(x, y).RGBA()
+				if r+g+b > 3*0xA000 {
+					continue
+				}
+				dark++
+				if x < 100 || x >= width-100 {
+					outside++
+				}
+			}
+		}
+		// A page of text is some percent dark; what is 190 mm wide leaves the
+		// window's sides white.
+		if dark < width*height/200 || outside > 0 {
+			t.Errorf("%s: %d dark points, %d of them beside the page", page, dark, outside)
+		}
+		pages, w, h := c.Print(page, file)
+		if pages < least || !strings.HasPrefix(w, "594.9") || !strings.HasPrefix(h, "841.9") {
+			t.Errorf("%s is printed on %d pages of %s × %s points", page, pages, w, h)
+		}
 	}
 }
