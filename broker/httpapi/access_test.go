@@ -57,7 +57,6 @@ var mayCall = map[string]string{
 	"confirm-restore": "admin firm-admin", "submit-cosignature": "admin auditor firm-admin firm-auditor",
 	"list-providers": "admin auditor firm-admin firm-auditor", "get-provider": "admin auditor firm-admin firm-auditor",
 	"record-evidence": "admin auditor firm-admin firm-auditor",
-	"list-providers":  "admin auditor firm-admin firm-auditor", "get-provider": "admin auditor firm-admin firm-auditor",
 	"create-provider": "admin firm-admin", "update-provider": "admin firm-admin", "delete-provider": "admin firm-admin",
 	"set-provider-account": "admin firm-admin", "set-rotation": "admin firm-admin", "remove-rotation": "admin firm-admin",
 	"enter-password": "admin firm-admin", "rotate": "admin firm-admin",

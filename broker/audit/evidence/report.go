@@ -268,6 +268,7 @@ func (t *tally) doubts() []string {
 	say(m.Withheld, "%s in between %s left out, because the bundle was narrowed. Their number and places are proved; that none of them belongs to what it was narrowed to is the maker's word.", plural(m.Withheld, "event"), were(m.Withheld))
 	say(m.Pruned, "Of %s the log has only the hash: %s pruned when the time to keep them was over. Their number and places are proved; what they said is gone.", plural(m.Pruned, "event"), theyWere(m.Pruned))
 	say(t.restored, "The log was restored from a backup %s: what was recorded between backup and restore is not in it. The events below say when, and how much.", times(t.restored))
+	say(t.unwitnessed, "A witness of the log fell silent %s, which the events tell: what was recorded from then until it cosigned again was pinned by that witness only afterwards.", times(t.unwitnessed))
 	say(t.unknown, "Of %s it is not known whether it was sent: the connection broke after it had been handed over.", plural(t.unknown, "message"))
 	say(t.unanswered, "Of %s to messages or folders it is not known whether it was carried out: the session ended before the mail server answered.", plural(t.unanswered, "change"))
 	say(t.unnamed, "Of %s the Message-ID is not known; folder and UID identify %s.", plural(t.unnamed, "downloaded part"), them(t.unnamed))

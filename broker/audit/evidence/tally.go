@@ -105,7 +105,7 @@ type tally struct {
 	alarms                       []line
 	unknown, unanswered, unnamed int64
 	stale, restored, unrecorded  int64
-	backwards                    int64
+	backwards, unwitnessed       int64
 	// used are the names that were taken from the manifest.
 	used                           map[broker.ID]string
 	agentNames                     map[broker.ID]string
@@ -317,6 +317,8 @@ func (t *tally) count(e *Event, s *session, c *counts) {
 		}
 	case broker.EventStateRestored:
 		t.restored++
+	case broker.EventWitnessSilent:
+		t.unwitnessed++
 	case broker.EventOutage:
 		if d := dataOf[broker.Outage](e); d.Unrecorded() {
 			t.unrecorded++
