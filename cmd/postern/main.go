@@ -5,8 +5,7 @@
 //
 // The commands of the groups person, token, firm, mailbox, agent, workstation,
 // site, delegation, assignment, app-password, provider, rotation, sentinel, canary,
-// session, sink, lock, log, import, claim, rotate and whoami talk to a running server over its Unix
-// session, lock, log, evidence, import, claim, rotate and whoami talk to a running server over its Unix
+// session, sink, lock, log, evidence, import, claim, rotate and whoami talk to a running server over its Unix
 // socket or (--server) over HTTPS. Exit codes:
 //
 //	0  done
