@@ -4,6 +4,8 @@ package broker
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/policy"
@@ -160,6 +162,12 @@ var changeVerbs = map[string][]string{
 	"witness":        {"created", "removed"},
 }
 
+// IsChange reports whether events of the type tell a change of state.
+func (t EventType) IsChange() bool {
+	kind, verb, _ := strings.Cut(string(t), ".")
+	return slices.Contains(changeVerbs[kind], verb)
+}
+
 // WorkstationCertified is the data of workstation.certified.
 type WorkstationCertified struct {
 	// Serial is as SerialNumber has it, Issuer the CA's distinguished name.
@@ -310,6 +318,10 @@ type MessageOpen struct {
 	Folder      string          `json:"folder"`
 	UIDValidity uint32          `json:"uid_validity"`
 	Messages    []OpenedMessage `json:"messages"`
+	// Sync says that they were opened faster than a person reads: see
+	// SyncMessages. What a mail client downloads for its cache looks so, and an
+	// export does.
+	Sync bool `json:"sync,omitempty"`
 }
 
 // OpenedMessage is one body that was relayed.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -29,8 +30,10 @@ type openedMessage struct {
 	entries   int
 	submitted bool
 	unnamed   bool
-	section   string
-	octets    int64
+	// paced says that it counts for the recorder's pace.
+	paced   bool
+	section string
+	octets  int64
 }
 
 func (m *openedMessage) reset(seq uint32) {
@@ -87,6 +90,24 @@ type recorder struct {
 	passed int64
 	owed   []owed
 	known  map[uint32]struct{}
+	// pace is there once something was opened: sessions at rest are many.
+	pace *pace
+}
+
+// pace tells reading from a bulk synchronisation: when the latest messages were
+// opened, in milliseconds; the oldest of them is at next.
+type pace struct {
+	last [broker.SyncMessages]int64
+	next int
+}
+
+// sync notes that another message is opened, and reports whether that makes
+// broker.SyncMessages within broker.SyncSpan.
+func (p *pace) sync(now time.Time) bool {
+	p.last[p.next] = now.UnixMilli()
+	p.next = (p.next + 1) % len(p.last)
+	oldest := p.last[p.next]
+	return oldest != 0 && now.UnixMilli()-oldest < broker.SyncSpan.Milliseconds()
 }
 
 // owed is an event on its way to the log.
@@ -98,6 +119,16 @@ type owed struct {
 
 // open notes that a body of octets begins to pass.
 func (rec *recorder) open(u *upstreamSide, section string, octets int64) {
+	if !u.message.paced {
+		u.message.paced = true
+		if rec.pace == nil {
+			rec.pace = new(pace)
+		}
+		if sync := rec.pace.sync(time.Now()); sync != rec.batch.Sync {
+			rec.submit(u) // those before it were opened at another pace
+			rec.batch.Sync = sync
+		}
+	}
 	rec.begin(u)
 	rec.batch.Messages = append(rec.batch.Messages, broker.OpenedMessage{
 		UID: u.fetch.UID, Seq: u.message.seq, Section: section, Octets: octets,
@@ -164,7 +195,7 @@ func (rec *recorder) submit(u *upstreamSide) {
 		u.message.entries = 0
 	}
 	rec.owe(u.r.session.Submit(broker.EventMessageOpen, rec.batch), rec.from)
-	rec.batch = broker.MessageOpen{}
+	rec.batch = broker.MessageOpen{Sync: rec.batch.Sync}
 }
 
 func (rec *recorder) owe(receipt *broker.Receipt, from int64) {

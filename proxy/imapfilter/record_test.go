@@ -174,3 +174,21 @@ func TestChangesWithoutAnOKAreRecorded(t *testing.T) {
 		t.Errorf("%d openings", n)
 	}
 }
+
+// TestPace: messages that are opened faster than anybody reads are recorded as a
+// synchronisation, from the twentieth within a minute on.
+func TestPace(t *testing.T) {
+	p, now := new(pace), time.Unix(1e9, 0)
+	for i := range 60 {
+		now = now.Add(2 * time.Second)
+		if got, want := p.sync(now), i+1 >= broker.SyncMessages; got != want {
+			t.Fatalf("message %d, one each two seconds: %v", i+1, got)
+		}
+	}
+	for i := range 60 {
+		now = now.Add(4 * time.Second)
+		if p.sync(now) && i >= broker.SyncMessages {
+			t.Fatalf("message %d, one each four seconds, is a synchronisation", i+1)
+		}
+	}
+}
