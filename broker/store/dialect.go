@@ -2,7 +2,10 @@
 
 package store
 
-import "context"
+import (
+	"context"
+	"database/sql"
+)
 
 // dialect is what SQLite and PostgreSQL do not do alike. Everything else is SQL
 // that both understand.
@@ -18,6 +21,8 @@ type dialect interface {
 	clock(t *tx) (int64, error)
 	// head is selectHead, and keeps others from changing the row.
 	head() string
+	// snapshot is how a transaction begins whose reads are all of one instant.
+	snapshot() *sql.TxOptions
 	// unkeyed selects number, keyed and next_seq of logs that have events
 	// without keys, and keeps others from changing them.
 	unkeyed() string

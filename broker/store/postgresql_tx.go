@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -76,6 +77,10 @@ func (*postgresDialect) clock(t *tx) (now int64, err error) {
 		return 0, err
 	}
 	return now, scanOne(rows, &now)
+}
+
+func (*postgresDialect) snapshot() *sql.TxOptions {
+	return &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 }
 
 func (*postgresDialect) head() string {

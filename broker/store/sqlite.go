@@ -139,6 +139,9 @@ func (sqliteDialect) rollback(t *tx) error {
 // clock is this machine's: whoever shares a file is on it.
 func (sqliteDialect) clock(t *tx) (int64, error) { return t.now.UnixMicro(), nil }
 
+// snapshot: any transaction of SQLite's is one (WAL).
+func (sqliteDialect) snapshot() *sql.TxOptions { return nil }
+
 func (sqliteDialect) head() string { return selectHead }
 
 func (sqliteDialect) unkeyed() string {

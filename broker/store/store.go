@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
@@ -36,6 +37,7 @@ var (
 	_ broker.State      = (*Store)(nil)
 	_ broker.EventStore = (*Store)(nil)
 	_ broker.Logs       = (*Store)(nil)
+	_ broker.Questions  = (*Store)(nil)
 )
 
 // Config is what Open needs.
@@ -78,6 +80,9 @@ type Store struct {
 	writer  writer
 	// canaries belongs to the writer's goroutine too.
 	canaries canaryWatch
+	// written counts the jobs that were done.
+	written atomic.Int64
+	indexer *indexer
 
 	notifier  *notifier
 	appends   appends
@@ -124,7 +129,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, s.closeDatabase())
 	}
 	s.reads.prepare = s.readers.PrepareContext
+	s.indexer = newIndexer(s)
 	go s.run()
+	go s.indexer.run()
 	if err := s.growTrees(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -149,6 +156,7 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.quit)
 		<-s.stopped
+		<-s.indexer.done
 		s.notifier.close()
 		s.closeErr = s.closeDatabase()
 	})

@@ -119,6 +119,8 @@ func (s *Store) run() {
 		select {
 		case j := <-s.jobs:
 			j.done <- s.transact(j.scope, j.do)
+			s.written.Add(1)
+			s.indexer.wake()
 			if !waiting {
 				keys.Reset(keyDelay)
 				waiting = true

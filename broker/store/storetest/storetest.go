@@ -29,6 +29,7 @@ type Store interface {
 	broker.Logs
 	broker.Witnesses
 	broker.Sinks
+	broker.Questions
 	Close() error
 }
 
@@ -102,6 +103,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Checkpoints", testCheckpoints},
 		{"Sinks", testSinks},
 		{"Queries", testQueries},
+		{"Questions", testQuestions},
 		{"Sessions", testSessions},
 		{"StaleSessions", testStaleSessions},
 		{"Leases", testLeases},

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// hit is an event that answers a question, and what the index holds of it.
+type hit struct {
+	log, seq, time   int64
+	what, other      int64
+	messages, octets int64
+}
+
+func (x hit) compare(y hit) int {
+	return cmp.Or(cmp.Compare(x.time, y.time), cmp.Compare(x.log, y.log), cmp.Compare(x.seq, y.seq))
+}
+
+// question is a question under way, in one transaction.
+type question struct {
+	s *Store
+	q querier
+	// log is the only one that is read; 0: all are. firms say whose each log is.
+	log   int64
+	firms map[int64]broker.ID
+	// What is asked for. after is a place; whats are activities, by their numbers.
+	from, until int64
+	whats       []int64
+	other       int64
+	otherID     broker.ID
+	after       *hit
+	limit       int
+}
+
+// ask begins a question, and has do answer it from one instant. A log that is
+// not there answers nothing: do is not called.
+func (s *Store) ask(ctx context.Context, firm broker.ID, from, until time.Time, activities []broker.Activity, after *broker.Place, limit int, do func(*question) error) error {
+	if limit < 0 || limit > maxEvents {
+		return broker.InvalidField("limit", "use 1 to %d", maxEvents)
+	}
+	tx, err := s.readers.BeginTx(ctx, s.dialect.snapshot())
+	if err != nil {
+		return s.readError(err)
+	}
+	defer tx.Rollback() // it only reads
+	x := &question{
+		s: s, from: 0, until: 1<<63 - 1, limit: cmp.Or(limit, defaultEvents),
+		firms: make(map[int64]broker.ID),
+	}
+	x.q = func(query string, args ...any) (*sql.Rows, error) {
+		rows, err := tx.QueryContext(ctx, query, args...)
+		return rows, dbError(err)
+	}
+	if !from.IsZero() {
+		x.from = from.UnixMicro()
+	}
+	if !until.IsZero() {
+		x.until = until.UnixMicro()
+	}
+	for _, a := range activities {
+		n := slices.Index(broker.Activities(), a)
+		if n < 0 {
+			return broker.InvalidField("activity", "there is no activity %q", a)
+		}
+		x.whats = append(x.whats, int64(n))
+	}
+	if err := x.readLogs(firm); err != nil {
+		return err
+	}
+	if firm != "" && x.log == 0 {
+		return nil
+	}
+	if after != nil {
+		x.after = &hit{time: after.Time.UnixMicro(), seq: after.Seq}
+		for log, firm := range x.firms {
+			if firm == after.Log {
+				x.after.log = log
+			}
+		}
+	}
+	return do(x)
+}
+
+func (x *question) readLogs(firm broker.ID) (err error) {
+	rows, err := x.q(`SELECT number, firm_id FROM logs`)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var log int64
+		var owner string
+		if err := rows.Scan(&log, &owner); err != nil {
+			return dbError(err)
+		}
+		x.firms[log] = broker.ID(owner)
+		if firm != "" && broker.ID(owner) == firm {
+			x.log = log
+		}
+	}
+	return dbError(rows.Err())
+}
+
+// withinIndex holds for the rows of events that the whole index has.
+const withinIndex = ` AND i.seq < (SELECT l.indexed FROM logs l WHERE l.number = i.log)`
+
+// narrow adds the conditions that the tables of the index have in common.
+func (x *question) narrow(b *strings.Builder, args []any) []any {
+	add := func(condition string, arg any) {
+		args = append(args, arg)
+		fmt.Fprintf(b, " AND i."+condition, len(args))
+	}
+	add("time >= $%d", x.from)
+	add("time < $%d", x.until)
+	if x.log != 0 {
+		add("log = $%d", x.log)
+	}
+	if x.other != 0 {
+		add("other = $%d", x.other)
+	}
+	if len(x.whats) > 0 {
+		b.WriteString(" AND i.what IN (")
+		for n, what := range x.whats {
+			if n > 0 {
+				b.WriteString(", ")
+			}
+			args = append(args, what)
+			fmt.Fprintf(b, "$%d", len(args))
+		}
+		b.WriteString(")")
+	}
+	if x.after != nil {
+		args = append(args, x.after.time, x.after.log, x.after.seq)
+		n := len(args)
+		fmt.Fprintf(b, " AND (i.time, i.log, i.seq) > ($%d, $%d, $%d)", n-2, n-1, n)
+	}
+	return args
+}
+
+// wanted reports whether an event that is not in the index is asked for.
+func (x *question) wanted(e *indexed, other broker.ID) bool {
+	h := hit{log: e.log, seq: e.seq, time: e.time}
+	return e.time >= x.from && e.time < x.until && (x.log == 0 || e.log == x.log) &&
+		(x.otherID == "" || x.otherID == other) &&
+		(len(x.whats) == 0 || slices.Contains(x.whats, int64(e.what))) &&
+		(x.after == nil || h.compare(*x.after) > 0)
+}
+
+// hits reads the hits of a query.
+func (x *question) hits(query string, args []any) (all []hit, err error) {
+	rows, err := x.q(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var h hit
+		if err := rows.Scan(&h.time, &h.log, &h.seq, &h.what, &h.other, &h.messages, &h.octets); err != nil {
+			return nil, dbError(err)
+		}
+		all = append(all, h)
+	}
+	return all, dbError(rows.Err())
+}
+
+// tail calls each for the events that the index does not hold.
+func (x *question) tail(each func(*indexed)) error {
+	spans, err := x.s.unindexed(x.q)
+	if err != nil {
+		return err
+	}
+	for _, span := range spans {
+		for x.log == 0 || x.log == span.log {
+			events, to, err := x.s.readUnindexed(x.q, span)
+			if err != nil {
+				return err
+			}
+			for i := range events {
+				each(&events[i])
+			}
+			if span.from = to; to == span.to {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// events reads the events of hits, in the order of their places, limit at most
+// and no more when they have many octets; next is not nil when there are more.
+func (x *question) events(hits []hit) (all []*broker.StoredEvent, next *broker.Place, err error) {
+	slices.SortFunc(hits, hit.compare)
+	hits = slices.CompactFunc(hits, func(a, b hit) bool { return a.compare(b) == 0 })
+	for i, octets := 0, 0; i < len(hits); i++ {
+		if i == x.limit || octets > entryOctets {
+			last := hits[i-1]
+			return all, &broker.Place{Time: time.UnixMicro(last.time).UTC(), Log: x.firms[last.log], Seq: last.seq}, nil
+		}
+		rows, err := x.q(selectRecord, hits[i].log, hits[i].seq)
+		if err != nil {
+			return nil, nil, err
+		}
+		e := new(broker.StoredEvent)
+		var leaf []byte
+		if err := scanOne(rows, (*[]byte)(&e.Record), &e.Salt, &leaf); err != nil {
+			return nil, nil, dbError(err)
+		}
+		copy(e.LeafHash[:], leaf)
+		if err := x.s.decodeEvent(e); err != nil {
+			return nil, nil, broker.Errorf(broker.Internal, "internal error").WithCause(fmt.Errorf("a stored event: %w", err))
+		}
+		octets += len(e.Record)
+		all = append(all, e)
+	}
+	return all, nil, nil
+}
+
+const selectRecord = `SELECT record, salt, leaf_hash FROM events WHERE log = $1 AND seq = $2`
+
+// number returns a subject's number; 0: the index does not know it.
+func (x *question) number(id broker.ID) (n int64, err error) {
+	rows, err := x.q(selectSubject, string(id))
+	if err != nil {
+		return 0, err
+	}
+	if err := scanOne(rows, &n); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, dbError(err)
+	}
+	return n, nil
+}
+
+// setOther has the question narrowed to the other side.
+func (x *question) setOther(id broker.ID) (err error) {
+	if x.otherID = id; id == "" {
+		return nil
+	}
+	if x.other, err = x.number(id); x.other == 0 {
+		x.other = -1 // no row has it
+	}
+	return err
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// SubjectEvents returns the events about mailboxes, agents and workstations.
+func (s *Store) SubjectEvents(ctx context.Context, q broker.SubjectQuery) (all []*broker.StoredEvent, next *broker.Place, err error) {
+	err = s.askOf(ctx, q, func(x *question, subjects []int64) error {
+		hits, err := x.subjectHits(q.Subjects, subjects, "")
+		if err != nil {
+			return err
+		}
+		all, next, err = x.events(hits)
+		return err
+	})
+	return all, next, err
+}
+
+// askOf begins a question about subjects.
+func (s *Store) askOf(ctx context.Context, q broker.SubjectQuery, do func(x *question, subjects []int64) error) error {
+	for _, id := range q.Subjects {
+		if _, err := broker.ParseID(string(id)); err != nil {
+			return broker.InvalidField("subject", "not an id")
+		}
+	}
+	return s.ask(ctx, q.FirmID, q.From, q.Until, q.Activities, q.After, q.Limit, func(x *question) error {
+		if err := x.setOther(q.Other); err != nil {
+			return err
+		}
+		var subjects []int64
+		for _, id := range q.Subjects {
+			n, err := x.number(id)
+			if err != nil {
+				return err
+			}
+			if n != 0 {
+				subjects = append(subjects, n)
+			}
+		}
+		return do(x, subjects)
+	})
+}
+
+// subjectHits returns the first hits of each subject, among those for which
+// another condition of the index holds as well, and all hits that the index does
+// not hold.
+func (x *question) subjectHits(ids []broker.ID, subjects []int64, condition string) (hits []hit, err error) {
+	for _, subject := range subjects {
+		var b strings.Builder
+		b.WriteString(`SELECT i.time, i.log, i.seq, i.what, i.other, i.messages, i.octets FROM subject_events i WHERE i.subject = $1`)
+		args := x.narrow(&b, []any{subject})
+		b.WriteString(condition + withinIndex + ` ORDER BY i.subject, i.time, i.log, i.seq`)
+		b.WriteString(limitTo(len(args) + 1))
+		found, err := x.hits(b.String(), append(args, x.limit+1))
+		if err != nil {
+			return nil, err
+		}
+		hits = append(hits, found...)
+	}
+	err = x.tail(func(e *indexed) {
+		for _, s := range e.subjects() {
+			if slices.Contains(ids, s.subject) && x.wanted(e, s.other) {
+				hits = append(hits, hit{log: e.log, seq: e.seq, time: e.time, what: int64(e.what), messages: e.messages})
+			}
+		}
+	})
+	return hits, err
+}
+
+// SubjectSessions returns the sessions that there were between two instants.
+func (s *Store) SubjectSessions(ctx context.Context, q broker.SubjectQuery) (all []*broker.Session, next *broker.Place, err error) {
+	until := q.Until
+	q.Activities = []broker.Activity{broker.ActivitySessionEnd}
+	if !q.Until.IsZero() {
+		q.Until = q.Until.AddDate(1000, 0, 0) // they may have ended any time later
+	}
+	err = s.askOf(ctx, q, func(x *question, subjects []int64) error {
+		condition := ""
+		began := func(h hit) bool { return until.IsZero() || h.time-h.messages*1e6 < until.UnixMicro() }
+		if !until.IsZero() {
+			condition = fmt.Sprintf(" AND i.time - i.messages * 1000000 < %d", until.UnixMicro())
+		}
+		hits, err := x.subjectHits(q.Subjects, subjects, condition)
+		if err != nil {
+			return err
+		}
+		hits = slices.DeleteFunc(hits, func(h hit) bool { return !began(h) })
+		ends, more, err := x.events(hits)
+		if err != nil {
+			return err
+		}
+		for _, e := range ends {
+			found, err := sessions(x.q, `SELECT doc, ended_at, end_reason FROM sessions WHERE id = $1`, string(e.SessionID))
+			if err != nil {
+				return err
+			}
+			all = append(all, found...)
+		}
+		if next = more; next != nil {
+			return nil
+		}
+		live, err := sessions(x.q, `SELECT doc, ended_at, end_reason FROM sessions WHERE ended_at IS NULL ORDER BY id`)
+		for _, l := range live {
+			ids := []broker.ID{l.WorkstationID, l.AgentID, l.MailboxID}
+			other := q.Other == "" || slices.Contains(ids, q.Other)
+			about := slices.ContainsFunc(q.Subjects, func(id broker.ID) bool { return slices.Contains(ids, id) })
+			if about && other && (q.FirmID == "" || l.FirmID == q.FirmID) {
+				all = append(all, l)
+			}
+		}
+		return err
+	})
+	// What is in the index is rounded to seconds.
+	return slices.DeleteFunc(all, func(x *broker.Session) bool {
+		return !until.IsZero() && !x.OpenedAt.Before(until)
+	}), next, err
+}
+
+// CountSubjects counts the events about subjects.
+func (s *Store) CountSubjects(ctx context.Context, q broker.SubjectQuery, zone int) ([]broker.ActivityCount, error) {
+	q.After = nil
+	counts := newCounts(zone)
+	err := s.askOf(ctx, q, func(x *question, subjects []int64) error {
+		for _, subject := range subjects {
+			var b strings.Builder
+			b.WriteString(`SELECT (i.time + $2) / 86400000000, i.what, coalesce(s.id, ''), count(*), sum(i.messages), sum(i.octets), min(i.time), max(i.time)
+				FROM subject_events i JOIN logs l ON l.number = i.log AND i.seq < l.indexed LEFT JOIN subjects s ON s.number = i.other
+				WHERE i.subject = $1`)
+			args := x.narrow(&b, []any{subject, counts.shift})
+			b.WriteString(` GROUP BY 1, 2, 3`)
+			if err := counts.read(x, b.String(), args); err != nil {
+				return err
+			}
+		}
+		return x.tail(func(e *indexed) {
+			for _, s := range e.subjects() {
+				if slices.Contains(q.Subjects, s.subject) && x.wanted(e, s.other) {
+					counts.add(e, s.other)
+				}
+			}
+		})
+	})
+	return counts.sorted(), err
+}
+
+// read adds what a query counts.
+func (c *counts) read(x *question, query string, args []any) (err error) {
+	rows, err := x.q(query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var k countKey
+		var n count
+		if err := rows.Scan(&k.day, &k.what, (*string)(&k.other), &n.events, &n.messages, &n.octets, &n.first, &n.last); err != nil {
+			return dbError(err)
+		}
+		c.merge(k, n)
+	}
+	return dbError(rows.Err())
+}
+
+func sortCounts(all []broker.ActivityCount) {
+	order := broker.Activities()
+	slices.SortFunc(all, func(a, b broker.ActivityCount) int {
+		if c := strings.Compare(a.Day, b.Day); c != 0 {
+			return c
+		}
+		if c := slices.Index(order, a.Activity) - slices.Index(order, b.Activity); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.Other), string(b.Other))
+	})
+}
