@@ -109,9 +109,9 @@ func ActivityOf(e *Event) Activity {
 	case EventAuthFailed:
 		return ActivityFailed
 	case EventAppPasswordAstray, EventDrift, EventConsentWithdrawn, EventBypassed, EventSendFlagged, EventOutage,
-		EventCanaryOpened, EventCanaryDownloaded, EventAlertRaised, EventAlertAcknowledged, EventAlertResolved:
+		EventCanaryOpened, EventCanaryDownloaded, EventWitnessSilent, EventWitnessHeard, EventAlertRaised, EventAlertAcknowledged, EventAlertResolved:
 		return ActivityAlert
-	case EventCredentialSet, EventProviderAccount, EventCertified, EventStateRestored, EventCanaryCreated, EventCanaryRemoved,
+	case EventCredentialSet, EventProviderAccount, EventCertified, EventStateRestored, EventRestoreConfirmed, EventCanaryCreated, EventCanaryRemoved,
 		EventRotationRequested, EventRotationStep, EventRotationEnded, EventRotationCleaned:
 		return ActivityControl
 	}

@@ -152,6 +152,12 @@ func rules() map[string]rule {
 
 		"list-events": {group: "events", who: everyone},
 
+		"ask-message":     {group: "events", who: everyone},
+		"ask-agent":       {group: "events", who: everyone},
+		"ask-workstation": {group: "events", who: everyone},
+		"ask-alert":       {group: "events", who: everyone},
+		"ask-mailbox":     {group: "events", who: everyone},
+
 		"get-log-checkpoint": {group: "events", who: everyone},
 		"get-log-tile":       {group: "events", who: everyone},
 		"list-log-entries":   {group: "events", who: everyone},

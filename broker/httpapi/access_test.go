@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -50,7 +51,10 @@ var mayCall = map[string]string{
 	"create-site": "admin", "update-site": "admin", "delete-site": "admin",
 	"list-sessions": "admin auditor firm-admin firm-auditor", "end-session": "admin firm-admin",
 	"list-locks": "admin auditor", "create-lock": "admin", "remove-lock": "admin",
-	"list-events":        "admin auditor firm-admin firm-auditor",
+	"list-events": "admin auditor firm-admin firm-auditor",
+	"ask-message": "admin auditor firm-admin firm-auditor", "ask-agent": "admin auditor firm-admin firm-auditor",
+	"ask-workstation": "admin auditor firm-admin firm-auditor", "ask-alert": "admin auditor firm-admin firm-auditor",
+	"ask-mailbox":        "admin auditor firm-admin firm-auditor",
 	"get-log-checkpoint": "admin auditor firm-admin firm-auditor", "get-log-tile": "admin auditor firm-admin firm-auditor",
 	"list-log-entries": "admin auditor firm-admin firm-auditor", "get-log-keys": "admin auditor firm-admin firm-auditor",
 	"list-witnesses": "admin auditor firm-admin firm-auditor", "create-witness": "admin firm-admin", "remove-witness": "admin firm-admin",
@@ -305,6 +309,9 @@ func TestNever5NoListTellsOfAnotherFirm(t *testing.T) {
 		if o.method != "GET" || !strings.Contains(mayCall[o.id], "firm-") {
 			continue
 		}
+		if o.id == "ask-message" {
+			o.path += "?message_id=" + url.QueryEscape("<1@acme.example>")
+		}
 		paths := []string{o.at(firms.own)}
 		if o.path == o.at(firms.own) {
 			paths = append(paths, o.path+"?all=true")
@@ -357,6 +364,17 @@ func (c *client) twoFirms() *twoFirms {
 		"site": "Pune", "workstation": "pune-07", "witness": string(broker.NewID()), "sink": "siem", "lock": string(broker.NewID()), "app_password": string(broker.NewID()),
 	} {
 		f.own[kind], f.unknown[kind] = ref, string(broker.NewID())
+	}
+	// A firm's people know the workstations that its log does.
+	w, err := c.world.Store.Workstations(c.t.Context())
+	if err == nil {
+		err = c.world.Store.AppendEvents(c.t.Context(), []*broker.Event{{
+			Type: broker.EventSessionRefused, FirmID: broker.ID(f.own["firm"]), Actor: broker.Actor{Kind: "stranger"},
+			WorkstationID: w[0].ID, Data: broker.SessionRefused{Reason: "hours"},
+		}})
+	}
+	if err != nil {
+		c.t.Fatal(err)
 	}
 	return f
 }

@@ -109,6 +109,7 @@ type Config struct {
 	Repeats     broker.Repeats
 	Events      broker.EventStore
 	Logs        broker.Logs
+	Questions   broker.Questions
 	LogKeyring  LogKeyring
 	Witnesses   broker.Witnesses
 	Enrolments  broker.Enrolments
@@ -186,7 +187,7 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
-		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses,
+		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "Questions": c.Questions, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes, "Attestor": c.Attestor,
 		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "Sinks": c.Sinks, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
@@ -224,6 +225,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerLog()
 	a.registerWitnesses()
 	a.registerEvidence()
+	a.registerQuestions()
 	a.registerOffBoarding()
 	a.registerDownloads()
 	a.registerImports()

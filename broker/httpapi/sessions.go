@@ -69,10 +69,14 @@ func (a *api) listSessions(ctx context.Context, in *struct {
 	}
 	sessions := make([]*Session, len(records))
 	for i, r := range records {
-		sessions[i] = &Session{
-			Session: *r, Firm: names.firms[r.FirmID], Mailbox: names.mailboxes[r.MailboxID], Agent: names.agents[r.AgentID],
-			Workstation: names.workstations[r.WorkstationID], Site: names.sites[r.SiteID],
-		}
+		sessions[i] = showSession(r, names)
 	}
 	return listOf(sessions), nil
+}
+
+func showSession(r *broker.Session, names *directory) *Session {
+	return &Session{
+		Session: *r, Firm: names.firms[r.FirmID], Mailbox: names.mailboxes[r.MailboxID], Agent: names.agents[r.AgentID],
+		Workstation: names.workstations[r.WorkstationID], Site: names.sites[r.SiteID],
+	}
 }

@@ -87,16 +87,7 @@ func (a *app) completeFlag(f *pflag.Flag) cobra.CompletionFunc {
 			if f.Value.Type() != "stringSlice" {
 				return among(words, toComplete), cobra.ShellCompDirectiveNoFileComp
 			}
-			// Of a list, its last item.
-			before, last := "", toComplete
-			if comma := strings.LastIndexByte(toComplete, ','); comma >= 0 {
-				before, last = toComplete[:comma+1], toComplete[comma+1:]
-			}
-			offered := among(words, last)
-			for i := range offered {
-				offered[i] = before + offered[i]
-			}
-			return offered, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+			return lastOf(words, toComplete), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 		}
 	}
 	if where, _ := completed(f.Name); where != "" {
@@ -117,6 +108,16 @@ func (a *app) completeFlag(f *pflag.Flag) cobra.CompletionFunc {
 		}
 	}
 	return nil
+}
+
+// lastOf completes the last of words that commas separate.
+func lastOf(words []string, toComplete string) []cobra.Completion {
+	before := toComplete[:strings.LastIndexByte(toComplete, ',')+1]
+	offered := among(words, toComplete[len(before):])
+	for i := range offered {
+		offered[i] = before + offered[i]
+	}
+	return offered
 }
 
 // flagWords are the values of flags that have few.

@@ -184,6 +184,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		Repeats:     s.store,
 		Events:      s.store,
 		Logs:        s.store,
+		Questions:   s.store,
 		LogKeyring:  s.checkpoints,
 		Witnesses:   s.store,
 		Enrolments:  s.store,

@@ -36,24 +36,28 @@ func newSessionListCommand(a *app) *cobra.Command {
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
-				var rows [][]string
-				for _, s := range sessions.Items {
-					state := "live"
-					if !s.EndedAt.IsZero() {
-						state = s.EndReason
-					}
-					rows = append(rows, []string{
-						string(s.ID), string(s.Protocol), nameOr(s.Agent, s.AgentID), nameOr(s.Mailbox, s.MailboxID),
-						nameOr(s.Workstation, s.WorkstationID), string(s.Authentication), s.RemoteAddr, stamp(s.OpenedAt), state,
-					})
-				}
-				writeTable(out, []string{"ID", "PROTOCOL", "AGENT", "MAILBOX", "WORKSTATION", "SIGN-IN", "ADDRESS", "OPENED", "STATE"}, rows, "There are no sessions.")
+				writeSessions(out, sessions.Items)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "ended ones too")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many (without it: 100 with --all, else every live one)")
 	return cmd
+}
+
+func writeSessions(out io.Writer, all []*httpapi.Session) {
+	var rows [][]string
+	for _, s := range all {
+		state := "live"
+		if !s.EndedAt.IsZero() {
+			state = s.EndReason
+		}
+		rows = append(rows, []string{
+			string(s.ID), string(s.Protocol), nameOr(s.Agent, s.AgentID), nameOr(s.Mailbox, s.MailboxID),
+			nameOr(s.Workstation, s.WorkstationID), string(s.Authentication), s.RemoteAddr, stamp(s.OpenedAt), state,
+		})
+	}
+	writeTable(out, []string{"ID", "PROTOCOL", "AGENT", "MAILBOX", "WORKSTATION", "SIGN-IN", "ADDRESS", "OPENED", "STATE"}, rows, "There are no sessions.")
 }
 
 func newSessionEndCommand(a *app) *cobra.Command {

@@ -49,9 +49,15 @@ type World struct {
 
 // Start starts a server with its socket at dir/run/postern.sock. The caller
 // must Close it.
-func Start(dir string) (*World, error) {
+func Start(dir string) (*World, error) { return start(dir, nil) }
+
+// StartOn is Start on a store that is there, and that Close closes.
+func StartOn(dir string, s *store.Store) (*World, error) { return start(dir, s) }
+
+func start(dir string, s *store.Store) (*World, error) {
 	w := &World{
-		Dir: dir, Socket: filepath.Join(dir, "run", "postern.sock"),
+		Store: s,
+		Dir:   dir, Socket: filepath.Join(dir, "run", "postern.sock"),
 		Credentials: NewCredentials(), Upstream: &Upstream{}, Log: &Log{}, served: make(chan error, 1),
 	}
 	logger := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), w.Log, zap.DebugLevel))
@@ -59,8 +65,10 @@ func Start(dir string) (*World, error) {
 	if w.CA, err = newCA(filepath.Join(dir, "ca")); err != nil {
 		return nil, err
 	}
-	if w.Store, err = store.Open(context.Background(), store.Config{Path: filepath.Join(dir, "postern.db"), Logger: logger}); err != nil {
-		return nil, err
+	if w.Store == nil {
+		if w.Store, err = store.Open(context.Background(), store.Config{Path: filepath.Join(dir, "postern.db"), Logger: logger}); err != nil {
+			return nil, err
+		}
 	}
 	w.Sessions = newSessions(w.Store)
 	if err := w.serve(logger); err != nil {
@@ -112,7 +120,7 @@ func (w *World) serve(logger *zap.Logger) error {
 		return err
 	}
 	w.Handler, err = httpapi.New(httpapi.Config{
-		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher, Witnesses: w.Store,
+		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher, Questions: w.Store, Witnesses: w.Store,
 		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
 		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Canaries: w.Store, Alerts: w.Store, Sinks: sinks, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
