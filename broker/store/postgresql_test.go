@@ -41,6 +41,7 @@ func TestPostgreSQL(t *testing.T) {
 	})
 	for name, test := range map[string]func(*testing.T, *servers.PostgreSQL){
 		"SchemasAreInStep":       testSchemasAreInStep,
+		"QuestionsSeek":          testQuestionsSeek,
 		"StoppedInATransaction":  testStoppedInATransaction,
 		"SilentDatabase":         testSilentDatabase,
 		"ForgedNotices":          testForgedNotices,

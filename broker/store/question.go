@@ -58,6 +58,9 @@ func (s *Store) ask(ctx context.Context, firm broker.ID, from, until time.Time, 
 		firms: make(map[int64]broker.ID),
 	}
 	x.q = func(query string, args ...any) (*sql.Rows, error) {
+		if s.asked != nil {
+			s.asked(query, args)
+		}
 		rows, err := tx.QueryContext(ctx, query, args...)
 		return rows, dbError(err)
 	}

@@ -83,6 +83,8 @@ type Store struct {
 	// written counts the jobs that were done.
 	written atomic.Int64
 	indexer *indexer
+	// asked, where it is set, is told of each query of a question; for tests.
+	asked func(query string, args []any)
 
 	notifier  *notifier
 	appends   appends
