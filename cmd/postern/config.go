@@ -51,6 +51,7 @@ type Config struct {
 	AppPasswords   AppPasswordsConfig `yaml:"app_passwords"`
 	Directory      *DirectoryConfig   `yaml:"directory"`
 	Guardrails     string             `yaml:"guardrails"`
+	Checkpoints    CheckpointsConfig  `yaml:"checkpoints"`
 	Credentials    CredentialsConfig  `yaml:"credentials"`
 	Rotation       RotationConfig     `yaml:"rotation"`
 	Sentinel       SentinelConfig     `yaml:"sentinel"`
@@ -335,6 +336,7 @@ func (c *Config) complete(dir string) {
 		under(dir, &v.CAFile, &v.AuthorityFile)
 		v.Auth.complete(func(paths ...*string) { under(dir, paths...) })
 	}
+	c.Checkpoints.complete(func(paths ...*string) { under(dir, paths...) })
 	for i := range c.Sinks {
 		c.Sinks[i].complete(func(paths ...*string) { under(dir, paths...) })
 	}

@@ -60,6 +60,7 @@ func (c *Config) problems() []problem {
 	v.between("oauth.timeout", c.OAuth.Timeout, 100*time.Millisecond, time.Minute)
 	v.count("rotation.concurrency", c.Rotation.Concurrency, 256)
 	v.count("rotation.per_provider", c.Rotation.PerProvider, c.Rotation.Concurrency)
+	v.checkpoints(&c.Checkpoints)
 	v.between("rotation.keep", c.Rotation.Keep, time.Minute, 90*24*time.Hour)
 	v.between("sentinel.interval", c.Sentinel.Interval, sentinel.MinInterval, 24*time.Hour)
 	v.count("sentinel.concurrency", c.Sentinel.Concurrency, 256)

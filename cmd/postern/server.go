@@ -36,6 +36,7 @@ type server struct {
 	store       *store.Store
 	log         *audit.Log
 	checkpoints *checkpoint.Publisher
+	logKeys     *logKeys
 	witnesses   *silence.Watch
 	credentials credentials
 	// rotator and secrets are where this process replaces passwords; nil: it

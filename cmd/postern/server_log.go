@@ -4,26 +4,19 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/hkdf"
-	"crypto/sha256"
 
 	"github.com/postern-mail/postern/broker/audit/checkpoint"
 	"github.com/postern-mail/postern/broker/audit/silence"
 )
 
-// logKeyPurpose separates the key that signs the transparency logs from others
-// that come of the same secret.
-const logKeyPurpose = "postern/transparency log"
-
 // openCheckpoints makes what signs the transparency logs.
 func (s *server) openCheckpoints(context.Context) error {
-	signer, err := derivedLogSigner(s.config)
-	if err != nil {
+	var err error
+	if s.logKeys, err = openLogKeys(s.config, s.logger.Named("log-keys"), s.registry); err != nil {
 		return err
 	}
 	s.checkpoints, err = checkpoint.New(checkpoint.Config{
-		Logs: s.store, Signers: []checkpoint.Signer{signer}, Logger: s.logger.Named("checkpoints"), Registerer: s.registry,
+		Logs: s.store, Signers: s.logKeys.signers, Logger: s.logger.Named("checkpoints"), Registerer: s.registry,
 	})
 	return err
 }
@@ -39,20 +32,4 @@ func (s *server) openWitnesses(ctx context.Context) error {
 		return err
 	}
 	return s.witnesses.Look(ctx)
-}
-
-// derivedLogSigner is the key that comes of the app passwords' key, which all
-// nodes have and every backup is made with.
-func derivedLogSigner(c *Config) (checkpoint.Signer, error) {
-	key, err := readTokenKey(c.AppPasswords.KeyFile)
-	if err != nil {
-		return nil, err
-	}
-	defer key.Wipe()
-	seed, err := hkdf.Key(sha256.New, key.Reveal(), nil, logKeyPurpose, ed25519.SeedSize)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(seed)
-	return checkpoint.NewLocal(seed), nil
 }

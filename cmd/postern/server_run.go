@@ -74,6 +74,9 @@ func (s *server) Run(ctx context.Context) error {
 		probes.start("metrics", func(ctx context.Context) error { return s.health.serve(ctx, l) })
 	}
 	// They stop last: what is recorded at the end is signed as well.
+	signers := newStage(ctx, failed)
+	defer signers.stop()
+	signers.start("log-keys", s.logKeys.Run)
 	checkpoints := newStage(ctx, failed)
 	defer checkpoints.stop()
 	checkpoints.start("checkpoints", s.checkpoints.Run)

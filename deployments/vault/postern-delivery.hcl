@@ -13,6 +13,9 @@ path "auth/approle/role/postern-writer/role-id" {
 path "auth/approle/role/postern-pki/role-id" {
   capabilities = ["read"]
 }
+path "auth/approle/role/postern-transit/role-id" {
+  capabilities = ["read"]
+}
 path "auth/approle/role/postern-rotator/role-id" {
   capabilities = ["read"]
 }
@@ -29,6 +32,11 @@ path "auth/approle/role/postern-writer/secret-id" {
   max_wrapping_ttl = "1h"
 }
 path "auth/approle/role/postern-pki/secret-id" {
+  capabilities     = ["update"]
+  min_wrapping_ttl = "1s"
+  max_wrapping_ttl = "1h"
+}
+path "auth/approle/role/postern-transit/secret-id" {
   capabilities     = ["update"]
   min_wrapping_ttl = "1s"
   max_wrapping_ttl = "1h"

@@ -10,6 +10,8 @@
 #   setup.sh pki                    the PKI engine that signs workstations'
 #                                   certificates, with a CA if it has none
 #   setup.sh pki-ca                 prints the certificate of that CA
+#   setup.sh transit                the Transit engine with the key that signs the
+#                                   transparency logs
 #   setup.sh audit FILE             an audit device, if there is none: FILE is
 #                                   on Vault's own machine
 #   setup.sh role-id ROLE           prints a role's id, for postern.yaml
@@ -19,13 +21,14 @@
 #                                   service account; API is the cluster's URL
 #
 # ROLE is postern-proxy (reads credentials), postern-writer (stores them),
-# postern-pki (has workstations' certificates signed), or postern-rotator
-# (replaces passwords).
+# postern-pki (has workstations' certificates signed), postern-transit (has the
+# transparency logs signed), or postern-rotator (replaces passwords).
 # The environment is that of Vault's own command line: VAULT_ADDR, VAULT_TOKEN
 # and, where needed, VAULT_CACERT and VAULT_NAMESPACE. Further:
 #
 #   POSTERN_MOUNT         where the engine is mounted          (postern)
 #   POSTERN_PKI_MOUNT     where the PKI engine is mounted      (postern-pki)
+#   POSTERN_TRANSIT_MOUNT where the Transit engine is mounted  (postern-transit)
 #   POSTERN_PKI_TTL       how long its CA lives, if it is made (87600h)
 #   POSTERN_NETWORKS      networks that Postern logs in from, with commas
 #                                                              (any)
@@ -39,7 +42,8 @@ set -eu
 
 mount=${POSTERN_MOUNT:-postern}
 pki=${POSTERN_PKI_MOUNT:-postern-pki}
-roles="postern-proxy postern-writer postern-pki postern-rotator"
+transit=${POSTERN_TRANSIT_MOUNT:-postern-transit}
+roles="postern-proxy postern-writer postern-pki postern-transit postern-rotator"
 here=$(cd "$(dirname "$0")" && pwd)
 
 # Tokens live an hour and are renewed; after a day Postern logs in anew, so
@@ -70,7 +74,7 @@ field() { sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p'; }
 
 known() {
 	case $1 in
-	postern-proxy | postern-writer | postern-pki | postern-rotator) ;;
+	postern-proxy | postern-writer | postern-pki | postern-transit | postern-rotator) ;;
 	*) echo "setup.sh: no such role: $1" >&2 && exit 2 ;;
 	esac
 }
@@ -118,11 +122,24 @@ pki_ca() {
 	esac
 }
 
+transit() {
+	there "sys/mounts/$transit" ||
+		call POST "sys/mounts/$transit" '{"type":"transit","description":"signs the transparency logs of Postern"}'
+	call GET "sys/mounts/$transit" | grep -q '"type":"transit"' || {
+		echo "setup.sh: $transit is not a Transit engine" >&2
+		exit 1
+	}
+	# It is neither exported nor deleted: Vault's defaults for a key.
+	there "$transit/keys/postern-log" ||
+		quiet POST "$transit/keys/postern-log" '{"type":"ed25519"}'
+}
+
 policies() {
 	for name in $roles postern-delivery; do
 		# The mounts' names are the only thing in them that may differ. Vault
 		# takes a policy in base64.
-		policy=$(sed -e "s|^path \"postern/|path \"$mount/|" -e "s|^path \"postern-pki/|path \"$pki/|" "$here/$name.hcl" |
+		policy=$(sed -e "s|^path \"postern/|path \"$mount/|" -e "s|^path \"postern-pki/|path \"$pki/|" \
+			-e "s|^path \"postern-transit/|path \"$transit/|" "$here/$name.hcl" |
 			base64 | tr -d '\n')
 		call PUT "sys/policies/acl/$name" "{\"policy\":\"$policy\"}"
 	done
@@ -161,7 +178,7 @@ audit() {
 step=${1:-}
 [ $# -eq 0 ] || shift
 case $step:$# in
-engine:0 | pki:0 | policies:0 | approle:0 | audit:1 | kubernetes:3) "$step" "$@" ;;
+engine:0 | pki:0 | transit:0 | policies:0 | approle:0 | audit:1 | kubernetes:3) "$step" "$@" ;;
 pki-ca:0) pki_ca ;;
 role-id:1)
 	known "$1"

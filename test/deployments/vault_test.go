@@ -19,7 +19,7 @@ import (
 func newVault(t *testing.T) *servers.Vault {
 	t.Helper()
 	v := servers.StartVault(t)
-	for _, step := range []string{"engine", "pki", "policies", "approle"} {
+	for _, step := range []string{"engine", "pki", "transit", "policies", "approle"} {
 		v.Setup(step)
 	}
 	return v
@@ -46,7 +46,7 @@ func login(t *testing.T, v *servers.Vault, role string) *api.Secret {
 func TestVaultRoles(t *testing.T) {
 	v := newVault(t)
 	proxy, writer := login(t, v, "postern-proxy"), login(t, v, "postern-writer")
-	pki := login(t, v, "postern-pki")
+	pki, transit := login(t, v, "postern-pki"), login(t, v, "postern-transit")
 	rotator := login(t, v, "postern-rotator")
 	delivery := v.Token("postern-delivery", time.Hour)
 	const credential = "firms/f1/mailboxes/m1"
@@ -57,7 +57,7 @@ func TestVaultRoles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, s := range map[string]*api.Secret{"proxy": proxy, "writer": writer, "pki": pki, "rotator": rotator} {
+	for name, s := range map[string]*api.Secret{"proxy": proxy, "writer": writer, "pki": pki, "transit": transit, "rotator": rotator} {
 		if a := s.Auth; a.LeaseDuration != 3600 || !a.Renewable || len(a.TokenPolicies) != 1 || a.TokenPolicies[0] != "postern-"+name {
 			t.Errorf("%s's token: %d s, renewable %v, policies %q", name, a.LeaseDuration, a.Renewable, a.TokenPolicies)
 		}
@@ -92,6 +92,17 @@ func TestVaultRoles(t *testing.T) {
 		{"writer", writer.Auth.ClientToken, http.MethodPut, "postern/data/firms/f1/mailboxes/m2", yes},
 		{"proxy", proxy.Auth.ClientToken, http.MethodPut, "postern-pki/sign/workstation", no},
 		{"writer", writer.Auth.ClientToken, http.MethodPut, "postern-pki/sign/workstation", no},
+		{"transit", transit.Auth.ClientToken, http.MethodGet, "postern-transit/keys/postern-log", yes},
+		{"transit", transit.Auth.ClientToken, http.MethodPut, "postern-transit/keys/postern-log/rotate", no},
+		{"transit", transit.Auth.ClientToken, http.MethodPut, "postern-transit/keys/postern-log/config", no},
+		{"transit", transit.Auth.ClientToken, http.MethodDelete, "postern-transit/keys/postern-log", no},
+		{"transit", transit.Auth.ClientToken, http.MethodGet, "postern-transit/export/signing-key/postern-log", no},
+		{"transit", transit.Auth.ClientToken, http.MethodGet, "postern-transit/backup/postern-log", no},
+		{"transit", transit.Auth.ClientToken, http.MethodPut, "postern-transit/keys/other", no},
+		{"transit", transit.Auth.ClientToken, http.MethodPut, "postern-transit/sign/other", no},
+		{"transit", transit.Auth.ClientToken, http.MethodGet, "postern/data/" + credential, no},
+		{"proxy", proxy.Auth.ClientToken, http.MethodPut, "postern-transit/sign/postern-log", no},
+		{"proxy", proxy.Auth.ClientToken, http.MethodGet, "postern-transit/keys/postern-log", no},
 		{"pki", pki.Auth.ClientToken, http.MethodGet, "postern/data/" + credential, no},
 		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/sign/workstation", no}, // with other parameters
 		{"pki", pki.Auth.ClientToken, http.MethodPut, "postern-pki/sign/other", no},
@@ -166,7 +177,7 @@ func TestVaultSetup(t *testing.T) {
 	audit := filepath.Join(t.TempDir(), "audit.log")
 	authority := v.Setup("pki-ca")
 	for range 2 {
-		for _, step := range []string{"engine", "pki", "policies", "approle"} {
+		for _, step := range []string{"engine", "pki", "transit", "policies", "approle"} {
 			v.Setup(step)
 		}
 		v.Setup("audit", audit)
@@ -219,7 +230,7 @@ func TestVaultSetup(t *testing.T) {
 
 	// Elsewhere mounted, from known networks alone.
 	elsewhere := []string{"POSTERN_MOUNT=bpo/mail", "POSTERN_PKI_MOUNT=bpo/pki", "POSTERN_NETWORKS=192.0.2.0/24,198.51.100.7/32"}
-	for _, step := range []string{"engine", "pki", "policies", "approle"} {
+	for _, step := range []string{"engine", "pki", "transit", "policies", "approle"} {
 		if out, err := v.TrySetup(v.RootToken, elsewhere, step); err != nil {
 			t.Errorf("%s: %v\n%s", step, err, out)
 		}
