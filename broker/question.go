@@ -136,9 +136,9 @@ type SubjectQuery struct {
 	Subjects []ID
 	// FirmID selects its log; empty: all logs are read.
 	FirmID ID
-	// From and Until, which is exclusive, bound the events' times; zero: they do
+	// Since and Until, which is exclusive, bound the events' times; zero: they do
 	// not.
-	From, Until time.Time
+	Since, Until time.Time
 	// Activities narrow it, when there are any; so does Other: the mailbox of an
 	// agent's or a workstation's events, or the agent of a mailbox's.
 	Activities []Activity
@@ -161,7 +161,7 @@ type MessageQuery struct {
 
 	// The rest is as in SubjectQuery.
 	FirmID      ID
-	From, Until time.Time
+	Since, Until time.Time
 	Activities  []Activity
 	After       *Place
 	Limit       int
@@ -192,7 +192,7 @@ type Questions interface {
 	// A page may have fewer events than its limit: there are more when next is
 	// not nil, which is what to give as After.
 	SubjectEvents(ctx context.Context, q SubjectQuery) (events []*StoredEvent, next *Place, err error)
-	// SubjectSessions returns the sessions of q that there were between From and
+	// SubjectSessions returns the sessions of q that there were between Since and
 	// Until, by their end; those that live come last. A page may have more than
 	// its limit by these. Activities do not count.
 	SubjectSessions(ctx context.Context, q SubjectQuery) (sessions []*Session, next *Place, err error)

@@ -19,7 +19,7 @@ const maxReach = 31 * 24 * time.Hour
 type MailboxAnswer struct {
 	Mailbox   string         `json:"mailbox,omitempty" doc:"Its address at the end of that time."`
 	MailboxID broker.ID      `json:"mailbox_id"`
-	From      time.Time      `json:"from"`
+	Since     time.Time      `json:"since"`
 	Until     time.Time      `json:"until"`
 	Days      []DayCount     `json:"days" nullable:"false" doc:"What was done in it, by day."`
 	Items     []Reader       `json:"items" nullable:"false" doc:"Who was assigned to it at any time of that, as the record has it: by what stood then, not by what stands today."`
@@ -35,8 +35,8 @@ type Reader struct {
 
 type mailboxQuestion struct {
 	Mailbox string    `path:"mailbox" doc:"The mailbox, by address, or by id when it was removed."`
-	From    time.Time `query:"from" doc:"From when on; without it, the day before until, or the last 24 hours."`
-	Until   time.Time `query:"until" doc:"Until when; without it, a day after from, or now. At most 31 days later."`
+	Since   time.Time `query:"since" doc:"From when on; without it, the day before until, or the last 24 hours."`
+	Until   time.Time `query:"until" doc:"Until when; without it, a day after since, or now. At most 31 days later."`
 }
 
 func (a *api) registerMailboxQuestion() {
@@ -45,18 +45,18 @@ func (a *api) registerMailboxQuestion() {
 }
 
 func (a *api) askMailbox(ctx context.Context, in *mailboxQuestion) (*answer[MailboxAnswer], error) {
-	s := Span{From: in.From, Until: in.Until}
+	s := Span{Since: in.Since, Until: in.Until}
 	switch {
-	case s.Until.IsZero() && s.From.IsZero():
+	case s.Until.IsZero() && s.Since.IsZero():
 		s.Until = a.Now()
-		s.From = s.Until.AddDate(0, 0, -1)
+		s.Since = s.Until.AddDate(0, 0, -1)
 	case s.Until.IsZero():
-		s.Until = s.From.AddDate(0, 0, 1)
-	case s.From.IsZero():
-		s.From = s.Until.AddDate(0, 0, -1)
+		s.Until = s.Since.AddDate(0, 0, 1)
+	case s.Since.IsZero():
+		s.Since = s.Until.AddDate(0, 0, -1)
 	}
-	if !s.Until.After(s.From) || s.Until.Sub(s.From) > maxReach {
-		return nil, broker.InvalidField("until", "use a time of up to 31 days after from")
+	if !s.Until.After(s.Since) || s.Until.Sub(s.Since) > maxReach {
+		return nil, broker.InvalidField("until", "use a time of up to 31 days after since")
 	}
 	q, err := a.subjectQuery(ctx, "", "", &s)
 	if err != nil {
@@ -82,7 +82,7 @@ func (a *api) askMailbox(ctx context.Context, in *mailboxQuestion) (*answer[Mail
 		firm = events[0].FirmID
 	}
 	own := principal(ctx).FirmID == ""
-	found, err := reach.Of(ctx, a.Events, reach.Question{FirmID: firm, MailboxID: id, From: s.From, Until: s.Until, BPO: own})
+	found, err := reach.Of(ctx, a.Events, reach.Question{FirmID: firm, MailboxID: id, Since: s.Since, Until: s.Until, BPO: own})
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (a *api) askMailbox(ctx context.Context, in *mailboxQuestion) (*answer[Mail
 		}
 	}
 	out := MailboxAnswer{
-		Mailbox: found.Address, MailboxID: id, From: s.From, Until: s.Until, Days: byDay(counts),
+		Mailbox: found.Address, MailboxID: id, Since: s.Since, Until: s.Until, Days: byDay(counts),
 		Items: make([]Reader, len(found.Readers)), Writers: found.Writers,
 	}
 	for i, r := range found.Readers {

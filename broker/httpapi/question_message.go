@@ -40,7 +40,7 @@ func (a *api) askMessage(ctx context.Context, in *messageQuestion) (*answer[Mess
 	}
 	q := broker.MessageQuery{
 		MessageID: in.MessageID, Folder: in.Folder, UIDValidity: in.UIDValidity, UID: in.UID, FirmID: firm,
-		From: in.From, Until: in.Until, Activities: in.Activity, Limit: in.limit(),
+		Since: in.Since, Until: in.Until, Activities: in.Activity, Limit: in.limit(),
 	}
 	place := in.Mailbox != "" || in.Folder != "" || in.UIDValidity != 0 || in.UID != 0
 	switch {

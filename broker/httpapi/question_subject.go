@@ -72,7 +72,7 @@ func work() []broker.Activity {
 
 // subjectQuery makes a question of what is common to all about a subject.
 func (a *api) subjectQuery(ctx context.Context, firm, mailbox string, s *Span) (q broker.SubjectQuery, err error) {
-	q = broker.SubjectQuery{From: s.From, Until: s.Until, Limit: s.limit()}
+	q = broker.SubjectQuery{Since: s.Since, Until: s.Until, Limit: s.limit()}
 	if q.FirmID, err = a.logsAsked(ctx, firm); err != nil {
 		return q, err
 	}
@@ -258,7 +258,7 @@ type AroundAlert struct {
 // BeforeAlert tells what happened before an alert, around what it is about.
 type BeforeAlert struct {
 	Alert    *Alert        `json:"alert"`
-	From     time.Time     `json:"from"`
+	Since    time.Time     `json:"since"`
 	Until    time.Time     `json:"until" doc:"When the alert was raised, or last opened again; that is in it."`
 	Subjects []AroundAlert `json:"subjects" nullable:"false" doc:"What the alert is about, and how much there was around each; on the first page alone."`
 	Items    []Told        `json:"items" nullable:"false" doc:"What happened around them, oldest first."`
@@ -278,7 +278,7 @@ func (a *api) askAlert(ctx context.Context, in *alertQuestion) (*answer[BeforeAl
 		return nil, err
 	}
 	s := Span{PageSize: in.PageSize, Cursor: in.Cursor, Until: x.OpenedAt.Add(time.Microsecond)}
-	s.From = x.OpenedAt.Add(-time.Duration(cmp.Or(in.Minutes, 60)) * time.Minute)
+	s.Since = x.OpenedAt.Add(-time.Duration(cmp.Or(in.Minutes, 60)) * time.Minute)
 	q, err := a.subjectQuery(ctx, "", "", &s)
 	if err != nil {
 		return nil, err
@@ -291,7 +291,7 @@ func (a *api) askAlert(ctx context.Context, in *alertQuestion) (*answer[BeforeAl
 	if err != nil {
 		return nil, err
 	}
-	out := BeforeAlert{Alert: shown, From: s.From, Until: s.Until, Subjects: []AroundAlert{}, Items: []Told{}}
+	out := BeforeAlert{Alert: shown, Since: s.Since, Until: s.Until, Subjects: []AroundAlert{}, Items: []Told{}}
 	for _, about := range []AroundAlert{
 		{Kind: "mailbox", ID: x.MailboxID, Name: names.mailboxes[x.MailboxID]},
 		{Kind: "agent", ID: x.AgentID, Name: names.agents[x.AgentID]},

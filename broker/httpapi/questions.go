@@ -43,7 +43,7 @@ type OpenedPart struct {
 
 // DayCount is how much of an activity a day had.
 type DayCount struct {
-	Day      string          `json:"day" doc:"In the zone of from, or else UTC."`
+	Day      string          `json:"day" doc:"In the zone of since, or else UTC."`
 	Activity broker.Activity `json:"activity"`
 	Events   int64           `json:"events"`
 	Messages int64           `json:"messages" doc:"Messages that the events tell of: one that was opened twice counts twice."`
@@ -52,15 +52,15 @@ type DayCount struct {
 
 // Span bounds a question's times, and pages its answer.
 type Span struct {
-	From     time.Time `query:"from" doc:"Only what was then or later."`
+	Since    time.Time `query:"since" doc:"Only what was then or later."`
 	Until    time.Time `query:"until" doc:"Only what was before then."`
 	PageSize int       `query:"page_size" minimum:"1" maximum:"10000" doc:"How many events a page has at most; 1000 unless given. It may have fewer though there are more."`
 	Cursor   string    `query:"cursor" doc:"The next member of the page before, for the page that follows, which has no counts."`
 }
 
-// zone is that of from, in seconds east of UTC.
+// zone is that of since, in seconds east of UTC.
 func (s *Span) zone() int {
-	_, offset := s.From.Zone()
+	_, offset := s.Since.Zone()
 	return offset
 }
 

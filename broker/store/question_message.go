@@ -113,7 +113,7 @@ func (s *Store) askMessage(ctx context.Context, q broker.MessageQuery, do func(x
 	if (q.MessageID == "") == (q.UID == 0) {
 		return broker.InvalidField("message", "give a Message-ID, or mailbox, folder, UIDVALIDITY and UID")
 	}
-	return s.ask(ctx, q.FirmID, q.From, q.Until, q.Activities, q.After, q.Limit, func(x *question) error {
+	return s.ask(ctx, q.FirmID, q.Since, q.Until, q.Activities, q.After, q.Limit, func(x *question) error {
 		if q.MessageID == "" {
 			return do(x, []int64{messageHash(q.MailboxID, q.Folder, q.UIDValidity, q.UID)})
 		}

@@ -26,7 +26,7 @@ func questionsAsked(t *testing.T, s *Store, w *storetest.World) (queries []strin
 	defer func() { s.asked = nil }()
 	from := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	q := broker.SubjectQuery{
-		Subjects: []broker.ID{w.Agent.ID}, FirmID: w.Firm.ID, From: from, Until: from.AddDate(20, 0, 0), Other: w.Mailbox.ID,
+		Subjects: []broker.ID{w.Agent.ID}, FirmID: w.Firm.ID, Since: from, Until: from.AddDate(20, 0, 0), Other: w.Mailbox.ID,
 		Activities: []broker.Activity{broker.ActivityRead, broker.ActivitySync},
 		After:      &broker.Place{Time: from, Log: w.Firm.ID, Seq: 1},
 	}
@@ -41,7 +41,7 @@ func questionsAsked(t *testing.T, s *Store, w *storetest.World) (queries []strin
 	must(t, err)
 	_, err = s.CountSubjects(ctx, q, 0)
 	must(t, err)
-	m := broker.MessageQuery{MessageID: "<a@x.example>", From: from}
+	m := broker.MessageQuery{MessageID: "<a@x.example>", Since: from}
 	_, _, err = s.MessageEvents(ctx, m)
 	must(t, err)
 	m.FirmID = w.Firm.ID

@@ -32,7 +32,7 @@ func (s *Store) askOf(ctx context.Context, q broker.SubjectQuery, do func(x *que
 			return broker.InvalidField("subject", "not an id")
 		}
 	}
-	return s.ask(ctx, q.FirmID, q.From, q.Until, q.Activities, q.After, q.Limit, func(x *question) error {
+	return s.ask(ctx, q.FirmID, q.Since, q.Until, q.Activities, q.After, q.Limit, func(x *question) error {
 		if err := x.setOther(q.Other); err != nil {
 			return err
 		}

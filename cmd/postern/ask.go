@@ -31,14 +31,14 @@ their firm's log, the BPO's from all.`
 
 // askFlags are what all questions have in common.
 type askFlags struct {
-	from, until, firm string
-	activities        []string
-	limit             int
+	since, until, firm string
+	activities         []string
+	limit              int
 }
 
 func (f *askFlags) register(cmd *cobra.Command, activities ...broker.Activity) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.from, "from", "", "only what was then or later: a `date`, or a time in RFC 3339")
+	flags.StringVar(&f.since, "since", "", "only what was then or later: a `date`, or a time in RFC 3339")
 	flags.StringVar(&f.until, "until", "", "only what was before then: a `date`, which counts, or a time in RFC 3339")
 	flags.StringVar(&f.firm, "firm", "", "only this `firm`'s log")
 	flags.IntVar(&f.limit, "limit", 1000, "how many events at most; 0: all")
@@ -56,7 +56,7 @@ func (f *askFlags) register(cmd *cobra.Command, activities ...broker.Activity) {
 
 // path is where a question is asked, with these pairs and the flags.
 func (f *askFlags) path(question []string, pairs ...string) (string, error) {
-	from, err := parseTime("from", f.from, false)
+	from, err := parseTime("since", f.since, false)
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +64,7 @@ func (f *askFlags) path(question []string, pairs ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	pairs = append(pairs, "from", instant(from), "until", instant(until), "firm", f.firm, "activity", strings.Join(f.activities, ","))
+	pairs = append(pairs, "since", instant(from), "until", instant(until), "firm", f.firm, "activity", strings.Join(f.activities, ","))
 	return withQuery(path(append([]string{"questions"}, question...)...), pairs...), nil
 }
 
@@ -113,7 +113,7 @@ func ask[T any](cmd *cobra.Command, a *app, where string, limit int) (raw []byte
 			break
 		}
 		if limit > 0 && len(items) >= limit {
-			fmt.Fprintln(cmd.ErrOrStderr(), "There is more: --limit 0 prints all; --from and --until narrow it.")
+			fmt.Fprintln(cmd.ErrOrStderr(), "There is more: --limit 0 prints all; --since and --until narrow it.")
 			break
 		}
 		cursor = more.Next

@@ -25,7 +25,7 @@ func newAskAgentCommand(a *app) *cobra.Command {
 messages that were opened one by one, "sync" those that were opened faster than
 anybody reads: a mail client filling its cache looks so, and an export does. The
 first nineteen of a download that asks for one message at a time count as read.`,
-		Example: `  postern ask agent asha --from 2026-11-01 --until 2026-11-07
+		Example: `  postern ask agent asha --since 2026-11-01 --until 2026-11-07
   postern ask agent asha --mailbox sales@acme.example --activity sent,unsent`,
 		Args: exactly("AGENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +56,7 @@ func newAskWorkstationCommand(a *app) *cobra.Command {
 		Use: "workstation WORKSTATION", Short: "Tell which mailboxes a workstation was in",
 		Long: `Tell which mailboxes a workstation was in, and in which sessions, at any time
 between two instants.`,
-		Example: "  postern ask workstation pune-07 --from 2026-11-04T18:00:00+05:30 --until 2026-11-05",
+		Example: "  postern ask workstation pune-07 --since 2026-11-04T18:00:00+05:30 --until 2026-11-05",
 		Args:    exactly("WORKSTATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			where, err := f.path([]string{"workstations", args[0]}, "mailbox", mailbox)
@@ -96,7 +96,7 @@ it are named by 'postern alert show'.`,
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
 				x := answer.Alert
-				writeFields(out, "Alert", string(x.Kind)+" "+about(x), "From", stamp(answer.From), "Until", stamp(answer.Until))
+				writeFields(out, "Alert", string(x.Kind)+" "+about(x), "Since", stamp(answer.Since), "Until", stamp(answer.Until))
 				fmt.Fprintln(out)
 				if len(answer.Subjects) == 0 {
 					fmt.Fprintln(out, "It is about no mailbox, agent or workstation: see 'postern alert show'.")
@@ -129,14 +129,14 @@ that the terms ask for is taken to have been there. Guardrails stand in the serv
 configuration, and not in the record. Locks of agents, workstations and sites are the
 BPO's affair: a firm's people are not told of them.`,
 		Example: `  postern ask mailbox sales@acme.example --day 2026-11-04
-  postern ask mailbox sales@acme.example --from 2026-11-01 --until 2026-11-07`,
+  postern ask mailbox sales@acme.example --since 2026-11-01 --until 2026-11-07`,
 		Args: exactly("MAILBOX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if day != "" {
-				if f.from != "" || f.until != "" {
-					return usagef("--day and --from, --until exclude each other")
+				if f.since != "" || f.until != "" {
+					return usagef("--day and --since, --until exclude each other")
 				}
-				f.from, f.until = day, day
+				f.since, f.until = day, day
 			}
 			where, err := f.path([]string{"mailboxes", args[0]})
 			if err != nil {
@@ -150,13 +150,13 @@ BPO's affair: a firm's people are not told of them.`,
 		},
 	}
 	cmd.Flags().StringVar(&day, "day", "", "the day, as a `date`")
-	cmd.Flags().StringVar(&f.from, "from", "", "from when on: a `date`, or a time in RFC 3339")
+	cmd.Flags().StringVar(&f.since, "since", "", "from when on: a `date`, or a time in RFC 3339")
 	cmd.Flags().StringVar(&f.until, "until", "", "until when: a `date`, which counts, or a time in RFC 3339")
 	return cmd
 }
 
 func writeMailboxAnswer(out io.Writer, answer *httpapi.MailboxAnswer) {
-	writeFields(out, "Mailbox", nameOr(answer.Mailbox, answer.MailboxID), "From", stamp(answer.From), "Until", stamp(answer.Until))
+	writeFields(out, "Mailbox", nameOr(answer.Mailbox, answer.MailboxID), "Since", stamp(answer.Since), "Until", stamp(answer.Until))
 	fmt.Fprintln(out)
 	var rows [][]string
 	for _, r := range answer.Items {
@@ -172,7 +172,7 @@ func writeMailboxAnswer(out io.Writer, answer *httpapi.MailboxAnswer) {
 					what += " (restricted)"
 				}
 			}
-			rows = append(rows, []string{agent, read, used, stamp(s.From), stamp(s.Until), what})
+			rows = append(rows, []string{agent, read, used, stamp(s.Since), stamp(s.Until), what})
 		}
 	}
 	writeTable(out, []string{"AGENT", "COULD READ", "OPENED", "FROM", "UNTIL", "MIGHT DO"}, rows, "Nobody was assigned to it.")

@@ -48,7 +48,7 @@ func TestQuestions(t *testing.T) {
 			t.Fatalf("by day: %+v", got.Days)
 		}
 		table := w.Postern.CLI("ask", "message", "--mailbox", sales, "--folder", "INBOX", "--uid", "1",
-			"--uidvalidity", fmt.Sprint(got.Items[0].Opened[0].UIDValidity), "--activity", "read", "--from", "2020-01-01")
+			"--uidvalidity", fmt.Sprint(got.Items[0].Opened[0].UIDValidity), "--activity", "read", "--since", "2020-01-01")
 		if strings.Count(table, sales) != 2 || !strings.Contains(table, "BODY[TEXT]") {
 			t.Fatalf("by its place:\n%s", table)
 		}
@@ -66,7 +66,7 @@ func TestQuestions(t *testing.T) {
 		smtp.Want(250)
 		smtp.Ask(221, "QUIT")
 		reader.AwaitEvents(1, broker.EventSendResult)
-		got := decodeCLI[httpapi.AgentAnswer](w.Postern, "ask", "agent", reader.Agent, "--from", "2020-01-01")
+		got := decodeCLI[httpapi.AgentAnswer](w.Postern, "ask", "agent", reader.Agent, "--since", "2020-01-01")
 		var what []broker.Activity
 		for _, x := range got.Items {
 			what = append(what, x.Activity)

@@ -219,7 +219,7 @@ func (a *asker) message() {
 func (a *asker) spans() map[string]url.Values {
 	middle := begin.Add(a.w.End.Sub(begin) / 2).Truncate(24 * time.Hour)
 	between := func(from, until time.Time) url.Values {
-		return url.Values{"from": {from.Format(time.RFC3339)}, "until": {until.Format(time.RFC3339)}}
+		return url.Values{"since": {from.Format(time.RFC3339)}, "until": {until.Format(time.RFC3339)}}
 	}
 	return map[string]url.Values{
 		"a day": between(middle, middle.AddDate(0, 0, 1)), "a month": between(middle.AddDate(0, 0, -15), middle.AddDate(0, 0, 15)), "all": between(begin, a.w.End.Add(time.Second)),
@@ -227,7 +227,7 @@ func (a *asker) spans() map[string]url.Values {
 }
 
 func in(e *broker.StoredEvent, span url.Values) bool {
-	from, _ := time.Parse(time.RFC3339, span.Get("from"))
+	from, _ := time.Parse(time.RFC3339, span.Get("since"))
 	until, _ := time.Parse(time.RFC3339, span.Get("until"))
 	return !e.Time.Before(from) && e.Time.Before(until)
 }
@@ -274,7 +274,7 @@ func (a *asker) alert() {
 	want := a.count(func(e *broker.StoredEvent) int {
 		x := got.Alert
 		about := e.MailboxID == x.MailboxID || e.AgentID == x.AgentID || e.WorkstationID == x.WorkstationID
-		if about && !e.Time.Before(got.From) && e.Time.Before(got.Until) {
+		if about && !e.Time.Before(got.Since) && e.Time.Before(got.Until) {
 			return 1
 		}
 		return 0

@@ -24,8 +24,8 @@ import (
 // Question is what is asked.
 type Question struct {
 	FirmID, MailboxID broker.ID
-	// From and Until, which is exclusive, are not zero.
-	From, Until time.Time
+	// Since and Until, which is exclusive, are not zero.
+	Since, Until time.Time
 	// BPO has the BPO's own log read as well, in which locks of agents are.
 	BPO bool
 }
@@ -46,14 +46,14 @@ type Reader struct {
 	DelegationID broker.ID `json:"delegation_id"`
 	// CouldRead says that he could open messages for some of the time.
 	CouldRead bool `json:"could_read" doc:"Whether he could open messages for some of that time."`
-	// Stretches follow one another from the question's From, or from when he was
+	// Stretches follow one another from the question's Since, or from when he was
 	// assigned, until its end.
 	Stretches []Stretch `json:"stretches" nullable:"false" doc:"What he could do, one after another. A site, a workstation's class or a password that the terms ask for is taken to have been there; guardrails are not in the record."`
 }
 
 // Stretch is a time in which nothing changed for a reader.
 type Stretch struct {
-	From  time.Time `json:"from"`
+	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
 	// Refused is why he could do nothing, as policy.Refusal has it.
 	Refused string `json:"refused,omitempty" doc:"Why he could do nothing."`
@@ -210,7 +210,7 @@ func (r *reader) writers() ([]Writer, error) {
 	slices.SortFunc(all, func(x, y Writer) int { return x.Time.Compare(y.Time) })
 	first := 0
 	for i, w := range all {
-		if !w.Time.After(r.q.From) {
+		if !w.Time.After(r.q.Since) {
 			first = i // the last one before
 		}
 	}

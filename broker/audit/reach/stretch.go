@@ -25,7 +25,7 @@ func (r *reader) reader(id broker.ID) (x Reader, ok bool) {
 	if x.AssignmentID == "" {
 		return x, false
 	}
-	for at := r.q.From; at.Before(r.q.Until); {
+	for at := r.q.Since; at.Before(r.q.Until); {
 		s, known := r.stretch(&x, at)
 		at = s.Until
 		if !known {
@@ -34,14 +34,14 @@ func (r *reader) reader(id broker.ID) (x Reader, ok bool) {
 		if s.Decision != nil && s.Decision.Actions.Has(policy.Read) {
 			x.CouldRead = true
 		}
-		if n := len(x.Stretches); n > 0 && x.Stretches[n-1].Until.Equal(s.From) && same(&x.Stretches[n-1], &s) {
+		if n := len(x.Stretches); n > 0 && x.Stretches[n-1].Until.Equal(s.Since) && same(&x.Stretches[n-1], &s) {
 			x.Stretches[n-1].Until = s.Until
 			continue
 		}
 		x.Stretches = append(x.Stretches, s)
 	}
 	// Who was revoked before it all is no answer.
-	over := len(x.Stretches) == 1 && x.Stretches[0].Refused == policy.ReasonRevoked && x.Stretches[0].From.Equal(r.q.From)
+	over := len(x.Stretches) == 1 && x.Stretches[0].Refused == policy.ReasonRevoked && x.Stretches[0].Since.Equal(r.q.Since)
 	return x, len(x.Stretches) > 0 && !over
 }
 
@@ -56,7 +56,7 @@ func same(x, y *Stretch) bool {
 // stretch decides at an instant as it stood then, and says until when nothing
 // changes; false: the assignment was not there yet.
 func (r *reader) stretch(x *Reader, at time.Time) (s Stretch, known bool) {
-	s = Stretch{From: at, Until: r.q.Until}
+	s = Stretch{Since: at, Until: r.q.Until}
 	for _, edge := range r.edges {
 		if edge.After(at) && edge.Before(s.Until) {
 			s.Until = edge

@@ -68,8 +68,8 @@ func testQuestions(t *testing.T, w *World) {
 	ask := func(t *testing.T) {
 		for _, q := range []broker.SubjectQuery{
 			{Subjects: []broker.ID{agents[1]}},
-			{Subjects: []broker.ID{agents[1]}, From: from, Until: until},
-			{Subjects: []broker.ID{agents[0]}, FirmID: other.ID, From: from},
+			{Subjects: []broker.ID{agents[1]}, Since: from, Until: until},
+			{Subjects: []broker.ID{agents[0]}, FirmID: other.ID, Since: from},
 			{Subjects: []broker.ID{agents[0]}, Other: w.Mailbox.ID, Activities: []broker.Activity{broker.ActivityRead, broker.ActivitySync}},
 			{Subjects: []broker.ID{w.Workstation.ID}, Until: until},
 			{Subjects: []broker.ID{w.Workstation.ID}, FirmID: w.Firm.ID},
@@ -85,7 +85,7 @@ func testQuestions(t *testing.T, w *World) {
 				if q.Subjects[0] == e.WorkstationID {
 					subject = e.WorkstationID
 				}
-				return subject != q.Subjects[0] || q.Other != "" && counterpart != q.Other || !asked(e, q.FirmID, q.From, q.Until, q.Activities)
+				return subject != q.Subjects[0] || q.Other != "" && counterpart != q.Other || !asked(e, q.FirmID, q.Since, q.Until, q.Activities)
 			})
 			got := pages(t, func(after *broker.Place) ([]*broker.StoredEvent, *broker.Place, error) {
 				q.After, q.Limit = after, 50
@@ -98,13 +98,13 @@ func testQuestions(t *testing.T, w *World) {
 		}
 		for _, q := range []broker.MessageQuery{
 			{MessageID: "<3@x.example>"},
-			{MessageID: "<3@x.example>", FirmID: other.ID, From: from, Until: until},
+			{MessageID: "<3@x.example>", FirmID: other.ID, Since: from, Until: until},
 			{MessageID: "<none@x.example>"},
 			{MailboxID: w.Mailbox.ID, Folder: "INBOX", UIDValidity: 7, UID: 9},
 			{MailboxID: w.Mailbox.ID, Folder: "INBOX", UIDValidity: 8, UID: 9},
 		} {
 			want := slices.DeleteFunc(slices.Clone(all), func(e *broker.StoredEvent) bool {
-				return !aboutMessage(e, &q) || !asked(e, q.FirmID, q.From, q.Until, nil)
+				return !aboutMessage(e, &q) || !asked(e, q.FirmID, q.Since, q.Until, nil)
 			})
 			got := pages(t, func(after *broker.Place) ([]*broker.StoredEvent, *broker.Place, error) {
 				q.After, q.Limit = after, 50
