@@ -160,11 +160,11 @@ type MessageQuery struct {
 	UID         uint32
 
 	// The rest is as in SubjectQuery.
-	FirmID      ID
+	FirmID       ID
 	Since, Until time.Time
-	Activities  []Activity
-	After       *Place
-	Limit       int
+	Activities   []Activity
+	After        *Place
+	Limit        int
 }
 
 // MessageEvent is an event about a message.
