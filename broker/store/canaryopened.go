@@ -99,6 +99,7 @@ func (t *tx) openCanaries(p *pending) error {
 	if err != nil {
 		return notRecordable(&e, err)
 	}
+	t.counted = append(t.counted, p.session)
 	b := t.store.canaries.burst(p, messages)
 	for _, m := range found {
 		opened := &broker.Event{
@@ -139,6 +140,14 @@ func (w *canaryWatch) burst(p *pending, messages int) *burst {
 	}
 	b.messages += messages
 	return b
+}
+
+// forget drops what sessions have opened, of which a transaction that failed has
+// counted what is not on record: it comes again.
+func (w *canaryWatch) forget(sessions []broker.ID) {
+	for _, id := range sessions {
+		delete(w.bursts, id)
+	}
 }
 
 // downloaded says of canaries that were opened before the session was known to

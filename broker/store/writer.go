@@ -55,6 +55,8 @@ type tx struct {
 	changes []broker.Change
 	// revision is the policy's, where it was read; 0: it was not.
 	revision int64
+	// counted are the sessions whose bursts it has changed.
+	counted []broker.ID
 	// alerts are those that events of this transaction touch.
 	alerts standing
 	// record and args are insertEvents' scratch.
@@ -162,6 +164,7 @@ func (s *Store) transact(scope scope, do func(*tx) error) error {
 		s.appends.tell(t.heads)
 		return nil
 	}
+	s.canaries.forget(t.counted)
 	err = dbError(err)
 	// After an outage of any kind a connection may be in any state, and a new
 	// one knows nothing of what went before.

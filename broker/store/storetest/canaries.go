@@ -222,6 +222,26 @@ func testCanaryOfARolledBackChange(t *testing.T, w *World) {
 	if n := w.count(t, broker.EventCanaryOpened); n != 1 {
 		t.Errorf("%d openings on record", n)
 	}
+
+	// Nor does what is recorded again count as more than it is.
+	session := broker.NewID()
+	for range 2 {
+		err = s.Together(ctx, func(ctx context.Context) error {
+			must(t, s.AppendEvents(ctx, []*broker.Event{w.reading(session, 5, 6, 7, 8, 9)}))
+			return undone
+		})
+		if !errors.Is(err, undone) {
+			t.Fatalf("undone: %v", err)
+		}
+	}
+	must(t, s.AppendEvents(ctx, []*broker.Event{w.reading(session, 5, 6, 7, 8, 9)}))
+	_, data := w.canaryEvents(t, broker.EventCanaryOpened)
+	if last := data[len(data)-1]; len(data) != 2 || last.Messages != 5 {
+		t.Errorf("recorded: %+v", data)
+	}
+	if n := w.count(t, broker.EventCanaryDownloaded); n != 0 {
+		t.Errorf("%d downloads on record", n)
+	}
 }
 
 // testSharedCanaries: what one node has marked, the next opening at another raises
