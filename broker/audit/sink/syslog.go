@@ -125,7 +125,7 @@ func confirm(conn *tls.Conn, raw net.Conn) error {
 // Close is described at Receiver: nothing is held open.
 func (*Syslog) Close() error { return nil }
 
-// severities are those of RFC 5424 §6.2.1.
+// syslogSeverity is one of those of RFC 5424 §6.2.1.
 func syslogSeverity(e *Event) int {
 	const critical, warning, notice, informational = 2, 4, 5, 6
 	switch {
