@@ -125,7 +125,7 @@ func (u *upstreamSide) tagged(resp *imapwire.Response) error {
 		}
 	case hidden, identifying:
 		err := u.drop(len(line))
-		u.r.signalClient()
+		u.r.answered()
 		return err
 	}
 	if flight.own {
@@ -135,7 +135,7 @@ func (u *upstreamSide) tagged(resp *imapwire.Response) error {
 	if err := u.statusLine(line, resp.Len, name, args, rest, flight.retag); err != nil {
 		return err
 	}
-	u.r.signalClient()
+	u.r.answered()
 	if flight.kind == logout && good {
 		if err := u.flush(); err != nil {
 			return err

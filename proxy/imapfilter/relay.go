@@ -52,6 +52,7 @@ type relay struct {
 	// listening says that it reads from the client meanwhile.
 	listening bool
 	pending   []inFlight  // commands under way upstream, oldest first
+	answering bool        // one was answered, and its answer is not handled yet
 	expect    expectation // what a continuation request would mean
 	granted   bool        // it came
 	local     []byte      // Postern's own words to the client
@@ -278,10 +279,11 @@ func (r *relay) signalLocked() {
 	}
 }
 
-func nothingPending(r *relay) bool { return len(r.pending) == 0 }
+// nothingPending: all commands were answered, and what the answers mean is known.
+func nothingPending(r *relay) bool { return len(r.pending) == 0 && !r.answering }
 func nothingToSay(r *relay) bool   { return len(r.local) < maxLocal }
 func roomToPipeline(r *relay) bool { return len(r.pending) < maxPipelined }
-func continued(r *relay) bool      { return r.granted || len(r.pending) == 0 }
+func continued(r *relay) bool      { return r.granted || nothingPending(r) }
 
 // push notes a command that is about to go upstream.
 func (r *relay) push(c inFlight, e expectation) {

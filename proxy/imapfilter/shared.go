@@ -28,7 +28,8 @@ func (r *relay) admits(tag []byte) (room, unique bool) {
 	return roomToPipeline(r), true
 }
 
-// completed takes the command out that the upstream's tag completes.
+// completed takes the command out that the upstream's tag completes. Until
+// answered is called, the client's goroutine does not take it for answered.
 func (r *relay) completed(tag []byte) (inFlight, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,6 +39,7 @@ func (r *relay) completed(tag []byte) (inFlight, bool) {
 		}
 		c := r.pending[i]
 		r.pending = slices.Delete(r.pending, i, i+1)
+		r.answering = true
 		if len(r.pending) == 0 {
 			r.expect = expectNothing
 			if cap(r.pending) > 8 {
@@ -49,9 +51,11 @@ func (r *relay) completed(tag []byte) (inFlight, bool) {
 	return inFlight{}, false
 }
 
-// signalClient wakes the client's goroutine after an answer has gone out.
-func (r *relay) signalClient() {
+// answered ends what completed began, after the answer has gone out, or was
+// handed over, and wakes the client's goroutine.
+func (r *relay) answered() {
 	r.mu.Lock()
+	r.answering = false
 	r.signalLocked()
 	r.mu.Unlock()
 }
@@ -150,7 +154,7 @@ func (r *relay) wantIdentified(uid uint32) {
 func (r *relay) wantsIdentify() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.identify) >= maxIdentifyBatch || (len(r.identify) > 0 && len(r.pending) == 0)
+	return len(r.identify) >= maxIdentifyBatch || (len(r.identify) > 0 && nothingPending(r))
 }
 
 // takeIdentify takes up to one batch from the queue.

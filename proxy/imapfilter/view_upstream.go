@@ -217,6 +217,6 @@ func (u *upstreamSide) ownAnswered(flight *inFlight, resp *imapwire.Response, li
 	}
 	u.record.answered(u, flight.change, resp, code, args)
 	err := u.drop(len(line))
-	u.r.signalClient()
+	u.r.answered()
 	return err
 }

@@ -36,6 +36,24 @@ func TestNever9AClientThatIsGoneKeepsNoSession(t *testing.T) {
 	}
 }
 
+// TestNever2AnAnswerIsWholeBeforeTheNextCommand: an upstream that is quick can
+// have a command's answer read while the client's goroutine is still about to wait
+// for it. Until what the answer says is noted, it must not go on.
+func TestNever2AnAnswerIsWholeBeforeTheNextCommand(t *testing.T) {
+	r := &relay{signal: make(chan struct{}, 1)}
+	r.push(inFlight{tag: "P1", own: true}, expectForPostern)
+	if _, ok := r.completed([]byte("P1")); !ok {
+		t.Fatal("no such command")
+	}
+	if nothingPending(r) || continued(r) {
+		t.Error("the command is taken for answered before its answer was handled")
+	}
+	r.answered()
+	if !nothingPending(r) || !continued(r) {
+		t.Error("the command is not answered")
+	}
+}
+
 // What the client sends while it waits is neither lost nor out of order.
 func TestReadingAheadLosesNothing(t *testing.T) {
 	gate, upstreams := scripted(t)
