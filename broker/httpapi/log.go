@@ -42,6 +42,7 @@ type logQuery struct {
 type checkpointQuery struct {
 	Firm      string `query:"firm" doc:"The firm whose log it is, by id or name; without it, the BPO's own or, for a firm's people, their firm's."`
 	Witnessed bool   `query:"witnessed" doc:"The newest that a witness has cosigned, instead of the newest."`
+	Witness   string `query:"witness" doc:"The newest that the witness of this name has cosigned, instead of the newest."`
 }
 
 type tileQuery struct {
@@ -89,7 +90,7 @@ func (a *api) logCheckpoint(ctx context.Context, in *checkpointQuery) (*plain, e
 	if err != nil {
 		return nil, err
 	}
-	note, err := a.cosigned(ctx, h, in.Witnessed)
+	note, err := a.cosigned(ctx, h, in)
 	if err != nil {
 		return nil, err
 	}

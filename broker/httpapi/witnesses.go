@@ -256,9 +256,9 @@ func (a *api) confirmRestore(ctx context.Context, in *struct{ Body RestoreInput 
 	return &answer[RestoreConfirmed]{RestoreConfirmed{translog.Origin{FirmID: id, Epoch: epoch}.String()}}, nil
 }
 
-// cosigned adds to a checkpoint what witnesses have cosigned of it. newest asks
-// instead for the newest that any of them has cosigned.
-func (a *api) cosigned(ctx context.Context, h *broker.LogHead, newest bool) ([]byte, error) {
+// cosigned returns the checkpoint that is asked for, with what witnesses have
+// cosigned of it.
+func (a *api) cosigned(ctx context.Context, h *broker.LogHead, in *checkpointQuery) ([]byte, error) {
 	all, err := a.Witnesses.Witnesses(ctx, h.FirmID)
 	if err != nil {
 		return nil, err
@@ -270,18 +270,19 @@ func (a *api) cosigned(ctx context.Context, h *broker.LogHead, newest bool) ([]b
 			continue
 		}
 		notes = append(notes, []byte(w.Note))
-		if largest == nil || w.Size > largest.Size {
+		if (in.Witness == "" || in.Witness == w.Name) && (largest == nil || w.Size > largest.Size) {
 			largest = w
 		}
 	}
+	newest := !in.Witnessed && in.Witness == ""
 	var note []byte
 	switch {
-	case !newest && h.Checkpoint == nil:
+	case newest && h.Checkpoint == nil:
 		return nil, broker.Errorf(broker.NotFound, "no checkpoint of the log was signed yet")
-	case !newest:
+	case newest:
 		note = []byte(h.Checkpoint.Note)
 	case largest == nil:
-		return nil, broker.Errorf(broker.NotFound, "no checkpoint of the log was cosigned by a witness yet")
+		return nil, broker.Errorf(broker.NotFound, "no checkpoint of the log was cosigned by such a witness yet")
 	default:
 		note = []byte(largest.Note)
 	}

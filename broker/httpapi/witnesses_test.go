@@ -85,6 +85,12 @@ func TestWitnessOfAFirm(t *testing.T) {
 	if _, err := one.Key().Cosignature(larger); err == nil {
 		t.Error("a checkpoint bears a cosignature of another")
 	}
+	if _, err := one.Key().Cosignature(at("/v1/log/checkpoint?witness=" + url.QueryEscape(one.Key().Name()))); err != nil {
+		t.Errorf("what the witness has cosigned: %v", err)
+	}
+	if status, _, answer := c.as(auditor, "GET", "/v1/log/checkpoint?witness=stranger.example", ""); status != http.StatusNotFound {
+		t.Errorf("what a stranger has cosigned: %d %s", status, answer)
+	}
 	listed := okAs[httpapi.List[httpapi.LogWitness]](c, auditor, "GET", "/v1/log/witnesses", "").Items
 	if len(listed) != 1 || listed[0].Size != kept.Size || listed[0].UnwitnessedEvents < 1 || listed[0].Silent {
 		t.Errorf("listed: %+v", listed)

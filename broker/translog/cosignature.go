@@ -25,6 +25,8 @@ const (
 	privatePrefix        = "PRIVATE+KEY"
 	// maxWitnessName bounds a witness's name, in octets.
 	maxWitnessName = 200
+	// maxClaim is the year 10000, which RFC 3339 cannot write.
+	maxClaim = 253402300800
 )
 
 // errWitnessKey is of all that is no verifier key of a witness.
@@ -272,4 +274,33 @@ func Merge(signed []byte, others ...[]byte) ([]byte, error) {
 		}
 	}
 	return note.Sign(n)
+}
+
+// Claim is what a signature of a checkpoint says of itself: who has cosigned it, and
+// when. Nobody has verified it.
+type Claim struct {
+	Name string
+	Hash uint32
+	At   time.Time
+}
+
+// Claims returns those of a checkpoint's signatures that have a cosignature's form.
+func Claims(signed []byte) ([]Claim, error) {
+	n, err := read(signed)
+	if err != nil {
+		return nil, err
+	}
+	var all []Claim
+	for _, s := range n.UnverifiedSigs {
+		// The key's hash, a time and a signature.
+		raw, err := base64.StdEncoding.DecodeString(s.Base64)
+		if err != nil || len(raw) != 4+8+ed25519.SignatureSize {
+			continue
+		}
+		again := slices.ContainsFunc(all, func(c Claim) bool { return c.Name == s.Name && c.Hash == s.Hash })
+		if at := binary.BigEndian.Uint64(raw[4:]); at < maxClaim && !again {
+			all = append(all, Claim{s.Name, s.Hash, time.Unix(int64(at), 0).UTC()})
+		}
+	}
+	return all, nil
 }

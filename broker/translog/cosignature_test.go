@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,31 @@ func TestCosignaturesTogether(t *testing.T) {
 	}
 	if _, err := keys.Open(merged); err != nil {
 		t.Error(err)
+	}
+
+	// What they say of themselves, whoever made them; the log's own signature says
+	// nothing of the kind.
+	at := time.Unix(1_800_000_000, 0).UTC()
+	forever, err := two.Cosign(signed, time.Unix(1<<60, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		note []byte
+		want []Claim
+	}{
+		"both":                 {merged, []Claim{{"one.example", one.Key().KeyHash(), at}, {"two.example", two.Key().KeyHash(), at}}},
+		"none":                 {signed, nil},
+		"a year without words": {forever, nil},
+	} {
+		claims, err := Claims(test.note)
+		slices.SortFunc(claims, func(a, b Claim) int { return strings.Compare(a.Name, b.Name) })
+		if err != nil || !slices.Equal(claims, test.want) {
+			t.Errorf("%s: %+v %v", name, claims, err)
+		}
+	}
+	if _, err := Claims([]byte("no note")); err == nil {
+		t.Error("what is no note has claims")
 	}
 }
 

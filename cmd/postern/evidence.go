@@ -15,7 +15,6 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/audit/evidence"
-	"github.com/postern-mail/postern/broker/audit/logcopy"
 	"github.com/postern-mail/postern/broker/translog"
 )
 
@@ -59,6 +58,7 @@ func (t *trust) verifyTrust(manifest string) (*evidence.Trust, error) {
 
 func newEvidenceVerifyCommand(a *app) *cobra.Command {
 	var t trust
+	var w witnesses
 	var manifest string
 	cmd := &cobra.Command{
 		Use:   "verify PATH",
@@ -69,14 +69,25 @@ the log's signed checkpoint, and the report is made anew from the events.
 
 The log's key must come from elsewhere than from the bundle: from the contract, or
 from the firm. Without --key or --keys only what is in the bundle is held against
-itself, which whoever made it could have made up altogether.`,
+itself, which whoever made it could have made up altogether.
+
+With --witness it fails unless that witness has cosigned a checkpoint of the bundle
+that covers all of its events: then not even who has the log's key can have
+rewritten them since, unseen.`,
 		Example: `  postern evidence verify acme-2026-11.zip --keys acme-log.keys
-  postern evidence verify acme-2026-11.zip --keys acme-log.keys --checkpoint 2026-11-01.checkpoint`,
+  postern evidence verify acme-2026-11.zip --keys acme-log.keys --checkpoint 2026-11-01.checkpoint
+  postern evidence verify acme-2026-11.zip --keys acme-log.keys --witness "$(cat witness.key)"`,
 		Args: exactly("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given, err := t.verifyTrust(manifest)
 			if err != nil {
 				return err
+			}
+			if given.Witnesses, err = w.read(); err != nil {
+				return err
+			}
+			if len(given.Witnesses) > 0 && given.Keys == nil {
+				return usagef("--witness needs the log's key as well: --key or --keys")
 			}
 			v, err := evidence.Verify(args[0], given)
 			if err != nil {
@@ -84,7 +95,7 @@ itself, which whoever made it could have made up altogether.`,
 			}
 			out := cmd.OutOrStdout()
 			if a.json {
-				b, err := json.Marshal(evidenceFound{v.Manifest, v.ManifestSHA256, v.Trusted, v.KeyLines, len(v.Older), v.Unrendered})
+				b, err := json.Marshal(evidenceFound{v.Manifest, v.ManifestSHA256, v.Trusted, v.KeyLines, len(v.Older), v.Cosigned, v.Unrendered})
 				if err == nil {
 					_, err = fmt.Fprintf(out, "%s\n", b)
 				}
@@ -95,6 +106,7 @@ itself, which whoever made it could have made up altogether.`,
 		},
 	}
 	t.flags(cmd)
+	w.flags(cmd)
 	cmd.Flags().StringVar(&manifest, "manifest-sha256", "", "the `hash` of manifest.json, as a certificate names it")
 	return cmd
 }
@@ -104,10 +116,12 @@ type evidenceFound struct {
 	Manifest       *evidence.Manifest `json:"manifest"`
 	ManifestSHA256 string             `json:"manifest_sha256"`
 	// Trusted: a key that was given signed it.
-	Trusted    bool     `json:"trusted"`
-	Keys       []string `json:"keys"`
-	Older      int      `json:"older_checkpoints"`
-	Unrendered string   `json:"not_rendered,omitempty"`
+	Trusted bool     `json:"trusted"`
+	Keys    []string `json:"keys"`
+	Older   int      `json:"older_checkpoints"`
+	// Cosigned: what witnesses have cosigned, verified or by its own word.
+	Cosigned   []evidence.Cosigned `json:"cosigned,omitempty"`
+	Unrendered string              `json:"not_rendered,omitempty"`
 }
 
 func tellEvidence(out io.Writer, v *evidence.Verified) {
@@ -154,12 +168,24 @@ func tellEvidence(out io.Writer, v *evidence.Verified) {
 	writeFields(out, "Firm", m.Firm, "Period", period, "Narrowed to", narrowed,
 		"Entries", fmt.Sprintf("%d to %d of %d", m.First, m.Last, m.Size), "Only the hash", pruned, "Older", older,
 		"Report", rendered, "Made", m.Made.Format(utcForm)+", by "+m.Maker+" (their word)", "Manifest", "SHA-256 "+v.ManifestSHA256)
+	tellWitnesses(out, v.Cosigned)
 	if v.Trusted {
 		return
 	}
 	fmt.Fprintln(out, "\nThe keys that the bundle names, each with its SHA-256:")
 	for _, key := range v.KeyLines {
 		fmt.Fprintf(out, "  %s\n    %x\n", printable(key, false), sha256.Sum256([]byte(key)))
+	}
+}
+
+// tellWitnesses says what witnesses have cosigned.
+func tellWitnesses(out io.Writer, all []evidence.Cosigned) {
+	for _, c := range all {
+		text := fmt.Sprintf("%s has cosigned %s of the log, at %s", c.Witness, count(int(c.Size), "event"), c.At.Format(utcForm))
+		if !c.Verified {
+			text += ": NOT CHECKED, for no key of it was given (--witness)"
+		}
+		fmt.Fprintf(out, "%s.\n", printable(text, false))
 	}
 }
 
@@ -199,4 +225,4 @@ func (t *trust) keyLines() ([]string, error) {
 	return lines, nil
 }
 
-var _ logcopy.Source = logSource{}
+var _ evidence.Source = logSource{}

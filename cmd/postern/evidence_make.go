@@ -42,10 +42,34 @@ func (s logSource) Entry(ctx context.Context, seq int64) (*logcopy.Entry, error)
 	return page.Items[0], nil
 }
 
+// Witnessed returns what each of the log's witnesses has cosigned (evidence.Source).
+func (s logSource) Witnessed(ctx context.Context) ([][]byte, error) {
+	raw, err := s.app.request(ctx, http.MethodGet, withQuery(path("log", "witnesses"), "firm", s.firm), nil)
+	if err != nil {
+		return nil, err
+	}
+	var all httpapi.List[*httpapi.LogWitness]
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return nil, err
+	}
+	var notes [][]byte
+	for _, w := range all.Items {
+		note, err := s.cosigned(ctx, w.Name)
+		if err != nil {
+			return nil, err
+		}
+		if note != nil {
+			notes = append(notes, note)
+		}
+	}
+	return notes, nil
+}
+
 // evidenceMaking is what a bundle is asked for with.
 type evidenceMaking struct {
 	app                                     *app
 	trust                                   trust
+	witnesses                               witnesses
 	firm, since, until, alert, output, zone string
 	agent, mailbox, workstation             string
 	around                                  time.Duration
@@ -66,7 +90,11 @@ What the server says is proved as it is copied. That a bundle was made is record
 in the log, with the hash of its manifest; what was made is printed.
 
 With --agent, --mailbox or --workstation the events of others are left out. That
-they are, and how many, stands in the bundle: their hashes keep their places.`,
+they are, and how many, stands in the bundle: their hashes keep their places.
+
+The newest checkpoint that each witness of the log has cosigned goes with it. With
+--witness the bundle ends with what that witness has cosigned, which is the log of
+some seconds ago.`,
 		Example: `  postern evidence make --firm "Acme Pumps" --since 2026-11-01 --until 2026-11-30 --zone Asia/Kolkata -o acme-2026-11.zip
   postern evidence make --alert 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d --around 2h -o incident.zip
   postern evidence make --server mail.bpo.example:8443 --keys acme-log.keys --agent asha --since 2026-11-26 -o asha`,
@@ -85,6 +113,7 @@ they are, and how many, stands in the bundle: their hashes keep their places.`,
 	flags.StringVar(&m.mailbox, "mailbox", "", "only events of this `mailbox`")
 	flags.StringVar(&m.workstation, "workstation", "", "only events of this `workstation`")
 	m.trust.flags(cmd)
+	m.witnesses.flags(cmd)
 	return cmd
 }
 
@@ -162,6 +191,9 @@ func (m *evidenceMaking) keys(cmd *cobra.Command, r *evidence.Request) (err erro
 			return err
 		}
 		r.KeyLines = told.Keys
+	}
+	if r.Witnesses, err = m.witnesses.read(); err != nil {
+		return err
 	}
 	r.Older, err = m.trust.olderCheckpoints()
 	return err

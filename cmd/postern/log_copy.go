@@ -102,16 +102,31 @@ func (w *witnesses) read() ([]*translog.WitnessKey, error) {
 	return all, nil
 }
 
-// witnessed adds to a copy the newest checkpoint that witnesses have cosigned.
-func (s logSource) witnessed(ctx context.Context, dir string, keys *translog.Keys) error {
-	signed, err := s.get(ctx, "checkpoint", "witnessed", "true")
+// cosigned returns the newest checkpoint that a witness has cosigned, by its name;
+// nil: there is none.
+func (s logSource) cosigned(ctx context.Context, name string) ([]byte, error) {
+	signed, err := s.get(ctx, "checkpoint", "witness", name)
 	if codeOf(err) == broker.NotFound {
-		return nil // verify says what is missing
+		return nil, nil
 	}
-	if err != nil {
-		return err
+	return signed, err
+}
+
+// witnessed adds to a copy the newest checkpoints that witnesses have cosigned.
+func (s logSource) witnessed(ctx context.Context, dir string, keys *translog.Keys, all []*translog.WitnessKey) error {
+	for _, w := range all {
+		signed, err := s.cosigned(ctx, w.Name())
+		if err != nil {
+			return err
+		}
+		if signed == nil {
+			continue // verify says what is missing
+		}
+		if err := logcopy.Keep(dir, keys, signed); err != nil {
+			return err
+		}
 	}
-	return logcopy.Keep(dir, keys, signed)
+	return nil
 }
 
 // tellCosigned says what witnesses have cosigned of a copy; the error is about the
@@ -258,7 +273,7 @@ It can be killed at any time and run again, such as each hour by cron.`,
 			source := logSource{a, firm}
 			p, err := logcopy.Pull(cmd.Context(), args[0], keys, source, known...)
 			if err == nil && len(cosigners) > 0 {
-				err = source.witnessed(cmd.Context(), args[0], keys)
+				err = source.witnessed(cmd.Context(), args[0], keys, cosigners)
 			}
 			if err != nil {
 				return logError(err)

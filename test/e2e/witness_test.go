@@ -120,9 +120,18 @@ func TestNever6Witness(t *testing.T) {
 			t.Errorf("log %s says %s", command[0], said)
 		}
 	}
+	bundle := filepath.Join(home, "bundle.zip")
+	remote("evidence", "make", "--keys", keys, "--witness", w.key, "-o", bundle)
+	if said := remote("evidence", "verify", bundle, "--keys", keys, "--witness", w.key); !strings.HasPrefix(said, "GOOD: ") || !strings.Contains(said, "witness.acme.example has cosigned ") || strings.Contains(said, "NOT CHECKED") {
+		t.Errorf("evidence verify says %s", said)
+	}
 	other := strings.TrimSpace(remote("log", "witness-key", "new", filepath.Join(home, "other"), "--name", "other.example"))
 	if _, stderr, code := p.TryCLI("", "log", "verify", copied, "--keys", keys, "--witness", other); code != 3 || !strings.Contains(stderr, "other.example has cosigned nothing") {
 		t.Errorf("verify with a witness that has cosigned nothing: exit code %d: %s", code, stderr)
+	}
+
+	if _, stderr, code := p.TryCLI("", "evidence", "verify", bundle, "--keys", keys, "--witness", other); code != 3 || !strings.Contains(stderr, "other.example, whose key was given, has cosigned none") {
+		t.Errorf("evidence verify with a witness that has cosigned nothing: exit code %d: %s", code, stderr)
 	}
 
 	// Kills of either side.

@@ -15,7 +15,8 @@
 //	proof.json          what proves them: the tree's hashes before and after them,
 //	                    and that the log grew from each older checkpoint
 //	checkpoint.txt      the checkpoint that they are proved to, with its signatures
-//	checkpoint-N.txt    an older one, of N entries
+//	checkpoint-N.txt    an older one, of N entries, such as the newest that a
+//	                    witness has cosigned
 //	keys.txt            the log's keys, for comparison: who checks has his own
 //	report.html         the same to read and to print
 //	certificate.html    particulars for a certificate of electronic records
@@ -29,6 +30,8 @@
 //     files to each other, proof and checkpoint bind the events to the log, and
 //     only a key from elsewhere binds the checkpoint to somebody. The report and the
 //     certificate are made anew from the rest, and must come out the same.
+//   - A witness whose key is given must have cosigned a checkpoint that covers the
+//     last of the entries. What others have cosigned is nobody's word but its own.
 //   - What is not proved is said to be not: names that a directory gave, the maker's
 //     name, the time of making.
 //   - Making one discloses no more than its maker may read of the log.

@@ -14,6 +14,9 @@ type Source interface {
 	logcopy.Source
 	// Entry returns one entry.
 	Entry(ctx context.Context, seq int64) (*logcopy.Entry, error)
+	// Witnessed returns checkpoints that witnesses have cosigned, of each witness its
+	// newest.
+	Witnessed(ctx context.Context) ([][]byte, error)
 }
 
 // firstAt finds, by halving, the first of size entries that is not before an

@@ -39,6 +39,8 @@ type fakeLog struct {
 	random  *rand.Rand
 	// size is how many of the entries its checkpoint has; 0: all.
 	size int64
+	// cosigned are what witnesses have cosigned.
+	cosigned [][]byte
 	// waiting are events that are recorded in the order of their time.
 	waiting []broker.Event
 }
@@ -129,6 +131,8 @@ func (l *fakeLog) now() int64 {
 
 // Checkpoint, Tile, Entries and Entry serve it.
 func (l *fakeLog) Checkpoint(context.Context) ([]byte, error) { return l.sign(l.at(l.now())), nil }
+
+func (l *fakeLog) Witnessed(context.Context) ([][]byte, error) { return l.cosigned, nil }
 
 func (l *fakeLog) Tile(_ context.Context, level int, number int64, width int) ([]byte, error) {
 	return tlog.ReadTileData(tlog.Tile{H: translog.TileHeight, L: level, N: number, W: width}, l)

@@ -34,6 +34,9 @@ type Request struct {
 	// Older are older checkpoints, with their signatures, of which the bundle is to
 	// prove that the log grew from them.
 	Older [][]byte
+	// Witnesses are to have cosigned all of the bundle's entries: the log counts up to
+	// what they have.
+	Witnesses []*translog.WitnessKey
 
 	// What the manifest's fields of these names say.
 	Maker, Postern, Firm, Zone string
@@ -82,7 +85,7 @@ func Make(ctx context.Context, path string, r *Request) (_ *Made, err error) {
 		r.Now = time.Now
 	}
 	m.manifest.Made = r.Now().UTC().Truncate(time.Second)
-	for _, step := range []func() error{m.checkpoints, m.find, m.prove, m.events, m.render} {
+	for _, step := range []func() error{m.newest, m.find, m.witnessed, m.checkpoints, m.prove, m.events, m.render} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -111,56 +114,15 @@ type making struct {
 	writer
 	ctx      context.Context
 	manifest *Manifest
+	keys     *translog.Keys
+	// note is the checkpoint to of the log; cosigned are what witnesses have cosigned.
 	note     []byte
 	to       *translog.Checkpoint
-	older    []*translog.Checkpoint
-	proof    *proof
-	tally    *tally
-}
-
-// checkpoints takes the newest checkpoint, and the older ones.
-func (m *making) checkpoints() error {
-	text := strings.Join(m.KeyLines, "\n") + "\n"
-	keys, err := translog.ParseKeys(text)
-	if err != nil {
-		return err
-	}
-	if err := m.write(keysFile, []byte(text)); err != nil {
-		return err
-	}
-	if m.note, err = m.Source.Checkpoint(m.ctx); err != nil {
-		return err
-	}
-	if m.to, err = keys.Open(m.note); err != nil {
-		return err
-	}
-	m.manifest.Origin, m.manifest.Size = m.to.Origin.String(), m.to.Size
-	if err := m.write(checkpointFile, m.note); err != nil {
-		return err
-	}
-	for _, note := range m.Older {
-		c, err := keys.Open(note)
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(m.older, func(o *translog.Checkpoint) bool { return *o == *c }) {
-			continue
-		}
-		if c.Origin != m.to.Origin {
-			return broker.Errorf(broker.Invalid, "the older checkpoint is of another log, %s", c.Origin)
-		}
-		if c.Size > m.to.Size {
-			return fault("the log was rolled back: it has %d events, and had %d", m.to.Size, c.Size)
-		}
-		m.older = append(m.older, c)
-		if err := m.write(olderFile(c.Size), note); err != nil {
-			return err
-		}
-	}
-	if len(m.older) > maxOlder {
-		return broker.Errorf(broker.Invalid, "there are too many older checkpoints: %d at most", maxOlder)
-	}
-	return nil
+	cosigned [][]byte
+	// older are the others, by size upwards.
+	older []*held
+	proof *proof
+	tally *tally
 }
 
 // find finds the entries that the period needs: from a margin and one entry
@@ -198,11 +160,11 @@ func (m *making) prove() error {
 	}
 	m.proof = &proof{Before: ranged.Before, After: ranged.After, Grown: []grown{}}
 	for _, c := range m.older {
-		g, err := proveGrown(m.to, c, reader)
+		g, err := proveGrown(m.to, c.Checkpoint, reader)
 		if err != nil {
 			return fault("the log's tree is not what its checkpoint says, or cannot be had: %w", err)
 		}
-		if err := checkGrown(m.to, c, g); err != nil {
+		if err := checkGrown(m.to, c.Checkpoint, g); err != nil {
 			return &Fault{err}
 		}
 		m.proof.Grown = append(m.proof.Grown, g)
@@ -261,8 +223,8 @@ func (m *making) entry(row *row, e *logcopy.Entry, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := m.outside(e.Seq, event.Time); err != nil {
-			return err
+		if err := m.manifest.ends(event); err != nil {
+			return &Fault{err}
 		}
 		if m.Narrowed.matches(event) {
 			m.manifest.Disclosed++
@@ -276,21 +238,11 @@ func (m *making) entry(row *row, e *logcopy.Entry, out io.Writer) error {
 	return err
 }
 
-// outside finds that the first and the last entry are outside the period, where
-// the log has any outside.
-func (m *making) outside(seq int64, at time.Time) error {
-	if seq == m.manifest.First && seq > 0 && !at.Before(m.manifest.From.Add(-Margin)) ||
-		seq == m.manifest.Last && seq < m.to.Size-1 && at.Before(m.manifest.Until.Add(Margin)) {
-		return fault("event %d has a time that does not fit its place in the log", seq)
-	}
-	return nil
-}
-
 // render writes report and certificate.
 func (m *making) render() error {
 	m.manifest.Names = m.Names
 	slices.SortFunc(m.files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
-	report, certificate, err := render(m.manifest, m.tally, evidenceFiles(m.files), m.note, m.KeyLines)
+	report, certificate, err := render(m.manifest, m.tally, evidenceFiles(m.files), append([]*held{{m.to, m.note}}, m.older...), m.KeyLines)
 	if err != nil {
 		return err
 	}

@@ -163,6 +163,8 @@ func readManifest(b []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("the bundle's format is %d, and this version of Postern knows %d", m.Format, format)
 	case m.First < 0 || m.Last < m.First || m.Size <= m.Last || m.Last-m.First >= MaxEvents:
 		return nil, fmt.Errorf("the manifest tells of entries %d to %d of %d", m.First, m.Last, m.Size)
+	case m.From.IsZero() && m.First > 0 || m.Until.IsZero() && m.Last < m.Size-1:
+		return nil, errors.New("the period has no beginning or no end, and the manifest's entries have one")
 	case m.Disclosed < 0 || m.Withheld < 0 || m.Pruned < 0 || m.Withheld > 0 && m.Narrowed == nil:
 		return nil, errors.New("the manifest's counts cannot be true")
 	}
@@ -208,6 +210,16 @@ type proof struct {
 type grown struct {
 	Size   int64          `json:"size"`
 	Hashes tlog.TreeProof `json:"hashes"`
+}
+
+// ends finds that the first and the last entry are outside the period, where the
+// log has any outside: none of the period is missing at its ends. Of those that are
+// there as their hashes nobody can tell.
+func (m *Manifest) ends(e *Event) error {
+	if e.Seq == m.First && e.Seq > 0 && !e.Time.Before(m.From.Add(-Margin)) || e.Seq == m.Last && e.Seq < m.Size-1 && e.Time.Before(m.Until.Add(Margin)) {
+		return fmt.Errorf("event %d has a time that does not fit its place: there may be more events of the period", e.Seq)
+	}
+	return nil
 }
 
 // matches reports whether an event is disclosed.

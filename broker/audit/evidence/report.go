@@ -84,6 +84,14 @@ type view struct {
 	Signatures                        int
 	Keys                              []string
 	Older                             []int64
+	Cosigned                          []shownCosigned
+}
+
+// shownCosigned is what a checkpoint says a witness has cosigned.
+type shownCosigned struct {
+	Witness string
+	Size    int64
+	At      stamp
 }
 
 type typeCount struct {
@@ -104,9 +112,12 @@ func (t *tally) stamp(at time.Time) stamp {
 }
 
 // render makes report and certificate. files are those that they are made from;
-// note is the checkpoint.
-func render(m *Manifest, t *tally, files map[string]File, note []byte, keys []string) (report, certificate []byte, err error) {
-	v := t.view(files, note, keys)
+// checkpoints are the bundle's, of which the first is the newest.
+func render(m *Manifest, t *tally, files map[string]File, checkpoints []*held, keys []string) (report, certificate []byte, err error) {
+	v, err := t.view(files, checkpoints, keys)
+	if err != nil {
+		return nil, nil, err
+	}
 	digest := sha256.Sum256([]byte(v.Style))
 	v.Policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(digest[:]) + "'; base-uri 'none'; form-action 'none'"
 	functions := template.FuncMap{"number": number, "octets": octets, "plural": plural, "percent": percent, "length": func(n int) int64 { return int64(n) }}
@@ -135,8 +146,9 @@ func percent(part, whole int64) string {
 }
 
 // view gathers what the templates show.
-func (t *tally) view(files map[string]File, note []byte, keys []string) *view {
+func (t *tally) view(files map[string]File, checkpoints []*held, keys []string) (*view, error) {
 	t.end()
+	note := checkpoints[0].note
 	m := t.manifest
 	v := &view{
 		Style: template.CSS(stylesheet), M: m, // ours, from the binary
@@ -154,6 +166,16 @@ func (t *tally) view(files map[string]File, note []byte, keys []string) *view {
 		v.Incident = meaning(m.Incident.Kind)
 		v.Alert = shown(fmt.Sprintf("alert %s, %s, of %s until %s UTC", m.Incident.AlertID, m.Incident.Severity,
 			m.Incident.FirstSeen.UTC().Format(stampForm), m.Incident.LastSeen.UTC().Format(stampForm)))
+	}
+	cosigned, err := claims(checkpoints)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range cosigned {
+		v.Cosigned = append(v.Cosigned, shownCosigned{shown(c.Witness), c.Size, t.stamp(c.At)})
+	}
+	if len(cosigned) > 0 && cosigned[0].Size <= m.Last {
+		v.Doubts = append(v.Doubts, fmt.Sprintf("No witness had cosigned the log beyond %s when this was made: the entries from %d on were pinned by the log’s key alone.", plural(cosigned[0].Size, "event"), cosigned[0].Size))
 	}
 	for _, k := range keys {
 		v.Keys = append(v.Keys, shown(k))
@@ -184,7 +206,7 @@ func (t *tally) view(files map[string]File, note []byte, keys []string) *view {
 		v.Chart = t.chart(a)
 		v.Timeline, v.LanesLeft = t.timeline(newAxis(t.earliest, t.latest, t.zone))
 	}
-	return v
+	return v, nil
 }
 
 // shown2 shows a text of several lines.
@@ -267,6 +289,13 @@ func (t *tally) doubts() []string {
 	}
 	say(m.Withheld, "%s in between %s left out, because the bundle was narrowed. Their number and places are proved; that none of them belongs to what it was narrowed to is the maker's word.", plural(m.Withheld, "event"), were(m.Withheld))
 	say(m.Pruned, "Of %s the log has only the hash: %s pruned when the time to keep them was over. Their number and places are proved; what they said is gone.", plural(m.Pruned, "event"), theyWere(m.Pruned))
+	hidden := int64(0)
+	for _, end := range []bool{m.First > 0 && !t.firstShown, m.Last < m.Size-1 && !t.lastShown} {
+		if end {
+			hidden++
+		}
+	}
+	say(hidden, "Of %s, which would show that none of the period is missing there, only the hash is here: that none is is the maker's word.", map[int64]string{1: "the entry at one of its ends", 2: "the entries at both of its ends"}[hidden])
 	say(t.restored, "The log was restored from a backup %s: what was recorded between backup and restore is not in it. The events below say when, and how much.", times(t.restored))
 	say(t.unwitnessed, "A witness of the log fell silent %s, which the events tell: what was recorded from then until it cosigned again was pinned by that witness only afterwards.", times(t.unwitnessed))
 	say(t.unknown, "Of %s it is not known whether it was sent: the connection broke after it had been handed over.", plural(t.unknown, "message"))

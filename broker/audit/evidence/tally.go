@@ -106,6 +106,8 @@ type tally struct {
 	unknown, unanswered, unnamed int64
 	stale, restored, unrecorded  int64
 	backwards, unwitnessed       int64
+	// firstShown and lastShown say that the entries at the ends are there whole.
+	firstShown, lastShown bool
 	// used are the names that were taken from the manifest.
 	used                           map[broker.ID]string
 	agentNames                     map[broker.ID]string
@@ -139,6 +141,7 @@ func (t *tally) add(e *Event) {
 	if e.Actor.Kind == "agent" && e.Actor.ID != "" && e.Actor.Name != "" {
 		t.agentNames[e.Actor.ID] = e.Actor.Name
 	}
+	t.firstShown, t.lastShown = t.firstShown || e.Seq == t.manifest.First, t.lastShown || e.Seq == t.manifest.Last
 	if t.firstOfAll.IsZero() {
 		t.firstOfAll = e.Time
 	}

@@ -28,6 +28,9 @@ type Trust struct {
 	Keys *translog.Keys
 	// Checkpoints are of the log, from elsewhere: it must agree with them.
 	Checkpoints []*translog.Checkpoint
+	// Witnesses are those that must have cosigned all of the bundle's events, by their
+	// keys from elsewhere. They need Keys.
+	Witnesses []*translog.WitnessKey
 	// Manifest is the SHA-256 of manifest.json, from elsewhere; empty: none is
 	// known.
 	Manifest string
@@ -45,6 +48,8 @@ type Verified struct {
 	// grew from, with those that were given.
 	Checkpoint *translog.Checkpoint
 	Older      []*translog.Checkpoint
+	// Cosigned are the bundle's checkpoints that witnesses have cosigned.
+	Cosigned []Cosigned
 	// Trusted says that the checkpoint is signed by a key that was given; KeyLines
 	// are those of the bundle.
 	Trusted  bool
@@ -78,6 +83,8 @@ type verification struct {
 	small map[string][]byte
 	keys  *translog.Keys
 	proof *proof
+	// held are the bundle's checkpoints.
+	held []*held
 	// later are checkpoints that were given, within the row.
 	later []*translog.Checkpoint
 	tally *tally
@@ -169,6 +176,7 @@ func (v *verification) checkpoints() error {
 	if v.Checkpoint.Origin.String() != m.Origin || v.Checkpoint.Size != m.Size {
 		return fault("checkpoint.txt is of %d events of %s, and the manifest tells of %d of %s", v.Checkpoint.Size, v.Checkpoint.Origin, m.Size, m.Origin)
 	}
+	v.held = []*held{{v.Checkpoint, v.small[checkpointFile]}}
 	v.proof = new(proof)
 	if err := strictly(v.small[proofFile], v.proof); err != nil {
 		return fault("proof.json cannot be read: %w", err)
@@ -190,11 +198,15 @@ func (v *verification) checkpoints() error {
 			return &Fault{err}
 		}
 		v.Older = append(v.Older, c)
+		v.held = append(v.held, &held{c, note})
 	}
 	for name := range v.small {
 		if olderName.MatchString(name) && !slices.ContainsFunc(v.Older, func(c *translog.Checkpoint) bool { return olderFile(c.Size) == name }) {
 			return fault("proof.json proves nothing of %s", name)
 		}
+	}
+	if err := v.witnesses(); err != nil {
+		return err
 	}
 	return v.given()
 }
@@ -276,6 +288,9 @@ func (v *verification) proved(content io.Reader) error {
 		if !m.Narrowed.matches(event) {
 			return fmt.Errorf("event %d is not among those to which the bundle was narrowed", e.Seq)
 		}
+		if err := m.ends(event); err != nil {
+			return err
+		}
 		v.tally.add(event)
 		return nil
 	})
@@ -298,7 +313,7 @@ func (v *verification) proved(content io.Reader) error {
 // rendered makes report and certificate anew, and finds that they say what the
 // events say.
 func (v *verification) rendered() error {
-	report, certificate, err := render(v.Manifest, v.tally, evidenceFiles(v.Manifest.Files), v.small[checkpointFile], v.KeyLines)
+	report, certificate, err := render(v.Manifest, v.tally, evidenceFiles(v.Manifest.Files), v.held, v.KeyLines)
 	if err != nil {
 		return err
 	}

@@ -208,7 +208,7 @@ func TestNever6BundleThatWasChanged(t *testing.T) {
 		}, because: "are missing"},
 		"the last event dropped, and the manifest shortened": {change: func(f map[string][]byte) {
 			changedLines(f, func(lines [][]byte) [][]byte { return lines[:len(lines)-1] })
-		}, fit: func(m *Manifest) { m.Last--; m.Disclosed-- }, because: "the proof is not of leaves that end there"},
+		}, fit: func(m *Manifest) { m.Last--; m.Disclosed-- }, because: "does not fit its place"},
 		"the first event dropped, and the manifest shortened": {change: func(f map[string][]byte) {
 			changedLines(f, func(lines [][]byte) [][]byte { return lines[1:] })
 		}, fit: func(m *Manifest) { m.First++; m.Disclosed-- }, because: "the proof is not of leaves that begin there"},
@@ -260,9 +260,12 @@ func TestNever6BundleThatWasChanged(t *testing.T) {
 		"a certificate that says more": {change: func(f map[string][]byte) {
 			f[certificateFile] = bytes.Replace(f[certificateFile], []byte("☐ owned"), []byte("☒ owned"), 1)
 		}, because: "certificate.html does not say what the events say"},
-		"a name changed":       {fit: func(m *Manifest) { m.Names[c.mailboxes[0]] = "innocent@acme.example" }, because: "does not say what the events say"},
-		"the period stretched": {fit: func(m *Manifest) { m.From = m.From.AddDate(0, 0, -1) }, because: "does not say what the events say"},
-		"another maker":        {fit: func(m *Manifest) { m.Maker = "judge" }, because: "does not say what the events say"},
+		"a name changed":                  {fit: func(m *Manifest) { m.Names[c.mailboxes[0]] = "innocent@acme.example" }, because: "does not say what the events say"},
+		"the period stretched":            {fit: func(m *Manifest) { m.From = m.From.AddDate(0, 0, -1) }, because: "there may be more events of the period"},
+		"the period stretched at its end": {fit: func(m *Manifest) { m.Until = m.Until.AddDate(0, 0, 1) }, because: "there may be more events of the period"},
+		"a period without a beginning":    {fit: func(m *Manifest) { m.From = time.Time{} }, because: "the period has no beginning or no end"},
+		"a period without an end":         {fit: func(m *Manifest) { m.Until = time.Time{} }, because: "the period has no beginning or no end"},
+		"another maker":                   {fit: func(m *Manifest) { m.Maker = "judge" }, because: "does not say what the events say"},
 		"a checkpoint with a thief's signature": {change: func(f map[string][]byte) {
 			f[checkpointFile] = other.sign(l.at(int64(len(l.entries))))
 			f[keysFile] = []byte(other.keys[0] + "\n")
@@ -518,7 +521,7 @@ func TestMakingFromALiar(t *testing.T) {
 	}
 	for because, source := range map[string]Source{
 		"are not those of the log's checkpoint": &liar{honest, changed(func(seq int64) bool { return seq == 140 }, time.Second)},
-		"does not fit its place in the log":     &twoFaced{honest},
+		"does not fit its place":                &twoFaced{honest},
 		"is not what its leaf hash covers": &liar{honest, func(e *logcopy.Entry) *logcopy.Entry {
 			other := *e
 			other.Leaf = strings.Repeat("00", 32)
