@@ -26,7 +26,7 @@ type view struct {
 	listed, stale bool
 	// lists are the upstream's commands that tell its folders.
 	lists [2]string
-	// answer gathers what the own command under way is answered.
+	// answer gathers what the own command under way is answered, until it is.
 	answer atomic.Pointer[ownAnswer]
 	// programs are the slices; empty: every message is visible. flags are those
 	// that they look at, relative says that they change from day to day, and day

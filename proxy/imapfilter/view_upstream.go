@@ -211,7 +211,9 @@ func personalNamespace(rest []byte) []byte {
 // ownAnswered hands the tagged answer to a view's own command over.
 func (u *upstreamSide) ownAnswered(flight *inFlight, resp *imapwire.Response, line, code, args, text []byte) error {
 	good := resp.Is("OK")
-	if a := u.r.view.answer.Load(); a != nil {
+	// What comes behind it is none of the answer, which is the client's goroutine's
+	// from now on.
+	if a := u.r.view.answer.Swap(nil); a != nil {
 		a.good, a.status = good && !a.broken, string(bytes.ToUpper(resp.Keyword))
 		a.code, a.args, a.text = string(code), string(args), string(text)
 	}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imapfilter
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/policy"
+)
+
+// slicedRelay is the upstream's side of a session that is shown a slice, whose
+// other side is the test.
+func slicedRelay(t *testing.T) (u *upstreamSide, client *peer) {
+	t.Helper()
+	c, server := tcpPair(t)
+	t.Cleanup(func() { c.Close(); server.Close() })
+	r := &relay{
+		f: &Filter{silence: time.Minute}, down: newServerConn(server), signal: make(chan struct{}, 1),
+		view: &view{programs: []*policy.Program{nil}},
+	}
+	_, up := tcpPair(t)
+	t.Cleanup(func() { up.Close() })
+	r.up = &broker.IMAPConn{Conn: up}
+	r.upstream.r = r
+	return &r.upstream, newPeer(t, c)
+}
+
+// hear has the upstream's goroutine read what an upstream says.
+func (u *upstreamSide) hear(t *testing.T, says string) {
+	t.Helper()
+	u.buf = append(u.buf[:u.end], says...)
+	u.end = len(u.buf)
+	if err := u.frame(); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNever2ViewAnAnswerIsOverWithItsTag: what an upstream says behind the tagged
+// answer to an own command is not added to what the client's goroutine reads
+// meanwhile.
+func TestNever2ViewAnAnswerIsOverWithItsTag(t *testing.T) {
+	u, _ := slicedRelay(t)
+	a := &ownAnswer{}
+	u.r.view.answer.Store(a)
+	u.r.push(inFlight{tag: "P1", own: true}, expectNothing)
+	u.hear(t, "* SEARCH 1\r\n* LIST () \"/\" a\r\nP1 OK done\r\n* SEARCH 2\r\n* LIST () \"/\" b\r\n")
+	if !slices.Equal(a.numbers, []uint32{1}) || len(a.lines) != 1 {
+		t.Errorf("the answer is %v, %q", a.numbers, a.lines)
+	}
+}
