@@ -61,6 +61,8 @@ const (
 	// of 8,192 is what a server must take (RFC 7162 §4).
 	maxMapped = 500000
 	maxSet    = 4000
+	// maxAsked is how often a view asks which messages there are while some go.
+	maxAsked = 10
 
 	// silence is how long a client may say nothing (RFC 9051 §5.4 asks for at
 	// least 30 minutes; IDLE clients return after 29).

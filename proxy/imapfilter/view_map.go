@@ -26,6 +26,9 @@ type mailMap struct {
 	gone map[uint32]struct{}
 	// arrived says that there is something to ask for.
 	arrived bool
+	// unsure says that a message went of which it is not known which one it was,
+	// since ask was called.
+	unsure bool
 	// tooMany says that the folder has more than a view holds.
 	tooMany bool
 	// told is the number of messages in the last EXISTS to the client.
@@ -36,7 +39,7 @@ type mailMap struct {
 func (m *mailMap) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.open, m.upstream, m.client, m.gone, m.arrived, m.tooMany, m.told = false, nil, nil, nil, false, false, 0
+	m.open, m.upstream, m.client, m.gone, m.arrived, m.unsure, m.tooMany, m.told = false, nil, nil, nil, false, false, false, 0
 }
 
 // exists notes an EXISTS. false: it contradicts what was told before.
@@ -64,10 +67,11 @@ func (m *mailMap) expunged(n uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if n == 0 || int(n) > len(m.upstream) {
-		m.arrived = true
+		m.arrived, m.unsure = true, true
 		return
 	}
 	uid := m.upstream[n-1]
+	m.unsure = m.unsure || uid == 0
 	m.upstream = slices.Delete(m.upstream, int(n-1), int(n))
 	m.lose(uid)
 }
@@ -114,13 +118,35 @@ func (m *mailMap) last() uint32 {
 	return 0
 }
 
+// ask is called before the upstream is asked what learn takes in.
+func (m *mailMap) ask() {
+	m.mu.Lock()
+	m.unsure = false
+	m.mu.Unlock()
+}
+
+// learned is what came of an answer.
+type learned uint8
+
+const (
+	learnedAll learned = iota
+	// learnedTooMany: there are more messages than a view holds.
+	learnedTooMany
+	// learnedUnsure: one has gone that may be among those that were told. A server
+	// may say so behind what a UID SEARCH found (RFC 9051 §7.5.1).
+	learnedUnsure
+)
+
 // learn takes in what lies behind last: all UIDs, and the visible ones among
-// them. It returns false when there are more than a view holds.
-func (m *mailMap) learn(all, visible []uint32) bool {
+// them.
+func (m *mailMap) learn(all, visible []uint32) learned {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.tooMany {
-		return false
+	switch {
+	case m.tooMany:
+		return learnedTooMany
+	case m.unsure:
+		return learnedUnsure
 	}
 	last := max(m.last(), m.highest())
 	at := len(m.upstream)
@@ -134,7 +160,7 @@ func (m *mailMap) learn(all, visible []uint32) bool {
 		case at < len(m.upstream):
 			m.upstream[at] = uid
 		case len(m.upstream) >= maxMapped:
-			return false
+			return learnedTooMany
 		default:
 			m.upstream = append(m.upstream, uid)
 		}
@@ -146,7 +172,7 @@ func (m *mailMap) learn(all, visible []uint32) bool {
 	}
 	m.arrived = at < len(m.upstream)
 	m.open = true
-	return true
+	return learnedAll
 }
 
 // highest returns the highest UID that the client knows.

@@ -4,6 +4,7 @@ package imapfilter
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,5 +53,40 @@ func TestNever2ViewAnAnswerIsOverWithItsTag(t *testing.T) {
 	u.hear(t, "* SEARCH 1\r\n* LIST () \"/\" a\r\nP1 OK done\r\n* SEARCH 2\r\n* LIST () \"/\" b\r\n")
 	if !slices.Equal(a.numbers, []uint32{1}) || len(a.lines) != 1 {
 		t.Errorf("the answer is %v, %q", a.numbers, a.lines)
+	}
+}
+
+// TestViewSliceOfAFolderFromWhichMessagesGo: a server may tell behind what a UID
+// SEARCH found that one of these is gone. The numbers would then be another's.
+func TestViewSliceOfAFolderFromWhichMessagesGo(t *testing.T) {
+	c, u := scriptedView(t, slice("UNKEYWORD x"), "IMAP4rev1", "UIDPLUS", "UNSELECT")
+	c.send("a SELECT INBOX")
+	tells(u, "* LIST () \"/\" INBOX\r\n", "")
+	own(u, `SELECT "INBOX"`, "* 4 EXISTS\r\n")
+	own(u, "UID SEARCH ALL", "* SEARCH 10 20 30 40\r\n* 2 EXPUNGE\r\n")
+	own(u, "UID SEARCH (UNKEYWORD x)", "* SEARCH 10 30\r\n")
+	own(u, "UID SEARCH ALL", "* SEARCH 10 30 40\r\n")
+	own(u, "UID SEARCH (UNKEYWORD x)", "* SEARCH 10 30\r\n* 1 EXPUNGE\r\n")
+	own(u, "UID SEARCH ALL", "* SEARCH 30 40\r\n")
+	own(u, "UID SEARCH (UNKEYWORD x)", "* SEARCH 30\r\n")
+	c.expect("* 1 EXISTS")
+	c.expect("* 0 RECENT")
+	c.expect("a OK")
+	c.send("b FETCH 1 (FLAGS)")
+	own(u, "UID FETCH 30 (FLAGS)", "* 1 FETCH (UID 30 FLAGS (mine))\r\n* 2 FETCH (UID 40 FLAGS (secret))\r\n")
+	c.expect("* 1 FETCH (UID 30 FLAGS (mine))")
+	c.expect("b OK")
+
+	// One that says so each time gets no session into a folder whose numbers are
+	// uncertain.
+	c.send("c SELECT INBOX")
+	own(u, `SELECT "INBOX"`, "* 100 EXISTS\r\n")
+	for range maxAsked {
+		own(u, "UID SEARCH ALL", "* SEARCH 10\r\n* 1 EXPUNGE\r\n")
+		own(u, "UID SEARCH (UNKEYWORD x)", "* SEARCH 10\r\n")
+	}
+	own(u, "UNSELECT", "")
+	if got := c.expect("c NO [UNAVAILABLE]"); !strings.Contains(got, "messages go") {
+		t.Errorf("got %q", got)
 	}
 }

@@ -81,24 +81,30 @@ func (s *clientSide) slicedSelect(name string) error {
 // are visible.
 func (s *clientSide) askVisible(all, within string) (refusal string, err error) {
 	v := s.r.view
-	there, err := s.ask("UID SEARCH "+all, nil)
-	if err != nil {
-		return "", err
+	for range maxAsked {
+		v.mail.ask()
+		there, err := s.ask("UID SEARCH "+all, nil)
+		if err != nil {
+			return "", err
+		}
+		v.day = today()
+		chosen, err := s.ask("UID SEARCH "+within+v.keys(v.day), nil)
+		if err != nil {
+			return "", err
+		}
+		if !there.good || !chosen.good {
+			return "[UNAVAILABLE] the mail server does not tell what may be shown", nil
+		}
+		slices.Sort(there.numbers)
+		slices.Sort(chosen.numbers)
+		switch v.mail.learn(slices.Compact(there.numbers), chosen.numbers) {
+		case learnedAll:
+			return "", nil
+		case learnedTooMany:
+			return "[LIMIT] there are more messages than can be shown in part", nil
+		}
 	}
-	v.day = today()
-	chosen, err := s.ask("UID SEARCH "+within+v.keys(v.day), nil)
-	if err != nil {
-		return "", err
-	}
-	if !there.good || !chosen.good {
-		return "[UNAVAILABLE] the mail server does not tell what may be shown", nil
-	}
-	slices.Sort(there.numbers)
-	slices.Sort(chosen.numbers)
-	if !v.mail.learn(slices.Compact(there.numbers), chosen.numbers) {
-		return "[LIMIT] there are more messages than can be shown in part", nil
-	}
-	return "", nil
+	return "[UNAVAILABLE] messages go while the mail server is asked which may be shown", nil
 }
 
 // keys are the slices' search keys on a day.
