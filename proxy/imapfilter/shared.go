@@ -3,6 +3,7 @@
 package imapfilter
 
 import (
+	"fmt"
 	"slices"
 )
 
@@ -138,6 +139,27 @@ func (r *relay) hideIdleAnswer() bool {
 	}
 	r.pending[0].kind = hidden
 	return true
+}
+
+// sayChanges is say behind what has changed in the folder of a view. From then on
+// numbered counts as the client will.
+func (r *relay) sayChanges(expunge bool, format string, args ...any) {
+	r.mu.Lock()
+	r.local = fmt.Appendf(r.view.mail.tell(r.local, expunge), format, args...)
+	r.wakeLocked()
+	r.mu.Unlock()
+}
+
+// numbered returns the client's number and the UID of a message by the upstream's
+// number, and the words that the client must have read for that number to mean it.
+func (r *relay) numbered(n uint32) (seq, uid uint32, words []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if words, r.local = r.local, nil; words != nil {
+		r.signalLocked()
+	}
+	seq, uid = r.view.mail.number(n)
+	return seq, uid, words
 }
 
 // wantIdentified queues a message whose Message-ID is not known yet.

@@ -25,7 +25,8 @@ func (s *clientSide) slicedIdle() error {
 	if err := s.barrier(); err != nil {
 		return err
 	}
-	s.r.say("+ idling\r\n%s", s.r.view.mail.tell(nil, true))
+	s.r.say("+ idling\r\n")
+	s.r.sayChanges(true, "")
 	limit := time.Now().Add(s.f().silence)
 	for {
 		line, err := s.idleOnce(limit)
@@ -42,7 +43,7 @@ func (s *clientSide) slicedIdle() error {
 					return err
 				}
 			}
-			s.r.say("%s%s OK done\r\n", s.r.view.mail.tell(nil, true), tag)
+			s.r.sayChanges(true, "%s OK done\r\n", tag)
 			return nil
 		}
 		if s.r.view.mail.isOpen() {
@@ -50,7 +51,7 @@ func (s *clientSide) slicedIdle() error {
 				return err
 			}
 		}
-		s.r.say("%s", s.r.view.mail.tell(nil, true))
+		s.r.sayChanges(true, "")
 	}
 }
 

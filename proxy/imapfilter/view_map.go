@@ -88,7 +88,7 @@ func (m *mailMap) lose(uid uint32) {
 }
 
 // number returns the client's number for a message and its UID, by the
-// upstream's number; 0: it is not visible.
+// upstream's number; 0: it is not visible, or the client was not told of it yet.
 func (m *mailMap) number(n uint32) (seq, uid uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -96,7 +96,10 @@ func (m *mailMap) number(n uint32) (seq, uid uint32) {
 		return 0, 0
 	}
 	uid = m.upstream[n-1]
-	return m.seq(uid), uid
+	if seq = m.seq(uid); int(seq) > m.told {
+		seq = 0
+	}
+	return seq, uid
 }
 
 // seq returns the client's number of a UID; 0: it is not visible.

@@ -56,6 +56,28 @@ func TestNever2ViewAnAnswerIsOverWithItsTag(t *testing.T) {
 	}
 }
 
+// TestViewFlagsBearTheNumbersThatTheClientCounts: flags that an upstream tells when
+// the client's numbers have just changed come behind what changed them.
+func TestViewFlagsBearTheNumbersThatTheClientCounts(t *testing.T) {
+	u, client := slicedRelay(t)
+	m := &u.r.view.mail
+	u.hear(t, "* 3 EXISTS\r\n")
+	if m.learn([]uint32{10, 20, 30}, []uint32{10, 30}) != learnedAll {
+		t.Fatal("not learned")
+	}
+	// Two are visible, of which the client does not know yet.
+	u.hear(t, "* 3 FETCH (FLAGS (early))\r\n")
+	u.r.sayChanges(false, "")
+	u.hear(t, "* 3 FETCH (FLAGS (two))\r\n* 1 EXPUNGE\r\n* 2 FETCH (FLAGS (two))\r\n")
+	u.r.sayChanges(true, "a OK done\r\n")
+	u.hear(t, "* 2 FETCH (FLAGS (one))\r\n")
+	for _, want := range []string{"* 2 EXISTS", "* 2 FETCH (FLAGS (two))", "* 2 FETCH (FLAGS (two))", "* 1 EXPUNGE", "a OK done", "* 1 FETCH (FLAGS (one))"} {
+		if got := client.line(); got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // TestViewSliceOfAFolderFromWhichMessagesGo: a server may tell behind what a UID
 // SEARCH found that one of these is gone. The numbers would then be another's.
 func TestViewSliceOfAFolderFromWhichMessagesGo(t *testing.T) {

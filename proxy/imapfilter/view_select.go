@@ -70,10 +70,12 @@ func (s *clientSide) slicedSelect(name string) error {
 		return s.answer("NO", refusal)
 	}
 	v.mail.mu.Lock()
-	v.mail.told = len(v.mail.client)
-	n := v.mail.told
+	n := len(v.mail.client)
 	v.mail.mu.Unlock()
-	s.r.say("* %d EXISTS\r\n* 0 RECENT\r\n", n)
+	if n == 0 {
+		s.r.say("* 0 EXISTS\r\n")
+	}
+	s.r.sayChanges(false, "* 0 RECENT\r\n")
 	return s.answer("OK", text)
 }
 
@@ -169,7 +171,7 @@ func (s *clientSide) freshened(text string) error {
 // settled tells the client what has changed, where its numbers may change, and
 // answers.
 func (s *clientSide) settled(status, text string, expunge bool) error {
-	s.r.say("%s", s.r.view.mail.tell(nil, expunge))
+	s.r.sayChanges(expunge, "")
 	return s.answer(status, text)
 }
 

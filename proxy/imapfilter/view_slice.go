@@ -51,7 +51,7 @@ func (s *clientSide) slicedCommand(entry *command, skip int) (done bool, err err
 	if err := s.catchUp(false); err != nil {
 		return true, err
 	}
-	s.r.say("%s", v.mail.tell(nil, false))
+	s.r.sayChanges(false, "")
 	switch name {
 	case "SEARCH", "SORT":
 		return true, s.slicedSearch(name, skip)

@@ -78,7 +78,15 @@ func (u *upstreamSide) takeNumbers(b []byte) {
 // slicedFetch begins a FETCH response: one of a visible message passes under the
 // client's number.
 func (u *upstreamSide) slicedFetch(resp *imapwire.Response) error {
-	seq, uid := u.r.view.mail.number(resp.Number)
+	seq, uid, words := u.r.numbered(resp.Number)
+	if len(words) > 0 {
+		if err := u.flush(); err != nil {
+			return err
+		}
+		if err := u.write(words); err != nil {
+			return err
+		}
+	}
 	u.expectUID = 0
 	if seq != 0 {
 		u.expectUID = uid
