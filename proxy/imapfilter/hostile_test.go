@@ -429,3 +429,19 @@ func TestAnswersOutOfOrder(t *testing.T) {
 		t.Fatalf("recorded %+v", s.events)
 	}
 }
+
+// An APPEND may hold several literals that the upstream must give leave for, before
+// its first message and between two.
+func TestAppendWithManyLiterals(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.raw("a APPEND {2+}\r\n\xffa CATENATE (URL {2+}\r\n/\xfb URL {2+}\r\n/\xfc TEXT {1+}\r\nx URL {2+}\r\n/\xfd URL {2+}\r\n/\xfe)\r\n")
+	for _, line := range []string{"a APPEND {2}", "\xffa CATENATE (URL {2}", "/\xfb URL {2}", "/\xfc TEXT {1}", "x URL {2}", "/\xfd URL {2}"} {
+		u.expect(line)
+		u.raw("+ go\r\n")
+	}
+	u.expect("/\xfe)")
+	u.raw("a OK done\r\n")
+	c.expect("a OK")
+}

@@ -152,10 +152,12 @@ func (s *clientSide) flushInPieces() (bool, error) {
 	}
 	s.r.mu.Lock()
 	after := s.r.expect
-	s.r.expect, s.r.granted = expectForPostern, false
 	s.r.mu.Unlock()
 	start := 0
 	for _, end := range breaks {
+		s.r.mu.Lock()
+		s.r.expect, s.r.granted = expectForPostern, false
+		s.r.mu.Unlock()
 		if err := s.write(whole[start:end]); err != nil {
 			return false, err
 		}
@@ -163,13 +165,10 @@ func (s *clientSide) flushInPieces() (bool, error) {
 			s.out.Reset()
 			return false, err
 		}
-		s.r.mu.Lock()
-		s.r.granted = false
-		s.r.mu.Unlock()
 		start = end
 	}
 	s.r.mu.Lock()
-	s.r.expect = after
+	s.r.expect, s.r.granted = after, false
 	s.r.mu.Unlock()
 	err := s.write(whole[start:])
 	s.out.Reset()
