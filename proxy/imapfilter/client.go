@@ -174,8 +174,10 @@ func (s *clientSide) command(line []byte) error {
 
 func (s *clientSide) f() *Filter { return s.r.f }
 
+// ownTag reports whether a tag is Postern's to use. DONE is, in a way: a DONE that
+// crosses the upstream's own end of IDLE is answered as a command of that tag.
 func (s *clientSide) ownTag(tag []byte) bool {
-	return len(tag) >= len(s.r.prefix) && strings.EqualFold(string(tag[:len(s.r.prefix)]), s.r.prefix)
+	return bytes.EqualFold(tag, []byte("DONE")) || len(tag) >= len(s.r.prefix) && strings.EqualFold(string(tag[:len(s.r.prefix)]), s.r.prefix)
 }
 
 // notACommand answers a line that does not lex.

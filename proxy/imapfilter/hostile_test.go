@@ -445,3 +445,21 @@ func TestAppendWithManyLiterals(t *testing.T) {
 	u.raw("a OK done\r\n")
 	c.expect("a OK")
 }
+
+// TestNever2ATagCannotBeDONE: a DONE that crosses the upstream's own end of IDLE is
+// answered as a command of that tag. That answer must not be another command's.
+func TestNever2ATagCannotBeDONE(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.send("a IDLE")
+	u.expect("a IDLE")
+	u.raw("+ idling\r\n")
+	c.expect("+ idling")
+	c.raw("DONE\r\ndone STORE 1 +FLAGS (x)\r\n")
+	u.expect("DONE")
+	u.raw("a OK ended by itself\r\nDONE BAD no such command\r\n")
+	c.expect("a OK")
+	c.expect("done BAD choose another tag")
+	nothingBut(t, c, u)
+}
