@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -230,5 +233,43 @@ func TestOctetsOfACutLiteralPass(t *testing.T) {
 		if got, err := io.ReadAll(c.r); len(got) != maxRecord || err != nil {
 			t.Fatalf("%d octets, %v", len(got), err)
 		}
+	}
+}
+
+// TestNever3NoChangeSlipsPastTheEndOfTheRecord: an upstream that says nothing more
+// may still do what it is told. What is recorded of the changes that it has not
+// answered holds every command that went there.
+func TestNever3NoChangeSlipsPastTheEndOfTheRecord(t *testing.T) {
+	gate, upstreams := scripted(t)
+	rig := newRig(t, gate)
+	c := rig.login()
+	u := <-upstreams
+	c.send("a STORE 1 +FLAGS (one)")
+	u.expect("a STORE 1")
+	went := make(chan string, 1)
+	var once sync.Once
+	gate.last().mu.Lock()
+	gate.submitting = func(broker.EventType) {
+		once.Do(func() {
+			_, _ = io.WriteString(c.conn, "b STORE 2 +FLAGS (two)\r\n")
+			line, _ := u.tryLine() // what still goes upstream; or it is closed
+			went <- line
+		})
+	}
+	gate.last().mu.Unlock()
+	_ = u.conn.(*net.TCPConn).CloseWrite()
+	<-rig.served
+	want := []string{"1"}
+	if <-went != "" {
+		want = append(want, "2")
+	}
+	var got []string
+	for _, e := range gate.last().recorded(broker.EventMessageFlag) {
+		if change := e.(broker.MessageChange); change.Outcome == broker.ChangeUnanswered {
+			got = append(got, change.Set)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("of the changes %v there is a record of %v", want, got)
 	}
 }

@@ -35,6 +35,8 @@ type fakeGate struct {
 	// closed.
 	logFails bool
 	stall    chan struct{}
+	// submitting is called before an event is submitted.
+	submitting func(broker.EventType)
 }
 
 func (g *fakeGate) OffersExternal(_ context.Context, certificate *x509.Certificate) bool {
@@ -104,6 +106,12 @@ func (s *fakeSession) Append(_ context.Context, t broker.EventType, data any) er
 }
 
 func (s *fakeSession) Submit(t broker.EventType, data any) *broker.Receipt {
+	s.mu.Lock()
+	submitting := s.gate.submitting
+	s.mu.Unlock()
+	if submitting != nil {
+		submitting(t)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, settle := broker.NewReceipt()

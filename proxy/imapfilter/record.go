@@ -410,7 +410,7 @@ func (rec *recorder) answered(u *upstreamSide, c *change, resp *imapwire.Respons
 }
 
 // unanswered records the changes under way at the session's end: they may have
-// been carried out.
+// been carried out. Both goroutines have ended.
 func (rec *recorder) unanswered(u *upstreamSide) {
 	u.r.mu.Lock()
 	var left []*change

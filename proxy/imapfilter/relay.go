@@ -152,6 +152,9 @@ func (r *relay) run() {
 		r.client.run()
 	}()
 	<-done
+	// Now that nothing more goes upstream: what an upstream that says no more is
+	// told, it may still do.
+	r.upstream.record.unanswered(&r.upstream)
 	r.session.End(r.end, &broker.SessionEnd{
 		OctetsDown: r.octetsDown.Load(), OctetsUp: r.octetsUp.Load(),
 		BodyOctets: r.bodyOctets.Load(), Opened: r.opened.Load(),

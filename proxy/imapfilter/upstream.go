@@ -88,7 +88,6 @@ func (u *upstreamSide) has(any offers) bool { return u.offers&any != 0 }
 func (u *upstreamSide) run() {
 	defer u.r.closeGently()
 	err := u.loop()
-	u.record.unanswered(u)
 	u.record.finish(u)
 	if u.big != nil {
 		u.r.f.buffers.put(u.big)
