@@ -5,6 +5,7 @@ package session
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -240,4 +241,43 @@ func gathered(t *testing.T, g prometheus.Gatherer) map[string]float64 {
 		}
 	}
 	return all
+}
+
+// TestDrainSeesEachEndOnItsWay: whoever waits for all ends to be recorded finds a
+// session either in the table or among the ends that the log was given.
+func TestDrainSeesEachEndOnItsWay(t *testing.T) {
+	w := newWorld(t)
+	w.run(t)
+	s := w.open(t).(*live)
+	m := w.manager
+	var ends atomic.Int32 // Run submits anew as well
+	w.log.mu.Lock()
+	w.log.submitting = func(e *broker.Event) {
+		if e.Type != broker.EventSessionEnd {
+			return
+		}
+		if ends.Add(1) == 1 {
+			select {
+			case <-s.closed:
+				t.Error("the session counts as closed before its end is on its way")
+			default:
+			}
+		} else if m.unsaved.mu.TryLock() {
+			if len(m.unsaved.sends) == 0 {
+				t.Error("an end that is submitted again is not waited for meanwhile")
+			}
+			m.unsaved.mu.Unlock()
+		}
+	}
+	w.log.mu.Unlock()
+	w.log.breakWith(broker.Errorf(broker.Unavailable, "the disk is full"))
+	s.End(&broker.End{Reason: broker.EndLogout}, nil)
+	m.unsaved.mu.Lock()
+	waiting := len(m.unsaved.sends)
+	m.unsaved.mu.Unlock()
+	w.log.breakWith(nil)
+	m.unsaved.retry(m)
+	if waiting != 1 || ends.Load() < 2 || len(w.log.of(broker.EventSessionEnd)) == 0 {
+		t.Errorf("%d waited, %d were submitted, %d recorded", waiting, ends.Load(), len(w.log.of(broker.EventSessionEnd)))
+	}
 }

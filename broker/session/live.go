@@ -216,7 +216,6 @@ func (s *live) End(e *broker.End, counters *broker.SessionEnd) {
 		s.mu.Lock()
 		by = s.endedBy
 		s.mu.Unlock()
-		m.unregister(s)
 
 		data := broker.SessionEnd{}
 		if counters != nil {
@@ -229,6 +228,8 @@ func (s *live) End(e *broker.End, counters *broker.SessionEnd) {
 		event := s.event(broker.EventSessionEnd, data)
 		event.Actor = by
 		m.unsaved.submit(m, event)
+		// Behind it: Drain waits for what is in the table, and then for ends.
+		m.unregister(s)
 		m.metrics.ends.WithLabelValues(string(end.Reason)).Inc()
 		m.logger.Info("session end", append(s.fields(),
 			zap.String("reason", string(end.Reason)), zap.String("detail", data.Detail), zap.String("by", by.Name))...)

@@ -42,12 +42,10 @@ func (u *unsaved) submit(m *Manager, e *broker.Event) {
 
 // retry forgets what is durable and submits anew what failed.
 func (u *unsaved) retry(m *Manager) {
-	u.mu.Lock()
-	waiting := u.sends
-	u.sends = nil
-	u.mu.Unlock()
-	kept := waiting[:0]
-	for _, s := range waiting {
+	u.mu.Lock() // whoever waits for all of them must see all of them
+	defer u.mu.Unlock()
+	kept := u.sends[:0]
+	for _, s := range u.sends {
 		if !s.receipt.Settled() {
 			kept = append(kept, s)
 			continue
@@ -64,10 +62,9 @@ func (u *unsaved) retry(m *Manager) {
 		again.Seq, again.Time = 0, s.at
 		kept = append(kept, sent{&again, m.log.Submit(&again), s.at})
 	}
-	u.mu.Lock()
-	u.sends = append(kept, u.sends...)
+	clear(u.sends[len(kept):])
+	u.sends = kept
 	m.metrics.unrecorded.Set(float64(len(u.sends)))
-	u.mu.Unlock()
 }
 
 // wait returns when everything submitted so far is settled, or ctx ends.

@@ -363,6 +363,8 @@ type fakeLog struct {
 	events []*broker.Event
 	fail   error
 	hook   func()
+	// submitting is called before an event is queued.
+	submitting func(*broker.Event)
 }
 
 func (l *fakeLog) Append(ctx context.Context, events ...*broker.Event) error {
@@ -382,6 +384,12 @@ func (l *fakeLog) Append(ctx context.Context, events ...*broker.Event) error {
 
 func (l *fakeLog) Submit(e *broker.Event) *broker.Receipt {
 	receipt, settle := broker.NewReceipt()
+	l.mu.Lock()
+	submitting := l.submitting
+	l.mu.Unlock()
+	if submitting != nil {
+		submitting(e)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fail == nil {
