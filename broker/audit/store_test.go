@@ -5,6 +5,7 @@ package audit
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/store"
@@ -23,6 +25,9 @@ import (
 
 // childVariable names the database that a child process appends to.
 const childVariable = "POSTERN_TEST_AUDIT_CHILD"
+
+// childMailbox is the mailbox that its events are about.
+const childMailbox broker.ID = "0192a000-0000-7000-8000-000000000007"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childVariable); path != "" {
@@ -119,7 +124,7 @@ func appendForEver(path string) {
 				var events []*broker.Event
 				for range perBatch {
 					e := event("x")
-					e.FirmID = firms[0].ID
+					e.FirmID, e.MailboxID = firms[0].ID, childMailbox
 					events = append(events, e)
 				}
 				if err := l.Append(ctx, events...); err != nil {
@@ -142,15 +147,10 @@ func TestNever3KilledProcess(t *testing.T) {
 	before := openStore(t, path)
 	w := storetest.Build(t, before)
 	for round := range 3 {
-		acknowledged := killWhileAppending(t, path, 200+round*77)
+		n := 200 + round*77
+		acknowledged := killWhileAppending(t, path, func(all int) bool { return all == n })
 		after := openStore(t, path)
-		log := storetest.All(t, after, w.Firm.ID)
-		storetest.Verify(t, log)
-		for id, seq := range acknowledged {
-			if seq >= int64(len(log)) || log[seq].ID != id {
-				t.Fatalf("round %d: event %d was acknowledged and is not there", round, seq)
-			}
-		}
+		log := checkAcknowledged(t, after, w.Firm.ID, acknowledged)
 		// The log goes on where the dead left it.
 		e := w.Refused("after")
 		if err := after.AppendEvents(ctx, []*broker.Event{e}); err != nil || e.Seq != int64(len(log)) {
@@ -159,9 +159,80 @@ func TestNever3KilledProcess(t *testing.T) {
 	}
 }
 
-// killWhileAppending runs the child until it has acknowledged n events, and
-// returns all that it acknowledged.
-func killWhileAppending(t *testing.T, path string, n int) map[broker.ID]int64 {
+// checkAcknowledged returns the firm's log, in which each acknowledged event is.
+func checkAcknowledged(t *testing.T, s *store.Store, firm broker.ID, acknowledged map[broker.ID]int64) []*broker.StoredEvent {
+	t.Helper()
+	log := storetest.All(t, s, firm)
+	storetest.Verify(t, log)
+	for id, seq := range acknowledged {
+		if seq >= int64(len(log)) || log[seq].ID != id {
+			t.Fatalf("event %d was acknowledged and is not there", seq)
+		}
+	}
+	return log
+}
+
+// TestNever3KilledWhileIndexing: the index for questions is made beside the
+// appends, of which none is lost when the process is killed in the middle of it;
+// and it is made whole afterwards.
+func TestNever3KilledWhileIndexing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "postern.db")
+	before, err := store.Open(ctx, store.Config{Path: path, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	firm := storetest.Build(t, before).Firm.ID
+	if err := before.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(30000)&_pragma=query_only(1)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ask := func(query string, args ...any) (n int) {
+		t.Helper()
+		if err := db.QueryRow(query, args...).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	looked := time.Now()
+	acknowledged := killWhileAppending(t, path, func(int) bool {
+		if time.Since(looked) < 5*time.Millisecond {
+			return false
+		}
+		looked = time.Now()
+		return ask(`SELECT count(*) FROM (SELECT 1 FROM subject_events s JOIN logs l ON l.number = s.log WHERE s.seq >= l.indexed LIMIT 1)`) > 0
+	})
+	after := openStore(t, path)
+	log := checkAcknowledged(t, after, firm, acknowledged)
+	deadline := time.Now().Add(time.Minute)
+	for left := int64(1); left > 0; {
+		if left, err = after.Unindexed(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events are not in the index yet", left)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	want := 0
+	for _, e := range log {
+		if e.MailboxID == childMailbox {
+			want++
+		}
+	}
+	got := ask(`SELECT count(*) FROM subject_events WHERE subject = (SELECT number FROM subjects WHERE id = $1)`, string(childMailbox))
+	if want < len(acknowledged) || got != want {
+		t.Errorf("the index has %d events of the mailbox, the log %d, of which %d were acknowledged", got, want, len(acknowledged))
+	}
+	t.Logf("killed after %d events", want)
+}
+
+// killWhileAppending runs the child until enough, which is told how many events it
+// has acknowledged, and returns all that it acknowledged.
+func killWhileAppending(t *testing.T, path string, enough func(acknowledged int) bool) map[broker.ID]int64 {
 	t.Helper()
 	child := exec.CommandContext(context.Background(), os.Args[0])
 	child.Env = append(os.Environ(), childVariable+"="+path)
@@ -173,7 +244,7 @@ func killWhileAppending(t *testing.T, path string, n int) map[broker.ID]int64 {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	acknowledged := make(map[broker.ID]int64)
+	acknowledged, killed := make(map[broker.ID]int64), false
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var id broker.ID
 		var seq int64
@@ -181,7 +252,8 @@ func killWhileAppending(t *testing.T, path string, n int) map[broker.ID]int64 {
 			break // a line that the kill cut off
 		}
 		acknowledged[id] = seq
-		if len(acknowledged) == n {
+		if !killed && enough(len(acknowledged)) {
+			killed = true
 			if err := child.Process.Kill(); err != nil {
 				t.Error(err)
 			}
@@ -191,7 +263,7 @@ func killWhileAppending(t *testing.T, path string, n int) map[broker.ID]int64 {
 	if err := child.Wait(); !errors.As(err, &exit) || exit.ExitCode() != -1 {
 		t.Fatalf("the child was not killed: %v", err)
 	}
-	if len(acknowledged) < n {
+	if !killed {
 		t.Fatalf("the child acknowledged %d events only", len(acknowledged))
 	}
 	return acknowledged
