@@ -66,6 +66,7 @@ const (
 	EventSinkOutage        EventType = "sink.outage"
 	EventSinkSkipped       EventType = "sink.skipped"
 	EventEvidenceMade      EventType = "evidence.made"
+	EventLogPruned         EventType = "log.pruned"
 )
 
 // EventSpec documents one type.
@@ -126,13 +127,14 @@ func Catalogue() []EventSpec {
 		{EventCanaryDownloaded, 1, CanaryOpened{}, "what opened it a moment ago has turned out to download many messages", ""},
 		{EventSinkOutage, 1, SinkOutage{}, "a sink's receiver has taken nothing for a quarter of an hour, or takes events again; in the BPO's log", ""},
 		{EventSinkSkipped, 1, SinkSkipped{}, "an event is not delivered to a sink, whose receiver refuses it and takes others; in the BPO's log", ""},
+		{EventLogPruned, 1, LogPruned{}, "records were taken away when the time to keep them was over: their hashes stay. In the transaction that did it", ""},
 		{EventEvidenceMade, 1, EvidenceMade{}, "an evidence bundle was made of the log, by its maker's word", ""},
 		{EventBypassed, 1, Bypassed{}, "an alarm: a mailbox was used without Postern: what the sentinel found in it no session explains, nor an exception", "folder, target, messages[].message_id"},
 		{EventWitnessSilent, 1, WitnessSilent{}, "an alarm: a witness of the log has cosigned nothing for longer than it may; with the rule stop no session is opened for the firm", ""},
 		{EventWitnessHeard, 1, WitnessSilent{}, "a witness that was silent cosigns again", ""},
 		{EventRestoreConfirmed, 1, RestoreConfirmed{}, "somebody who speaks for the log has confirmed the restore that its epoch began with: it may be witnessed", ""},
 	}
-	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code", "provider", "witness"} {
+	for _, kind := range []string{"firm", "mailbox", "agent", "workstation", "site", "delegation", "assignment", "app-password", "lock", "person", "api-token", "claim", "enrolment-code", "provider", "witness", "retention", "hold"} {
 		for _, verb := range changeVerbs[kind] {
 			specs = append(specs, EventSpec{
 				EventType(kind + "." + verb), 1,
@@ -160,6 +162,8 @@ var changeVerbs = map[string][]string{
 	"enrolment-code": {"created", "replaced", "redeemed"},
 	"provider":       {"created", "updated", "deleted"},
 	"witness":        {"created", "removed"},
+	"retention":      {"updated"},
+	"hold":           {"created", "released"},
 }
 
 // IsChange reports whether events of the type tell a change of state.

@@ -111,7 +111,7 @@ func ActivityOf(e *Event) Activity {
 	case EventAppPasswordAstray, EventDrift, EventConsentWithdrawn, EventBypassed, EventSendFlagged, EventOutage,
 		EventCanaryOpened, EventCanaryDownloaded, EventWitnessSilent, EventWitnessHeard, EventAlertRaised, EventAlertAcknowledged, EventAlertResolved:
 		return ActivityAlert
-	case EventCredentialSet, EventProviderAccount, EventCertified, EventStateRestored, EventRestoreConfirmed, EventCanaryCreated, EventCanaryRemoved,
+	case EventCredentialSet, EventProviderAccount, EventCertified, EventStateRestored, EventRestoreConfirmed, EventLogPruned, EventCanaryCreated, EventCanaryRemoved,
 		EventRotationRequested, EventRotationStep, EventRotationEnded, EventRotationCleaned:
 		return ActivityControl
 	}

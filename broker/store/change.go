@@ -31,6 +31,8 @@ const (
 	kindCanary        = "canary"
 	kindAlert         = "alert"
 	kindWitness       = "witness"
+	kindRetention     = "retention"
+	kindHold          = "hold"
 )
 
 // changed is one change of one thing, on its way into the record.

@@ -18,7 +18,8 @@ type thing interface {
 	broker.Firm | broker.Mailbox | broker.Agent | broker.Workstation | broker.Site |
 		broker.Delegation | broker.Assignment | broker.AppPassword | broker.Lock |
 		broker.Person | broker.APIToken | broker.Claim | broker.EnrolmentCode |
-		broker.Provider | broker.Rotation | broker.Watch | broker.Canary | broker.Alert | broker.Witness
+		broker.Provider | broker.Rotation | broker.Watch | broker.Canary | broker.Alert | broker.Witness | broker.Hold |
+		broker.RetentionRules | broker.FirmRetention
 }
 
 // querier runs a query: in a transaction of the writer's, or on a connection

@@ -71,6 +71,7 @@ func selectEvents(q broker.EventQuery) eventSelect {
 	x := eventSelect{from: "events e JOIN logs l ON l.number = e.log", order: "e.seq"}
 	x.where("l.firm_id = $%d", string(q.FirmID))
 	x.where(" AND e.seq > $%d", q.After)
+	x.conditions += " AND e.type <> ''" // what was pruned is none
 	if q.Type != "" {
 		x.where(" AND e.type = $%d", string(q.Type))
 	}

@@ -142,6 +142,9 @@ func (s *Store) LogEntries(ctx context.Context, firm broker.ID, first int64, lim
 		if copy(e.LeafHash[:], leaf) != len(leaf) || len(leaf) != len(e.LeafHash) {
 			return nil, broker.Errorf(broker.Internal, "internal error").WithCause(fmt.Errorf("the leaf hash of event %d has %d octets", e.Seq, len(leaf)))
 		}
+		if len(e.Record) == 0 {
+			e.Record, e.Salt = nil, nil
+		}
 		all = append(all, e)
 		octets += len(e.Record)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -33,6 +34,11 @@ func TestPostgreSQL(t *testing.T) {
 		storetest.RunShared(t, func(t *testing.T) (storetest.Store, storetest.Store) {
 			d := server.NewDatabase()
 			return openDatabase(t, d, Config{}), openDatabase(t, d, Config{})
+		})
+	})
+	t.Run("Retention", func(t *testing.T) {
+		storetest.RunRetention(t, func(t *testing.T, now func() time.Time) storetest.Store {
+			return openDatabase(t, server.NewDatabase(), Config{Now: now})
 		})
 	})
 	t.Run("Told", func(t *testing.T) {

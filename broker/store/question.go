@@ -218,6 +218,9 @@ func (x *question) events(hits []hit) (all []*broker.StoredEvent, next *broker.P
 		if err := scanOne(rows, (*[]byte)(&e.Record), &e.Salt, &leaf); err != nil {
 			return nil, nil, dbError(err)
 		}
+		if len(e.Record) == 0 {
+			continue // it was pruned, while another node indexed it
+		}
 		copy(e.LeafHash[:], leaf)
 		if err := x.s.decodeEvent(e); err != nil {
 			return nil, nil, broker.Errorf(broker.Internal, "internal error").WithCause(fmt.Errorf("a stored event: %w", err))

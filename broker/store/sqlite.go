@@ -71,6 +71,7 @@ func openSQLite(path string, readOnly bool) (*sql.DB, error) {
 	q.Set("_dqs", "false")
 	q.Set("_error_rc", "true")
 	q.Add("_pragma", fmt.Sprintf("journal_size_limit(%d)", walLimit))
+	q.Add("_pragma", "secure_delete(1)") // what is pruned is overwritten
 	if readOnly {
 		q.Set("_query_only", "on")
 	}

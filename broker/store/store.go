@@ -38,6 +38,7 @@ var (
 	_ broker.EventStore = (*Store)(nil)
 	_ broker.Logs       = (*Store)(nil)
 	_ broker.Questions  = (*Store)(nil)
+	_ broker.Retentions = (*Store)(nil)
 )
 
 // Config is what Open needs.

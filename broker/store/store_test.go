@@ -6,6 +6,7 @@ import (
 	"context"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/broker/store/storetest"
 	"go.uber.org/goleak"
@@ -36,6 +37,10 @@ func open(t testing.TB, cfg Config) *Store {
 
 func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, Config{}) })
+}
+
+func TestRetention(t *testing.T) {
+	storetest.RunRetention(t, func(t *testing.T, now func() time.Time) storetest.Store { return open(t, Config{Now: now}) })
 }
 
 func TestShared(t *testing.T) {

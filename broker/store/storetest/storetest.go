@@ -30,6 +30,7 @@ type Store interface {
 	broker.Witnesses
 	broker.Sinks
 	broker.Questions
+	broker.Retentions
 	Close() error
 }
 
