@@ -281,6 +281,9 @@ It can be killed at any time and run again, such as each hour by cron.`,
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "%s holds %s of the log %s, %d of them new.\n", args[0], count(int(p.Checkpoint.Size), "event"), p.Checkpoint.Origin, p.Checkpoint.Size-p.Before)
 			tellPruned(out, p.Pruned)
+			if p.Lost != nil {
+				return logError(p.Lost)
+			}
 			return logError(tellCosigned(out, args[0], keys, cosigners))
 		},
 	}
@@ -296,6 +299,20 @@ func tellPruned(out io.Writer, n int64) {
 	}
 }
 
+// maxPrunings bounds the lines that tell what was pruned.
+const maxPrunings = 20
+
+// tellPrunings says what the log itself tells of what was pruned.
+func tellPrunings(out io.Writer, all []logcopy.Pruned) {
+	for i, p := range all {
+		if i == maxPrunings {
+			fmt.Fprintf(out, "And %s more that were pruned.\n", count(len(all)-i, "stretch"))
+			return
+		}
+		fmt.Fprintf(out, "Pruned, as the log tells: %s, of %s to %s.\n", p, stamp(p.Since), stamp(p.Until))
+	}
+}
+
 func newLogVerifyCommand(_ *app) *cobra.Command {
 	var t trust
 	var w witnesses
@@ -305,7 +322,7 @@ func newLogVerifyCommand(_ *app) *cobra.Command {
 		Long: `Check every entry, hash and checkpoint of a copy that 'postern log pull' made,
 against the keys alone. Whatever was changed, removed, put in between or reordered
 up to the last checkpoint is found, in the copy as in the log that it was pulled
-from; and with a checkpoint from elsewhere (--checkpoint), such as a colleague's,
+from; a record that is gone must be named by one of the log's own pruning events; and with a checkpoint from elsewhere (--checkpoint), such as a colleague's,
 whether both of you were shown the same log. With --witness it says up to where a
 witness has cosigned it, and fails where it has not.`,
 		Example: `  postern log verify /srv/acme-log --keys acme-log.keys --checkpoint 2026-11-30.checkpoint`,
@@ -328,6 +345,7 @@ witness has cosigned it, and fails where it has not.`,
 				fmt.Fprintf(out, "%s: %s, nothing was changed, removed or put in between; %s agree.\n",
 					v.Checkpoint.Origin, count(int(v.Checkpoint.Size), "event"), count(int(v.Agreed), "checkpoint"))
 				tellPruned(out, v.Pruned)
+				tellPrunings(out, v.Prunings)
 			}
 			return logError(tellCosigned(out, args[0], keys, cosigners))
 		},

@@ -49,6 +49,15 @@ func (e *epoch) entries(number int64) string {
 	return filepath.Join(e.dir, entriesDir, groups(number)+".jsonl")
 }
 
+// readEntries reads a file of entries; nil: there is none.
+func (e *epoch) readEntries(number int64) ([]byte, error) {
+	content, err := os.ReadFile(e.entries(number))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return content, err
+}
+
 func (e *epoch) tile(level int, number int64, width int) string {
 	path := filepath.Join(e.dir, tileDir, strconv.Itoa(level), groups(number))
 	if width < translog.TileWidth {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -34,6 +35,7 @@ func must(t testing.TB, err error) {
 type served struct {
 	t         testing.TB
 	path      string
+	clock     func() time.Time  // the store's; nil: time.Now
 	database  *store.PostgreSQL // in the place of path
 	store     *store.Store
 	world     *storetest.World
@@ -48,9 +50,12 @@ type served struct {
 }
 
 // serve makes a log of some events.
-func serve(t testing.TB, events int) *served {
+func serve(t testing.TB, events int) *served { return serveAt(t, nil, events) }
+
+// serveAt is serve by another clock.
+func serveAt(t testing.TB, clock func() time.Time, events int) *served {
 	t.Helper()
-	s := &served{t: t, path: filepath.Join(t.TempDir(), "postern.db")}
+	s := &served{t: t, path: filepath.Join(t.TempDir(), "postern.db"), clock: clock}
 	s.open()
 	s.world = storetest.Build(t, s.store)
 	s.firm = s.world.Firm.ID
@@ -62,7 +67,7 @@ func serve(t testing.TB, events int) *served {
 func (s *served) open() {
 	s.t.Helper()
 	var err error
-	s.store, err = store.Open(ctx, store.Config{Path: s.path, PostgreSQL: s.database, Logger: zap.NewNop()})
+	s.store, err = store.Open(ctx, store.Config{Path: s.path, PostgreSQL: s.database, Logger: zap.NewNop(), Now: s.clock})
 	must(s.t, err)
 	opened := s.store
 	s.t.Cleanup(func() { must(s.t, opened.Close()) })

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -27,6 +28,13 @@ type Source interface {
 	Entries(ctx context.Context, first int64) ([]*Entry, error)
 }
 
+const (
+	// pruneTries and pruneWait are how often, and how long each time, a pull waits
+	// for the checkpoint that covers a pruning event: one is signed each second.
+	pruneTries = 5
+	pruneWait  = time.Second
+)
+
 // TamperedError says what is not as it was: it is never an outage.
 type TamperedError struct{ error }
 
@@ -42,6 +50,9 @@ type Pulled struct {
 	Before     int64
 	// Pruned is how many of the new entries came without their record.
 	Pruned int64
+	// Lost is a *TamperedError when some of these are named by no pruning event. They
+	// are copied all the same, with what follows.
+	Lost error
 }
 
 // Pull brings the copy in dir up to the log's newest checkpoint. known are
@@ -54,6 +65,29 @@ func Pull(ctx context.Context, dir string, keys *translog.Keys, source Source, k
 		return nil, err
 	}
 	defer release()
+	var told prunings
+	done, err := pullOnce(ctx, dir, keys, source, &told, known)
+	// A record can be pruned between the checkpoint and the entry: the next
+	// checkpoint covers the event that says so.
+	for try := 0; err == nil && done.Lost != nil && try < pruneTries; try++ {
+		select {
+		case <-time.After(pruneWait):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		var more *Pulled
+		if more, err = pullOnce(ctx, dir, keys, source, &told, known); err == nil {
+			more.Before, more.Pruned = done.Before, done.Pruned+more.Pruned
+			done = more
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Source, told *prunings, known []*translog.Checkpoint) (*Pulled, error) {
 	note, err := source.Checkpoint(ctx)
 	if err != nil {
 		return nil, err
@@ -62,7 +96,10 @@ func Pull(ctx context.Context, dir string, keys *translog.Keys, source Source, k
 	if err != nil {
 		return nil, err
 	}
-	p := &pull{ctx: ctx, epoch: openEpoch(dir, string(c.Origin.Epoch)), source: source, to: c}
+	if told.epoch != c.Origin.Epoch {
+		*told = prunings{epoch: c.Origin.Epoch}
+	}
+	p := &pull{ctx: ctx, epoch: openEpoch(dir, string(c.Origin.Epoch)), source: source, to: c, told: told}
 	if p.held, err = p.epoch.checkpoint(keys); err != nil {
 		return nil, err
 	}
@@ -90,6 +127,9 @@ func Pull(ctx context.Context, dir string, keys *translog.Keys, source Source, k
 	if err := p.epoch.setCheckpoint(c, note); err != nil {
 		return nil, err
 	}
+	if lost := told.lost(); lost != nil {
+		done.Lost = tampered("%s", lost.takenAway())
+	}
 	return done, p.clean()
 }
 
@@ -105,6 +145,7 @@ type pull struct {
 	tree   translog.Tree
 	upper  [][]tlog.Hash // the tiles above the lowest that are not full
 	pruned int64
+	told   *prunings
 	// ahead are entries that came with others.
 	ahead []*Entry
 	// unproved says that entries of an earlier pull, which ended early, were
@@ -165,6 +206,9 @@ func (p *pull) copy(resume bool) error {
 		if fetched {
 			var err error
 			if bundle, err = p.fetch(want); err != nil {
+				return err
+			}
+			if err := p.keptWhole(number, bundle); err != nil {
 				return err
 			}
 		} else {
@@ -287,6 +331,7 @@ func (p *pull) take(entries []*Entry, due []*translog.Checkpoint) ([]tlog.Hash, 
 		if e.Pruned() {
 			p.pruned++
 		}
+		p.told.add(e)
 		hashes[i] = leaf
 		complete = p.tree.Add(leaf, complete[:0])
 		for _, c := range complete {

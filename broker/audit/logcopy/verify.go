@@ -21,10 +21,14 @@ type Verified struct {
 	// Pruned is how many entries are there without their record; Agreed with how
 	// many checkpoints the entries agree, those that were given among them.
 	Pruned, Agreed int64
+	// Prunings are what the log's own events say was pruned, in its order, whether
+	// the copy has it or not.
+	Prunings []Pruned
 }
 
 // Verify checks the copy in dir: every entry, tile and checkpoint of every
-// epoch, against the keys alone. known are checkpoints from elsewhere, each of
+// epoch, against the keys alone. An entry without a record must be named by one of
+// the log's pruning events, and that must be one that could have been. known are checkpoints from elsewhere, each of
 // which must be of an epoch that is held, and not newer than what is held of
 // it. Whatever is wrong is a *TamperedError.
 func Verify(dir string, keys *translog.Keys, known ...*translog.Checkpoint) ([]*Verified, error) {
@@ -93,7 +97,8 @@ type verification struct {
 	due    []*translog.Checkpoint
 	tree   translog.Tree
 	// upper are the tiles above the lowest so far.
-	upper [][]byte
+	upper    [][]byte
+	prunings prunings
 }
 
 // run reads every entry, and compares each tile that comes of them. The first
@@ -119,7 +124,8 @@ func (v *verification) run() error {
 			return err
 		}
 	}
-	return nil
+	v.Prunings = v.prunings.spans()
+	return v.prunings.fault()
 }
 
 // bundle puts a file of entries into the tree.
@@ -142,6 +148,7 @@ func (v *verification) bundle(number int64, want int) ([]byte, error) {
 		if e.Pruned() {
 			v.Pruned++
 		}
+		v.prunings.add(e)
 		hashes = append(hashes, leaf[:]...)
 		complete = v.tree.Add(leaf, complete[:0])
 		for _, c := range complete {

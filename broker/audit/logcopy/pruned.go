@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package logcopy
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/postern-mail/postern/broker"
+)
+
+// clockSlack is by how much the times of a log's events may contradict their order.
+const clockSlack = 24 * time.Hour
+
+// Pruned is a run of entries of which only the hashes are there, as the log's
+// pruning events tell of it.
+type Pruned struct {
+	First, Last  int64
+	Since, Until time.Time
+}
+
+func (p Pruned) String() string {
+	if p.First == p.Last {
+		return fmt.Sprintf("event %d", p.First)
+	}
+	return fmt.Sprintf("events %d to %d", p.First, p.Last)
+}
+
+// takenAway says that nothing tells why the records are gone.
+func (p Pruned) takenAway() string {
+	return fmt.Sprintf("of %s there is no record, and no pruning event names it: it was taken away", p)
+}
+
+// missing is a run of entries without a record.
+type missing struct {
+	first, last int64
+	// after is when the last record before it was recorded; zero: there is none.
+	after    time.Time
+	afterSeq int64
+}
+
+// pruning is a pruning event.
+type pruning struct {
+	seq  int64
+	time time.Time
+	broker.LogPruned
+}
+
+// record is what of an event counts here.
+type record struct {
+	Type broker.EventType `json:"type"`
+	Time time.Time        `json:"time"`
+	Data json.RawMessage  `json:"data"`
+}
+
+// prunings gathers, of the entries of a log in their order, which have no record,
+// and what the others say of that.
+type prunings struct {
+	epoch    broker.ID
+	missing  []missing
+	events   []pruning
+	holds    []*broker.Hold
+	last     *Entry // that has a record
+	mistaken error  // the first event that is not plausible
+}
+
+// add takes the next entry. Its leaf hash is proved.
+func (p *prunings) add(e *Entry) {
+	if e.Pruned() {
+		if n := len(p.missing); n > 0 && p.missing[n-1].last+1 == e.Seq {
+			p.missing[n-1].last = e.Seq
+			return
+		}
+		m := missing{first: e.Seq, last: e.Seq}
+		var r record
+		if p.last != nil && json.Unmarshal(p.last.Record, &r) == nil {
+			m.after, m.afterSeq = r.Time, p.last.Seq
+		}
+		p.missing = append(p.missing, m)
+		return
+	}
+	p.last = e
+	var r record
+	if !tells(e.Record) || json.Unmarshal(e.Record, &r) != nil {
+		return
+	}
+	var err error
+	switch r.Type {
+	case broker.EventLogPruned:
+		err = p.addPruning(e.Seq, &r)
+	case "hold.created", "hold.released":
+		err = p.addHold(&r)
+	}
+	if err != nil && p.mistaken == nil {
+		p.mistaken = fmt.Errorf("event %d: %w", e.Seq, err)
+	}
+}
+
+// tells reports whether a record can be of a type that matters here: most are not
+// read again. It has the form in which Postern writes it, or is none of Postern's.
+func tells(record []byte) bool {
+	return bytes.Contains(record, []byte(`"type":"log.pruned"`)) || bytes.Contains(record, []byte(`"type":"hold.`))
+}
+
+// addHold notes a hold, or that it was released.
+func (p *prunings) addHold(r *record) error {
+	var change broker.StateChange
+	h := new(broker.Hold)
+	if err := json.Unmarshal(r.Data, &change); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(change.After, h); err != nil {
+		return err
+	}
+	p.holds = append(slices.DeleteFunc(p.holds, func(x *broker.Hold) bool { return x.ID == h.ID }), h)
+	return nil
+}
+
+// addPruning notes a pruning event, and finds that it could have been made: of
+// entries before it, which were old enough and not held.
+func (p *prunings) addPruning(seq int64, r *record) error {
+	x := pruning{seq: seq, time: r.Time}
+	if err := json.Unmarshal(r.Data, &x.LogPruned); err != nil {
+		return err
+	}
+	p.events = append(p.events, x)
+	count, after := int64(0), int64(-1)
+	for _, s := range x.Spans {
+		if s.First <= after || s.Last < s.First || s.Last >= seq {
+			return fmt.Errorf("it says that %s were pruned, which cannot be", Pruned{First: s.First, Last: s.Last})
+		}
+		after = s.Last
+		count += s.Last - s.First + 1
+		if s.Until.After(x.time.AddDate(0, 0, -broker.MinRetentionDays)) || s.Until.Before(s.Since) {
+			return fmt.Errorf("%s were pruned on %s, though they are of %s", Pruned{First: s.First, Last: s.Last}, day(x.time), day(s.Until))
+		}
+		for _, h := range p.holds {
+			if h.Stands(x.time) && !s.Until.Before(h.Since) && (h.Until.IsZero() || s.Since.Before(h.Until)) {
+				return fmt.Errorf("%s were pruned on %s, though a hold was on them (%s)", Pruned{First: s.First, Last: s.Last}, day(x.time), h.Reason)
+			}
+		}
+	}
+	if count != x.Count {
+		return fmt.Errorf("it says that %d events were pruned, and names %d", x.Count, count)
+	}
+	return nil
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+// spans are what the pruning events name, in the log's order; those that follow on
+// each other are one.
+func (p *prunings) spans() []Pruned {
+	var all []Pruned
+	for _, e := range p.events {
+		for _, s := range e.Spans {
+			all = append(all, Pruned{s.First, s.Last, s.Since, s.Until})
+		}
+	}
+	slices.SortFunc(all, func(a, b Pruned) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last)) })
+	var joined []Pruned
+	for _, s := range all {
+		n := len(joined)
+		if n == 0 || joined[n-1].Last+1 < s.First {
+			joined = append(joined, s)
+			continue
+		}
+		l := &joined[n-1]
+		l.Last = max(l.Last, s.Last)
+		if s.Since.Before(l.Since) {
+			l.Since = s.Since
+		}
+		if s.Until.After(l.Until) {
+			l.Until = s.Until
+		}
+	}
+	return joined
+}
+
+// lost returns the first run of entries that have no record, and that no pruning
+// event names; nil: there is none.
+func (p *prunings) lost() *Pruned {
+	named := p.spans()
+	for _, m := range p.missing {
+		for at := m.first; at <= m.last; {
+			i, _ := slices.BinarySearchFunc(named, at, func(s Pruned, at int64) int { return cmp.Compare(s.Last, at) })
+			switch {
+			case i == len(named):
+				return &Pruned{First: at, Last: m.last}
+			case named[i].First > at:
+				return &Pruned{First: at, Last: min(m.last, named[i].First-1)}
+			}
+			at = named[i].Last + 1
+		}
+	}
+	return nil
+}
+
+// tooYoung finds entries whose record was pruned too early: they stand after an
+// event whose own time to be kept was not over.
+func (p *prunings) tooYoung() error {
+	for _, e := range p.events {
+		for _, s := range e.Spans {
+			i, _ := slices.BinarySearchFunc(p.missing, s.First, func(m missing, at int64) int { return cmp.Compare(m.last, at) })
+			if i == len(p.missing) || p.missing[i].first > s.Last {
+				continue // the copy has their records
+			}
+			if m := p.missing[i]; m.after.After(e.time.AddDate(0, 0, -broker.MinRetentionDays).Add(clockSlack)) {
+				return fmt.Errorf("event %d: %s were pruned on %s, though event %d, before them, is of %s",
+					e.seq, Pruned{First: m.first, Last: s.Last}, day(e.time), m.afterSeq, day(m.after))
+			}
+		}
+	}
+	return nil
+}
+
+// fault finds what of the prunings could not have been.
+func (p *prunings) fault() error {
+	if p.mistaken != nil {
+		return p.mistaken
+	}
+	if lost := p.lost(); lost != nil {
+		return fmt.Errorf("%s. Where the last pull said nothing of it, pull again and verify: it may have been pruned meanwhile", lost.takenAway())
+	}
+	return p.tooYoung()
+}
+
+// keptWhole puts in the place of entries that were pruned since what the copy has of
+// them: it is the reader's to keep.
+func (p *pull) keptWhole(number int64, bundle []*Entry) error {
+	if !slices.ContainsFunc(bundle, (*Entry).Pruned) {
+		return nil
+	}
+	content, err := p.epoch.readEntries(number)
+	if err != nil {
+		return err
+	}
+	held, _ := parseLines(content)
+	for i, e := range bundle {
+		if !e.Pruned() || i >= len(held) || held[i].Pruned() {
+			continue
+		}
+		if _, err := held[i].LeafOf(e.Seq); err == nil && bytes.Equal([]byte(held[i].Leaf), []byte(e.Leaf)) {
+			bundle[i] = held[i]
+		}
+	}
+	return nil
+}
