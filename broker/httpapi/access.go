@@ -170,6 +170,13 @@ func rules() map[string]rule {
 		"confirm-restore":    {group: "witnesses", who: admin | firmAdmin},
 		"submit-cosignature": {group: "cosignatures", who: everyone},
 
+		"get-retention":       {group: "retention", who: everyone},
+		"set-retention":       {group: "retention", who: admin | firmAdmin},
+		"set-retention-rules": {group: "retention", who: admin},
+		"list-holds":          {group: "retention", who: everyone},
+		"create-hold":         {group: "retention", who: admin | firmAdmin},
+		"release-hold":        {group: "retention", who: admin | firmAdmin},
+
 		"list-providers":       {group: "providers", who: everyone},
 		"create-provider":      {group: "providers", who: admin | firmAdmin},
 		"get-provider":         {group: "providers", who: everyone},

@@ -59,6 +59,8 @@ var mayCall = map[string]string{
 	"list-log-entries": "admin auditor firm-admin firm-auditor", "get-log-keys": "admin auditor firm-admin firm-auditor",
 	"list-witnesses": "admin auditor firm-admin firm-auditor", "create-witness": "admin firm-admin", "remove-witness": "admin firm-admin",
 	"confirm-restore": "admin firm-admin", "submit-cosignature": "admin auditor firm-admin firm-auditor",
+	"get-retention": "admin auditor firm-admin firm-auditor", "set-retention": "admin firm-admin", "set-retention-rules": "admin",
+	"list-holds": "admin auditor firm-admin firm-auditor", "create-hold": "admin firm-admin", "release-hold": "admin firm-admin",
 	"list-providers": "admin auditor firm-admin firm-auditor", "get-provider": "admin auditor firm-admin firm-auditor",
 	"record-evidence": "admin auditor firm-admin firm-auditor",
 	"create-provider": "admin firm-admin", "update-provider": "admin firm-admin", "delete-provider": "admin firm-admin",
@@ -361,7 +363,7 @@ func (c *client) twoFirms() *twoFirms {
 		}
 	}
 	for kind, ref := range map[string]string{
-		"site": "Pune", "workstation": "pune-07", "witness": string(broker.NewID()), "sink": "siem", "lock": string(broker.NewID()), "app_password": string(broker.NewID()),
+		"site": "Pune", "workstation": "pune-07", "witness": string(broker.NewID()), "sink": "siem", "hold": string(broker.NewID()), "lock": string(broker.NewID()), "app_password": string(broker.NewID()),
 	} {
 		f.own[kind], f.unknown[kind] = ref, string(broker.NewID())
 	}

@@ -14,7 +14,7 @@ import (
 // LogEvent is one event of a log, with what its leaf hash is made from.
 type LogEvent struct {
 	Seq    int64           `json:"seq"`
-	Record json.RawMessage `json:"record" doc:"The event. These exact octets, after the salt, are what the leaf hash covers."`
+	Record json.RawMessage `json:"record" doc:"The event. These exact octets, after the salt, are what the leaf hash covers. Null for an entry that was pruned, which has no salt either."`
 	Salt   string          `json:"salt" doc:"16 random octets in hex."`
 	Leaf   string          `json:"leaf_hash" doc:"RFC 6962 §2.1 leaf hash in hex."`
 }

@@ -112,6 +112,7 @@ type Config struct {
 	Questions   broker.Questions
 	LogKeyring  LogKeyring
 	Witnesses   broker.Witnesses
+	Retentions  broker.Retentions
 	Enrolments  broker.Enrolments
 	Credentials broker.Credentials
 	// Providers, Rotations and RotationSecrets are for replacing passwords, and
@@ -187,7 +188,7 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
-		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "Questions": c.Questions, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses,
+		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "Questions": c.Questions, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses, "Retentions": c.Retentions,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes, "Attestor": c.Attestor,
 		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "Sinks": c.Sinks, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
@@ -224,6 +225,7 @@ func newAPI(c Config) (*api, *http.ServeMux, error) {
 	a.registerEvents()
 	a.registerLog()
 	a.registerWitnesses()
+	a.registerRetention()
 	a.registerEvidence()
 	a.registerQuestions()
 	a.registerOffBoarding()

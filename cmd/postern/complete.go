@@ -137,6 +137,8 @@ func flagWords(flag string) []string {
 		return []string{string(broker.RoleAdmin), string(broker.RoleAuditor), string(broker.RoleFirmAdmin), string(broker.RoleFirmAuditor)}
 	case "recovery-mail":
 		return []string{"hidden", "shown", "default"}
+	case "default", "own":
+		return []string{forEver}
 	case "kind":
 		return []string{
 			string(broker.KindPassword), string(broker.KindAccessToken), string(broker.KindOAuth2Client),
@@ -168,6 +170,7 @@ type listed struct {
 	Role     string `json:"role"`
 	State    string `json:"state"`
 	Kind     string `json:"kind"`
+	Reason   string `json:"reason"`
 }
 
 // completed says where things of a kind are listed, and what names one and
@@ -200,6 +203,8 @@ func completed(kind string) (where string, offer func(*listed) (name, about stri
 		return path("alerts"), func(l *listed) (string, string) { return l.ID, l.Kind + " " + l.Mailbox + " " + l.State }
 	case "sink":
 		return path("sinks"), func(l *listed) (string, string) { return l.Name, l.Kind }
+	case "hold":
+		return path("holds"), func(l *listed) (string, string) { return l.ID, l.Firm + " " + l.Reason }
 	case "lock":
 		return path("locks"), func(l *listed) (string, string) { return l.ID, l.Target + " " + l.Name }
 	}

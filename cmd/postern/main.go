@@ -191,7 +191,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused or in conflict,
 		newFirmCommand(a), newMailboxCommand(a), newAgentCommand(a), newWorkstationCommand(a), newSiteCommand(a),
 		newDelegationCommand(a), newAssignmentCommand(a), newAppPasswordCommand(a),
 		newProviderCommand(a), newRotateCommand(a), newRotationCommand(a), newSentinelCommand(a), newCanaryCommand(a),
-		newAlertCommand(a), newSinkCommand(a), newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newEvidenceCommand(a), newAskCommand(a), newImportCommand(a),
+		newAlertCommand(a), newSinkCommand(a), newSessionCommand(a), newLockCommand(a), newGuardrailCommand(), newLogCommand(a), newEvidenceCommand(a), newRetentionCommand(a), newHoldCommand(a), newAskCommand(a), newImportCommand(a),
 	)
 	groupCommands(root)
 	a.complete(root)
@@ -204,7 +204,7 @@ func groupCommands(root *cobra.Command) {
 		{"server", "The server:", "serve init backup restore guardrail demo"},
 		{"firms", "Firms, and what they grant:", "firm claim mailbox delegation"},
 		{"work", "Agents, and from where they work:", "agent assignment app-password workstation site import"},
-		{"watch", "What goes on:", "alert ask session lock log evidence sentinel canary sink"},
+		{"watch", "What goes on:", "alert ask session lock log evidence retention hold sentinel canary sink"},
 		{"people", "Who manages it:", "person token whoami"},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

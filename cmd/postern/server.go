@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/audit"
 	"github.com/postern-mail/postern/broker/audit/checkpoint"
+	"github.com/postern-mail/postern/broker/audit/retention"
 	"github.com/postern-mail/postern/broker/audit/silence"
 	"github.com/postern-mail/postern/broker/audit/sink"
 	"github.com/postern-mail/postern/broker/companyca"
@@ -38,6 +39,7 @@ type server struct {
 	checkpoints *checkpoint.Publisher
 	logKeys     *logKeys
 	witnesses   *silence.Watch
+	pruner      *retention.Pruner
 	credentials credentials
 	// rotator and secrets are where this process replaces passwords; nil: it
 	// does not.

@@ -31,5 +31,8 @@ func (s *server) openWitnesses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openRetention(); err != nil {
+		return err
+	}
 	return s.witnesses.Look(ctx)
 }

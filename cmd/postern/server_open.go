@@ -187,6 +187,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		Questions:   s.store,
 		LogKeyring:  s.checkpoints,
 		Witnesses:   s.store,
+		Retentions:  s.store,
 		Enrolments:  s.store,
 		Credentials: s.credentials,
 		Providers:   s.store,

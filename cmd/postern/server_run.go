@@ -93,6 +93,7 @@ func (s *server) Run(ctx context.Context) error {
 	}
 	services.start("outages", outages.Run)
 	services.start("sinks", s.sinks.Run)
+	services.start("retention", s.pruner.Run)
 	// It stops before the credentials do: what it got is stored first.
 	tokens := newStage(ctx, failed)
 	defer tokens.stop()
