@@ -96,11 +96,12 @@ func (s *Store) keyQuery(ctx context.Context, q broker.EventQuery) (keyed, newes
 	if err := scanOne(rows, &bound); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return keyed, newest, dbError(err)
 	}
-	newest = selectEvents(q)
 	if q.SessionID == "" && slices.Contains(frequent(), q.Type) {
-		return keyed, newest, nil
+		return keyed, selectEvents(q), nil
 	}
-	newest.where(" AND e.seq >= $%d", bound)
+	beyond := q
+	beyond.After = max(q.After, bound-1) // one bound: of two, SQLite may seek to the lower
+	newest = selectEvents(beyond)
 	keyed = selectEvents(q)
 	key := string(q.SessionID)
 	if key == "" {

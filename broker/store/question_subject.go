@@ -132,11 +132,13 @@ func (s *Store) CountSubjects(ctx context.Context, q broker.SubjectQuery, zone i
 	err := s.askOf(ctx, q, func(x *question, subjects []int64) error {
 		for _, subject := range subjects {
 			var b strings.Builder
-			b.WriteString(`SELECT (i.time + $2) / 86400000000, i.what, coalesce(s.id, ''), count(*), sum(i.messages), sum(i.octets), min(i.time), max(i.time)
-				FROM subject_events i JOIN logs l ON l.number = i.log AND i.seq < l.indexed LEFT JOIN subjects s ON s.number = i.other
+			b.WriteString(`SELECT g.day, g.what, coalesce(s.id, ''), g.events, g.messages, g.octets, g.first, g.last FROM (
+				SELECT (i.time + $2) / 86400000000 AS day, i.what AS what, i.other AS other, count(*) AS events,
+					sum(i.messages) AS messages, sum(i.octets) AS octets, min(i.time) AS first, max(i.time) AS last
+				FROM subject_events i JOIN logs l ON l.number = i.log AND i.seq < l.indexed
 				WHERE i.subject = $1`)
 			args := x.narrow(&b, []any{subject, counts.shift})
-			b.WriteString(` GROUP BY 1, 2, 3`)
+			b.WriteString(` GROUP BY 1, 2, 3) g LEFT JOIN subjects s ON s.number = g.other`)
 			if err := counts.read(x, b.String(), args); err != nil {
 				return err
 			}
