@@ -9,13 +9,24 @@ import (
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/store/storetest"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 // BenchmarkAppendEvents appends durable events in batches of several sizes.
 func BenchmarkAppendEvents(b *testing.B) {
+	benchmarkAppendEvents(b, func(b *testing.B) *Store { return open(b, Config{}) })
+}
+
+// BenchmarkPostgreSQLAppendEvents is the same with PostgreSQL on this machine.
+func BenchmarkPostgreSQLAppendEvents(b *testing.B) {
+	server := servers.StartPostgreSQL(b)
+	benchmarkAppendEvents(b, func(b *testing.B) *Store { return openDatabase(b, server.NewDatabase(), Config{}) })
+}
+
+func benchmarkAppendEvents(b *testing.B, open func(*testing.B) *Store) {
 	for _, size := range []int{1, 50, 500} {
 		b.Run(fmt.Sprintf("batch=%d", size), func(b *testing.B) {
-			w := storetest.Build(b, open(b, Config{}))
+			w := storetest.Build(b, open(b))
 			batch := make([]*broker.Event, size)
 			b.ReportAllocs()
 			for b.Loop() {

@@ -23,6 +23,13 @@ type dialect interface {
 	head() string
 	// snapshot is how a transaction begins whose reads are all of one instant.
 	snapshot() *sql.TxOptions
+	// rows is how many of n rows one statement writes; it is 1 or more.
+	rows(n int) int
+	// insertEvents writes so many rows of events.
+	insertEvents(t *tx, rows []eventRow) error
+	// insertIndex writes so many rows of one of the index's tables; those that
+	// are there already stay.
+	insertIndex(t *tx, table *insertion, rows []indexRow) error
 	// unkeyed selects number, keyed and next_seq of logs that have events
 	// without keys, and keeps others from changing them.
 	unkeyed() string

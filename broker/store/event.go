@@ -75,6 +75,13 @@ type pending struct {
 	leaf                    tlog.Hash
 }
 
+// eventRow is an event with its number, and its log's.
+type eventRow struct {
+	*pending
+	logNumber int64
+	record    []byte
+}
+
 // logHead is a log's state within one transaction.
 type logHead struct {
 	number, stored, next int64
@@ -274,10 +281,7 @@ func (t *tx) appendEvent(e *broker.Event) error {
 // appendPending writes events, and what they say of sessions, alerts and canaries.
 func (t *tx) appendPending(batch []pending) error {
 	for len(batch) > 0 {
-		n := 1
-		if len(batch) >= rowsPerInsert {
-			n = rowsPerInsert
-		}
+		n := t.store.dialect.rows(len(batch))
 		if err := t.insertEvents(batch[:n]); err != nil {
 			return err
 		}
@@ -297,40 +301,12 @@ func (t *tx) appendPending(batch []pending) error {
 	return nil
 }
 
-const (
-	// rowsPerInsert is how many events one statement writes when there are as
-	// many.
-	rowsPerInsert = 8
-	insertInto    = `INSERT INTO events (log, seq, type, session_id, mailbox_id, agent_id, time, record, salt, leaf_hash) VALUES `
-	eventColumns  = 10
-)
-
-// insertQuery returns the statement that writes n events.
-func insertQuery(n int) string {
-	query := []byte(insertInto)
-	for i := range n * eventColumns {
-		switch {
-		case i == 0:
-			query = append(query, '(')
-		case i%eventColumns == 0:
-			query = append(query, "), ("...)
-		default:
-			query = append(query, ", "...)
-		}
-		query = strconv.AppendInt(append(query, '$'), int64(i+1), 10)
-	}
-	return string(append(query, ')'))
-}
-
-// insertEvents writes one event, or rowsPerInsert.
-func (t *tx) insertEvents(rows []pending) error {
-	query := t.store.insertOne
-	if len(rows) > 1 {
-		query = t.store.insertMany
-	}
-	t.args, t.record = t.args[:0], t.record[:0]
-	for i := range rows {
-		p := &rows[i]
+// insertEvents gives events their places, and writes as many as the dialect
+// takes at once.
+func (t *tx) insertEvents(batch []pending) error {
+	t.record, t.rows = t.record[:0], t.rows[:0]
+	for i := range batch {
+		p := &batch[i]
 		head, err := t.head(p.log)
 		if err != nil {
 			return err
@@ -345,13 +321,9 @@ func (t *tx) insertEvents(rows []pending) error {
 		salted := t.record[start:]
 		p.leaf = tlog.RecordHash(salted)
 		head.complete = head.tree.Add(p.leaf, head.complete)
-		t.args = append(
-			t.args, head.number, p.seq, string(p.typ), optional(p.session), optional(p.mailbox), optional(p.agent),
-			p.time.UnixMicro(), salted[saltSize:], p.salt, p.leaf[:],
-		)
+		t.rows = append(t.rows, eventRow{p, head.number, salted[saltSize:]})
 	}
-	_, err := t.exec(query, t.args...)
-	return err
+	return t.store.dialect.insertEvents(t, t.rows)
 }
 
 // keepSession writes what an event says of its session.

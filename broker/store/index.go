@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"math"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
@@ -141,22 +140,4 @@ func idHash(id string) int64 { return hash64(append([]byte{'i'}, id...)) }
 func hash64(b []byte) int64 {
 	sum := sha256.Sum256(b)
 	return int64(binary.BigEndian.Uint64(sum[:]))
-}
-
-// multiInsert returns the statement that writes n rows into a table of the
-// index. A row that is there already is the same one.
-func multiInsert(table string, columns string, width, n int) string {
-	b := []byte("INSERT INTO " + table + " (" + columns + ") VALUES ")
-	for i := range n * width {
-		switch {
-		case i == 0:
-			b = append(b, '(')
-		case i%width == 0:
-			b = append(b, "), ("...)
-		default:
-			b = append(b, ", "...)
-		}
-		b = strconv.AppendInt(append(b, '$'), int64(i+1), 10)
-	}
-	return string(append(b, ") ON CONFLICT DO NOTHING"...))
 }

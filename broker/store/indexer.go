@@ -26,8 +26,6 @@ const (
 	// long the next one waits while others want to write.
 	rowsPerChunk = 1000
 	indexPause   = 10 * time.Millisecond
-	// indexPerInsert is how many rows one statement writes.
-	indexPerInsert = 8
 )
 
 // indexRow is a row of one of the index's tables: its columns.
@@ -36,24 +34,15 @@ type indexRow struct {
 	columns [8]int64
 }
 
-// indexTable is one of the index's tables.
-type indexTable struct {
-	width             int
-	insert, insertOne string
-}
-
-func indexTables() (all [3]indexTable) {
-	for i, t := range []struct {
-		name, columns string
-		width         int
-	}{
-		{"subject_events", "subject, time, log, seq, what, other, messages, octets", 8},
-		{"message_events", "day, message, time, log, seq, what", 6},
-		{"message_ids", "day, id, log, message", 4},
-	} {
-		all[i] = indexTable{t.width, multiInsert(t.name, t.columns, t.width, indexPerInsert), multiInsert(t.name, t.columns, t.width, 1)}
+// indexTables are the index's tables, by indexRow.table. A row that is there
+// already is the same one.
+func indexTables() [3]insertion {
+	const same = " ON CONFLICT DO NOTHING"
+	return [3]insertion{
+		newInsertion("subject_events", same, "subject bigint", "time bigint", "log bigint", "seq bigint", "what bigint", "other bigint", "messages bigint", "octets bigint"),
+		newInsertion("message_events", same, "day bigint", "message bigint", "time bigint", "log bigint", "seq bigint", "what bigint"),
+		newInsertion("message_ids", same, "day bigint", "id bigint", "log bigint", "message bigint"),
 	}
-	return all
 }
 
 // indexer fills the index, in a goroutine of its own: records are decoded there
@@ -61,7 +50,7 @@ func indexTables() (all [3]indexTable) {
 // twice; the rows are the same.
 type indexer struct {
 	s      *Store
-	tables [3]indexTable
+	tables [3]insertion
 	// subjects are the numbers of those that were seen.
 	subjects map[broker.ID]int64
 	appended chan struct{}
@@ -299,20 +288,13 @@ func (x *indexer) rows(events []indexed) []indexRow {
 
 // write writes rows.
 func (x *indexer) write(t *tx, rows []indexRow) error {
-	args := make([]any, 0, 8*indexPerInsert)
 	for len(rows) > 0 {
-		table := &x.tables[rows[0].table]
-		n, query := 1, table.insertOne
-		if len(rows) >= indexPerInsert && rows[indexPerInsert-1].table == rows[0].table {
-			n, query = indexPerInsert, table.insert
+		table, same := rows[0].table, 1
+		for same < len(rows) && rows[same].table == table {
+			same++
 		}
-		args = args[:0]
-		for i := range rows[:n] {
-			for _, c := range rows[i].columns[:table.width] {
-				args = append(args, c)
-			}
-		}
-		if _, err := t.exec(query, args...); err != nil {
+		n := x.s.dialect.rows(same)
+		if err := x.s.dialect.insertIndex(t, &x.tables[table], rows[:n]); err != nil {
 			return err
 		}
 		rows = rows[n:]

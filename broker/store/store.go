@@ -68,8 +68,8 @@ type Store struct {
 	versions map[broker.EventType]eventKind
 	// keyQueries are what keyEvents runs.
 	keyQueries [2]string
-	// insertOne and insertMany are what insertEvents runs.
-	insertOne, insertMany string
+	// insertEvent is what insertEvents runs.
+	insertEvent insertion
 
 	dialect dialect
 	readers *sql.DB
@@ -114,8 +114,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg:      cfg,
 		log:      cfg.Logger,
-		versions: eventKinds(), keyQueries: keyQueries(),
-		insertOne: insertQuery(1), insertMany: insertQuery(rowsPerInsert),
+		versions: eventKinds(), keyQueries: keyQueries(), insertEvent: eventInsertion(),
 		jobs:     make(chan *job),
 		quit:     make(chan struct{}),
 		stopped:  make(chan struct{}),

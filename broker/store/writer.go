@@ -59,8 +59,9 @@ type tx struct {
 	counted []broker.ID
 	// alerts are those that events of this transaction touch.
 	alerts standing
-	// record and args are insertEvents' scratch.
+	// record and rows are insertEvents' scratch, args the dialect's.
 	record []byte
+	rows   []eventRow
 	args   []any
 	// expected, where set, is the state that one thing must be in.
 	expected *broker.Expected
