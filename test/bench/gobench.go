@@ -34,6 +34,10 @@ func goBenchmarks() []goBenchmark {
 			"durable events, in batches of 500", "./broker/store", "BenchmarkAppendEvents/batch=500", "events/s",
 			func(v, _ float64) string { return fmt.Sprintf("%.0f / s", v) }, "≥ 20,000 / s",
 		},
+		{
+			"the same, with PostgreSQL on the same cores", "./broker/store", "BenchmarkPostgreSQLAppendEvents/batch=500", "events/s",
+			func(v, _ float64) string { return fmt.Sprintf("%.0f / s", v) }, "≥ 20,000 / s",
+		},
 	}
 }
 

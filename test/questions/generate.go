@@ -45,6 +45,8 @@ type World struct {
 	// Alert is one that was raised in the middle, and End when the last event was.
 	Alert broker.ID
 	End   time.Time
+	// Rates are how many events a second were made and stored, in each tenth of them.
+	Rates []float64
 
 	random  *rand.Rand
 	now     time.Time
@@ -66,6 +68,7 @@ func (w *World) Now() time.Time { return w.now }
 func Fill(ctx context.Context, n int, open func(now func() time.Time) (*store.Store, error)) (*World, error) {
 	w := &World{random: rand.New(rand.NewPCG(20250106, 7)), now: begin}
 	var err error
+	began, counted := time.Now(), 0
 	if w.Store, err = open(w.Now); err != nil {
 		return nil, err
 	}
@@ -80,6 +83,10 @@ func Fill(ctx context.Context, n int, open func(now func() time.Time) (*store.St
 			if err := w.alarm(ctx); err != nil {
 				return w, err
 			}
+		}
+		if w.stored-counted >= n/10 {
+			w.Rates = append(w.Rates, float64(w.stored-counted)/time.Since(began).Seconds())
+			began, counted = time.Now(), w.stored
 		}
 	}
 	w.End = w.now

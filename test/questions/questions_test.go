@@ -39,7 +39,7 @@ func TestQuestions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var cfg store.Config
 			if name == "postgresql" {
-				d := servers.StartPostgreSQL(t).NewDatabase()
+				d := servers.StartPostgreSQL(t, "shared_buffers = 128MB").NewDatabase() // its default
 				cfg.PostgreSQL = &store.PostgreSQL{DSN: d.DSN(0), PasswordFile: d.PasswordFile}
 			} else {
 				cfg.Path = filepath.Join(t.TempDir(), "postern.db")
@@ -87,6 +87,7 @@ func fill(t *testing.T, cfg store.Config) *World {
 		n, err := w.Store.Unindexed(ctx)
 		return err == nil && n == 0
 	}, "the index")
+	t.Logf("by tenths: %.0f/s", w.Rates)
 	t.Logf("%d events: %.0f/s stored, all in the index %v later", w.stored, float64(w.stored)/stored.Seconds(), (time.Since(began) - stored).Round(time.Second))
 	return w
 }
