@@ -43,11 +43,12 @@ type PostgreSQL struct {
 
 // Database is one database of a PostgreSQL, owned by a role of its own.
 type Database struct {
-	// Name is the database's, and its owner's.
+	// Name is the database's.
 	Name string
 	// PasswordFile holds the owner's password.
 	PasswordFile string
 	server       *PostgreSQL
+	owner        string
 }
 
 // DSN is a connection string without the password; port 0 is the server's.
@@ -55,7 +56,16 @@ func (d *Database) DSN(port uint16) string {
 	if port == 0 {
 		port = d.server.Port
 	}
-	return fmt.Sprintf("host=localhost port=%d dbname=%s user=%s sslmode=verify-full sslrootcert=%s", port, d.Name, d.Name, d.server.CA.File)
+	return fmt.Sprintf("host=localhost port=%d dbname=%s user=%s sslmode=verify-full sslrootcert=%s", port, d.Name, d.owner, d.server.CA.File)
+}
+
+// Copy makes another database of the same content and owner. Nobody may be
+// connected to the first one.
+func (d *Database) Copy() *Database {
+	d.server.t.Helper()
+	c := &Database{Name: d.server.newName(), PasswordFile: d.PasswordFile, server: d.server, owner: d.owner}
+	d.server.Exec(postgresSuperuser, fmt.Sprintf("CREATE DATABASE %s OWNER %s TEMPLATE %s", c.Name, c.owner, d.Name))
+	return c
 }
 
 // postgresSuperuser is the role that initdb makes.
@@ -239,8 +249,8 @@ func (p *PostgreSQL) Connect(database string) *pgx.Conn {
 // NewDatabase makes a database with an owner that can do nothing else.
 func (p *PostgreSQL) NewDatabase() *Database {
 	p.t.Helper()
-	p.made++
-	d := &Database{Name: fmt.Sprintf("postern_%d", p.made), server: p}
+	name := p.newName()
+	d := &Database{Name: name, server: p, owner: name}
 	password := randomPassword(p.t)
 	d.PasswordFile = filepath.Join(p.dir, d.Name+".password")
 	writeFile(p.t, d.PasswordFile, password+"\n", 0o600)
@@ -249,6 +259,11 @@ func (p *PostgreSQL) NewDatabase() *Database {
 		fmt.Sprintf("CREATE DATABASE %s OWNER %s", d.Name, d.Name),
 	)
 	return d
+}
+
+func (p *PostgreSQL) newName() string {
+	p.made++
+	return fmt.Sprintf("postern_%d", p.made)
 }
 
 // Stop ends it in an orderly way, and all of its connections; stopping twice

@@ -58,12 +58,8 @@ func TestNever6CosignedCopy(t *testing.T) {
 	}
 
 	// The other reader's log, which the same key signs.
-	other := serve(t, 1)
-	must(t, other.store.Close())
-	other.path = s.path + ".other"
-	other.copyOf(s.path)
-	other.world, other.firm = s.world, s.firm
-	other.restart()
+	s.stop()
+	other := s.fork(t)
 	other.rebuild(200)
 	other.append(300)
 	theirs := t.TempDir()

@@ -5,6 +5,7 @@ package logcopy
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/postern-mail/postern/broker/store"
 	"github.com/postern-mail/postern/broker/store/storetest"
 	"github.com/postern-mail/postern/broker/translog"
+	"github.com/postern-mail/postern/test/servers"
 )
 
 var ctx = context.Background()
@@ -36,11 +38,15 @@ type served struct {
 	t         testing.TB
 	path      string
 	clock     func() time.Time  // the store's; nil: time.Now
-	database  *store.PostgreSQL // in the place of path
+	database  *servers.Database // PostgreSQL's, in the place of path
 	store     *store.Store
 	world     *storetest.World
 	publisher *checkpoint.Publisher
 	firm      broker.ID
+	// restore is the statements that put PostgreSQL's tables back; see trial.
+	restore string
+	// tampering is for who changes the database under the server.
+	tampering *sql.DB
 	// asked counts what was asked for; fail, where set, is what is answered
 	// instead.
 	asked int
@@ -55,9 +61,14 @@ func serve(t testing.TB, events int) *served { return serveAt(t, nil, events) }
 // serveAt is serve by another clock.
 func serveAt(t testing.TB, clock func() time.Time, events int) *served {
 	t.Helper()
-	s := &served{t: t, path: filepath.Join(t.TempDir(), "postern.db"), clock: clock}
+	return begin(&served{t: t, path: filepath.Join(t.TempDir(), "postern.db"), clock: clock}, events)
+}
+
+// begin makes the log in its database.
+func begin(s *served, events int) *served {
+	s.t.Helper()
 	s.open()
-	s.world = storetest.Build(t, s.store)
+	s.world = storetest.Build(s.t, s.store)
 	s.firm = s.world.Firm.ID
 	s.append(events - s.size())
 	return s
@@ -66,15 +77,43 @@ func serveAt(t testing.TB, clock func() time.Time, events int) *served {
 // open opens the database, as a server that starts.
 func (s *served) open() {
 	s.t.Helper()
+	config := store.Config{Path: s.path, Logger: zap.NewNop(), Now: s.clock}
+	if s.database != nil {
+		config.PostgreSQL = &store.PostgreSQL{DSN: s.database.DSN(0), PasswordFile: s.database.PasswordFile}
+	}
 	var err error
-	s.store, err = store.Open(ctx, store.Config{Path: s.path, PostgreSQL: s.database, Logger: zap.NewNop(), Now: s.clock})
+	s.store, err = store.Open(ctx, config)
 	must(s.t, err)
 	opened := s.store
 	s.t.Cleanup(func() { must(s.t, opened.Close()) })
+	s.publish()
+}
+
+// publish has somebody sign the log who remembers nothing of it.
+func (s *served) publish() {
+	s.t.Helper()
+	var err error
 	s.publisher, err = checkpoint.New(checkpoint.Config{
 		Logs: s.store, Logger: zap.NewNop(), Signers: []checkpoint.Signer{checkpoint.NewLocal(bytes.Repeat([]byte("k"), 32))},
 	})
 	must(s.t, err)
+}
+
+// stop is a server that ends, and restart one that starts anew and remembers
+// nothing.
+func (s *served) stop() {
+	s.t.Helper()
+	must(s.t, s.store.Close())
+	if s.tampering != nil {
+		must(s.t, s.tampering.Close())
+		s.tampering = nil
+	}
+}
+
+func (s *served) restart() {
+	s.t.Helper()
+	s.stop()
+	s.open()
 }
 
 func (s *served) size() int {

@@ -3,221 +3,219 @@
 package logcopy
 
 import (
-	"database/sql"
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
-	_ "modernc.org/sqlite"
 
+	"github.com/postern-mail/postern/broker/audit/witness"
 	"github.com/postern-mail/postern/broker/translog"
+	"github.com/postern-mail/postern/test/servers"
 )
-
-// tamper changes the database under the server.
-func (s *served) tamper(statement string, args ...any) {
-	s.t.Helper()
-	db, err := sql.Open("sqlite", s.path+"?_pragma=busy_timeout(10000)")
-	must(s.t, err)
-	defer db.Close()
-	_, err = db.Exec(statement, args...)
-	must(s.t, err)
-}
-
-// restart is a server that starts anew, and remembers nothing.
-func (s *served) restart() { s.open() }
 
 // everyPlace has each fault tried at every row, and not at every third.
 const everyPlace = "POSTERN_LOG_FAULTS"
 
-// Each row of a small log is changed, deleted, swapped, duplicated and cut, in
-// the database: whoever pulls it with an older checkpoint finds each, and the
-// copy that he made before stays good. The faults take turns, so that there is no
-// row that none was tried at.
-func TestNever6DatabaseIsTamperedWith(t *testing.T) {
-	const events = 20
-	firmLog := `(SELECT l.number FROM logs l WHERE l.firm_id = $1)`
-	faults := map[string]func(s *served, at int){
+// serving makes a log of some events, in a store.
+type serving func(t testing.TB, events int) *served
+
+// Rows and hashes of a log's database are tampered with, older databases put in
+// place and forks shown: whoever pulls with an older checkpoint finds each, and a
+// witness does not cosign it, in either store.
+func TestNever6SQLite(t *testing.T) { never6(t, serve) }
+
+func TestNever6PostgreSQL(t *testing.T) {
+	server := servers.StartPostgreSQL(t)
+	never6(t, func(t testing.TB, events int) *served {
+		t.Helper()
+		return begin(&served{t: t, database: server.NewDatabase()}, events)
+	})
+}
+
+func never6(t *testing.T, serve serving) {
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, serving)
+	}{
+		{"each row", eachRow},
+		{"each hash", eachHash},
+		{"at random", atRandom},
+		{"older database", olderDatabase},
+		{"older database at a witness", olderDatabaseAtAWitness},
+		{"fork", fork},
+		{"fork with a witness", forkWithAWitness},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, serve) })
+	}
+}
+
+const firmLog = ` log = (SELECT number FROM logs WHERE firm_id = $1)`
+
+// rowFaults are what can be done to a row of a log of so many events.
+func rowFaults(events int) map[string]func(s *served, at int) {
+	const where = ` WHERE` + firmLog + ` AND seq = $2`
+	// pair is a row and its neighbour.
+	pair := func(at int) (int, int) { return min(at, events-2), min(at, events-2) + 1 }
+	return map[string]func(s *served, at int){
 		"a record changed": func(s *served, at int) {
-			s.tamper(`UPDATE events SET record = CAST(replace(CAST(record AS TEXT), '"version":1', '"version":2') AS BLOB) WHERE log = `+firmLog+` AND seq = $2`, s.firm, at)
+			s.tamper(`UPDATE events SET record = $3`+where, s.firm, at, bytes.Replace(s.entry(at).Record, []byte(`"version":1`), []byte(`"version":2`), 1))
 		},
 		"a salt changed": func(s *served, at int) {
-			s.tamper(`UPDATE events SET salt = randomblob(16) WHERE log = `+firmLog+` AND seq = $2`, s.firm, at)
+			s.tamper(`UPDATE events SET salt = $3`+where, s.firm, at, bytes.Repeat([]byte{7}, translog.SaltSize))
 		},
 		"a leaf hash changed": func(s *served, at int) {
-			s.tamper(`UPDATE events SET leaf_hash = randomblob(32) WHERE log = `+firmLog+` AND seq = $2`, s.firm, at)
+			s.tamper(`UPDATE events SET leaf_hash = $3`+where, s.firm, at, bytes.Repeat([]byte{7}, tlog.HashSize))
 		},
 		"a record changed with its leaf hash": func(s *served, at int) {
-			all, err := s.store.LogEntries(ctx, s.firm, int64(at), 1)
-			must(s.t, err)
-			record := append([]byte(nil), all[0].Record...)
+			e := s.entry(at)
+			record := slices.Clone(e.Record)
 			record[len(record)-2] = ' '
-			leaf := tlog.RecordHash(append(append([]byte(nil), all[0].Salt...), record...))
-			s.tamper(`UPDATE events SET record = $3, leaf_hash = $4 WHERE log = `+firmLog+` AND seq = $2`, s.firm, at, record, leaf[:])
+			leaf := tlog.RecordHash(append(slices.Clone(e.Salt), record...))
+			s.tamper(`UPDATE events SET record = $3, leaf_hash = $4`+where, s.firm, at, record, leaf[:])
 		},
-		"a row deleted": func(s *served, at int) {
-			s.tamper(`DELETE FROM events WHERE log = `+firmLog+` AND seq = $2`, s.firm, at)
-		},
+		"a row deleted": func(s *served, at int) { s.tamper(`DELETE FROM events`+where, s.firm, at) },
 		"a row put in the place of the next": func(s *served, at int) {
-			if at == events-1 {
-				at--
-			}
-			s.tamper(`UPDATE events SET (record, salt, leaf_hash) = (SELECT record, salt, leaf_hash FROM events e WHERE e.log = `+firmLog+` AND e.seq = $2)
-				WHERE log = `+firmLog+` AND seq = $2 + 1`, s.firm, at)
+			one, next := pair(at)
+			e := s.entry(one)
+			s.tamper(`UPDATE events SET record = $3, salt = $4, leaf_hash = $5`+where, s.firm, next, e.Record, e.Salt, e.LeafHash[:])
 		},
 		"two rows swapped": func(s *served, at int) {
-			if at == events-1 {
-				at--
-			}
-			for _, step := range []string{"seq = 999 WHERE seq = $2", "seq = $2 WHERE seq = $2 + 1", "seq = $2 + 1 WHERE seq = 999"} {
-				s.tamper(`UPDATE events SET `+step+` AND log = `+firmLog, s.firm, at)
+			one, next := pair(at)
+			for _, step := range [][2]int{{one, 9999}, {next, one}, {9999, next}} {
+				s.tamper(`UPDATE events SET seq = $3`+where, s.firm, step[0], step[1])
 			}
 		},
 		"a row pruned by nobody's leave": func(s *served, at int) {
-			s.tamper(`UPDATE events SET record = x'7b7d' WHERE log = `+firmLog+` AND seq = $2`, s.firm, at)
+			s.tamper(`UPDATE events SET record = $3`+where, s.firm, at, []byte("{}"))
 		},
-		"the log cut": func(s *served, at int) {
-			s.tamper(`DELETE FROM events WHERE log = `+firmLog+` AND seq >= $2`, s.firm, at)
-		},
+		"the log cut": func(s *served, at int) { s.tamper(`DELETE FROM events WHERE`+firmLog+` AND seq >= $2`, s.firm, at) },
 		// Whoever knows how makes a whole tree of what he left.
-		"the log cut, and a tree made of it": func(s *served, at int) { s.rebuild(at + 1) },
+		"the log cut, and a tree made of it": func(s *served, at int) { s.rebuild(min(at+1, events-1)) },
 		"a log made of other events":         func(s *served, at int) { s.forge(at) },
 	}
-	for turn, name := range slices.Sorted(maps.Keys(faults)) {
-		fault := faults[name]
-		t.Run(name, func(t *testing.T) {
-			s := serve(t, events)
-			held := s.now()
-			dir := t.TempDir()
-			_, err := Pull(ctx, dir, s.keys(), s)
-			must(t, err)
-			s.append(3)
-			must(t, s.store.Close())
-			var at []int
-			for place := range events {
-				if place%3 == turn%3 || os.Getenv(everyPlace) != "" {
-					at = append(at, place)
-				}
-			}
-			whole := s.path
-			for i, place := range at {
-				s.path = fmt.Sprintf("%s.%d", whole, i)
-				s.copyOf(whole)
-				s.restart()
-				if name == "the log cut, and a tree made of it" && place == events-1 {
-					continue // nothing of what is held was cut
-				}
-				fault(s, place)
-				var wrong *TamperedError
-				if _, err := Pull(ctx, t.TempDir(), s.keys(), s, held); !errors.As(err, &wrong) {
-					t.Errorf("event %d: %v", place, err)
-				}
-				_, err := Verify(dir, s.keys(), held)
-				must(t, err)
-			}
-		})
-	}
 }
 
-// copyOf puts a copy of a database at the path.
-func (s *served) copyOf(path string) {
-	s.t.Helper()
-	db, err := sql.Open("sqlite", path)
-	must(s.t, err)
-	defer db.Close()
-	_, err = db.Exec(`VACUUM INTO $1`, s.path)
-	must(s.t, err)
-	must(s.t, os.Chmod(s.path, 0o600))
-}
-
-// rebuild leaves the first events alone, with a tree that fits them.
-func (s *served) rebuild(size int) {
-	s.t.Helper()
-	all, err := s.store.LogEntries(ctx, s.firm, 0, size)
-	must(s.t, err)
-	var tree translog.Tree
-	for _, e := range all {
-		tree.Add(tlog.Hash(e.LeafHash), nil)
-	}
-	s.tamper(`DELETE FROM events WHERE log = (SELECT number FROM logs WHERE firm_id = $1) AND seq >= $2`, s.firm, size)
-	s.tamper(`DELETE FROM log_hashes WHERE log = (SELECT number FROM logs WHERE firm_id = $1) AND number >= $2`, s.firm, size/translog.TileWidth)
-	s.tamper(`DELETE FROM log_checkpoints WHERE log = (SELECT number FROM logs WHERE firm_id = $1)`, s.firm)
-	s.tamper(`UPDATE logs SET next_seq = $2, keyed = 0, tree_size = $2, tree_edge = $3 WHERE firm_id = $1`, s.firm, size, tree.AppendEdge(nil))
-}
-
-// forge has the log go on from an event in another way.
-func (s *served) forge(from int) {
-	s.t.Helper()
-	if from > 0 {
-		from--
-	}
-	s.rebuild(from + 1)
-	s.append(40)
-}
-
-// An older database that is put under a running server is not signed, and
-// whoever pulls it finds it.
-func TestNever6OlderDatabase(t *testing.T) {
-	s := serve(t, 30)
-	dir := t.TempDir()
+// Each row of a small log is changed, deleted, swapped, duplicated and cut, in the
+// database: whoever pulls it with an older checkpoint finds each, and the copy that
+// he made before stays good. The faults take turns, so that there is no row that none
+// was tried at.
+func eachRow(t *testing.T, serve serving) {
+	const events = 20
+	s := serve(t, events)
+	held, dir := s.now(), t.TempDir()
 	_, err := Pull(ctx, dir, s.keys(), s)
 	must(t, err)
-	for _, then := range []int{0, 5, 30, 300} {
-		older := serve(t, 1)
-		must(t, older.store.Close())
-		older.path = s.path + fmt.Sprint(".", then)
-		older.copyOf(s.path)
-		older.world, older.firm = s.world, s.firm
-		older.restart()
-		publisher := older.publisher
-		older.append(20)
-		_, err := Pull(ctx, t.TempDir(), older.keys(), older)
-		must(t, err)
-		held := older.now()
-		older.rebuild(30)
-		older.append(then)
-		older.publisher = publisher
-		publisher.Round(ctx)
-		if then > 0 && publisher.Healthy() == nil {
-			t.Errorf("%d events later nobody has noticed", then)
-		}
-		older.restart() // even a server that remembers nothing
-		var wrong *TamperedError
-		if _, err := Pull(ctx, t.TempDir(), older.keys(), older, held); !errors.As(err, &wrong) {
-			t.Errorf("%d events later: %v", then, err)
+	keys := s.keys()
+	s.append(3)
+	s.stop()
+	faults := rowFaults(events)
+	for turn, name := range slices.Sorted(maps.Keys(faults)) {
+		for at := range events {
+			if at%3 != turn%3 && os.Getenv(everyPlace) == "" {
+				continue
+			}
+			t.Run(fmt.Sprint(name, " ", at), func(t *testing.T) {
+				f := s.trial(t)
+				faults[name](f, at)
+				f.found(held)
+				_, err := Verify(dir, keys, held)
+				must(t, err)
+			})
 		}
 	}
 }
 
-// Two readers who were shown two logs find it when they compare.
-func TestNever6ForkedLog(t *testing.T) {
-	one := serve(t, 300)
-	other := serve(t, 1)
-	must(t, other.store.Close())
-	other.path = one.path + ".other"
-	other.copyOf(one.path)
-	other.world, other.firm = one.world, one.firm
-	other.restart()
-	first, second := t.TempDir(), t.TempDir()
-	for range 3 {
-		one.append(7)
-		other.append(9)
-		for s, dir := range map[*served]string{one: first, other: second} {
-			_, err := Pull(ctx, dir, s.keys(), s)
-			must(t, err)
-			_, err = Verify(dir, s.keys())
-			must(t, err)
-		}
-		var wrong *TamperedError
-		if _, err := Verify(second, other.keys(), one.now()); !errors.As(err, &wrong) {
-			t.Errorf("the second reader, with the first's checkpoint: %v", err)
+// found is that whoever pulls with an older checkpoint finds that the log was
+// tampered with.
+func (s *served) found(held *translog.Checkpoint) {
+	s.t.Helper()
+	var wrong *TamperedError
+	if _, err := Pull(ctx, s.t.TempDir(), s.keys(), s, held); !errors.As(err, &wrong) {
+		s.t.Errorf("a pull: %v", err)
+	}
+}
+
+// hashFaults are what can be done to the hashes that the tiles above the lowest are
+// made of, of which there are three.
+func hashFaults() map[string]func(s *served, at int) {
+	const where = ` WHERE` + firmLog + ` AND level = 1 AND number `
+	return map[string]func(s *served, at int){
+		"a hash changed": func(s *served, at int) {
+			s.tamper(`UPDATE log_hashes SET hash = $3`+where+`= $2`, s.firm, at, bytes.Repeat([]byte{7}, tlog.HashSize))
+		},
+		"a hash made shorter": func(s *served, at int) {
+			s.tamper(`UPDATE log_hashes SET hash = substr(hash, 1, 31)`+where+`= $2`, s.firm, at)
+		},
+		"a hash deleted": func(s *served, at int) { s.tamper(`DELETE FROM log_hashes`+where+`= $2`, s.firm, at) },
+		"hashes cut":     func(s *served, at int) { s.tamper(`DELETE FROM log_hashes`+where+`>= $2`, s.firm, at) },
+		"a hash put in another's place": func(s *served, at int) {
+			s.tamper(`UPDATE log_hashes SET hash = (SELECT hash FROM log_hashes`+where+`= $3)`+where+`= $2`, s.firm, at, (at+1)%3)
+		},
+		"two hashes swapped": func(s *served, at int) {
+			for _, step := range [][2]int{{at, 99}, {(at + 1) % 3, at}, {99, (at + 1) % 3}} {
+				s.tamper(`UPDATE log_hashes SET number = $3`+where+`= $2`, s.firm, step[0], step[1])
+			}
+		},
+	}
+}
+
+// Each hash that the tiles above the lowest are made of is changed, deleted,
+// swapped, put in another's place and cut: whoever pulls with an older checkpoint
+// finds each, and so does a witness that must prove its way by it.
+func eachHash(t *testing.T, serve serving) {
+	s := serve(t, 300)
+	held := s.now()
+	cosign := newWitness(t)
+	must(t, cosign(s))
+	s.append(600)
+	s.now() // signed before: the server signs nothing more
+	s.stop()
+	for name, fault := range hashFaults() {
+		for at := range 3 {
+			t.Run(fmt.Sprint(name, " ", at), func(t *testing.T) {
+				f := s.trial(t)
+				fault(f, at)
+				f.found(held)
+				// From 300 events on, a proof needs the root of the first 256, and
+				// all that is beside it.
+				var no *witness.RefusedError
+				if err := cosign(f); !errors.As(err, &no) {
+					t.Errorf("a witness: %v", err)
+				}
+			})
 		}
 	}
-	var wrong *TamperedError
-	if _, err := Pull(ctx, first, other.keys(), other); !errors.As(err, &wrong) {
-		t.Errorf("the first reader at the second's server: %v", err)
+}
+
+// Any fault at any place of a larger log.
+func atRandom(t *testing.T, serve serving) {
+	const events = 900
+	times := 12
+	if os.Getenv(everyPlace) != "" {
+		times = 120
+	}
+	s := serve(t, events)
+	held := s.now()
+	s.append(30)
+	s.now()
+	s.stop()
+	faults := rowFaults(events)
+	names := slices.Sorted(maps.Keys(faults))
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 6))
+	for range times {
+		name, at := names[random.IntN(len(names))], random.IntN(events)
+		t.Run(fmt.Sprint(name, " ", at), func(t *testing.T) {
+			f := s.trial(t)
+			faults[name](f, at)
+			f.found(held)
+		})
 	}
 }
