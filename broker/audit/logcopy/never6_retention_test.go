@@ -3,6 +3,7 @@
 package logcopy
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -150,4 +151,42 @@ func TestNever6RetentionOfFalsePrunings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// laggard is a server that signs nothing while it was asked less often.
+type laggard struct {
+	*served
+	first []byte
+	asked int
+}
+
+func (l *laggard) Checkpoint(ctx context.Context) ([]byte, error) {
+	if l.asked++; l.asked <= 2 {
+		return l.first, nil
+	}
+	return l.served.Checkpoint(ctx)
+}
+
+// TestPullWhilePruning: what is pruned between a checkpoint and the entries is not
+// taken for lost: the next checkpoint tells.
+func TestPullWhilePruning(t *testing.T) {
+	var clock atomic.Pointer[time.Time]
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	clock.Store(&begin)
+	s := serveAt(t, func() time.Time { return *clock.Load() }, 300)
+	days := broker.MinRetentionDays
+	must(t, s.store.SetRetention(ctx, storetest.Admin, s.firm, &days))
+	signed, err := s.Checkpoint(ctx)
+	must(t, err)
+	now := begin.AddDate(0, 0, 60)
+	clock.Store(&now)
+	s.prune(250)
+	dir := t.TempDir()
+	p, err := Pull(ctx, dir, s.keys(), &laggard{served: s, first: signed})
+	must(t, err)
+	if p.Lost != nil || p.Pruned < 250 || p.Checkpoint.Size != int64(s.size()) {
+		t.Errorf("pulled: %+v", p)
+	}
+	_, err = Verify(dir, s.keys())
+	must(t, err)
 }

@@ -5,6 +5,7 @@ package logcopy
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -57,9 +58,9 @@ type record struct {
 	Data json.RawMessage  `json:"data"`
 }
 
-// prunings gathers, of the entries of a log in their order, which have no record,
+// Prunings gathers, of the entries of a log in their order, which have no record,
 // and what the others say of that.
-type prunings struct {
+type Prunings struct {
 	epoch    broker.ID
 	missing  []missing
 	events   []pruning
@@ -68,8 +69,8 @@ type prunings struct {
 	mistaken error  // the first event that is not plausible
 }
 
-// add takes the next entry. Its leaf hash is proved.
-func (p *prunings) add(e *Entry) {
+// Add takes the next entry. Its leaf hash is proved.
+func (p *Prunings) Add(e *Entry) {
 	if e.Pruned() {
 		if n := len(p.missing); n > 0 && p.missing[n-1].last+1 == e.Seq {
 			p.missing[n-1].last = e.Seq
@@ -107,7 +108,7 @@ func tells(record []byte) bool {
 }
 
 // addHold notes a hold, or that it was released.
-func (p *prunings) addHold(r *record) error {
+func (p *Prunings) addHold(r *record) error {
 	var change broker.StateChange
 	h := new(broker.Hold)
 	if err := json.Unmarshal(r.Data, &change); err != nil {
@@ -122,7 +123,7 @@ func (p *prunings) addHold(r *record) error {
 
 // addPruning notes a pruning event, and finds that it could have been made: of
 // entries before it, which were old enough and not held.
-func (p *prunings) addPruning(seq int64, r *record) error {
+func (p *Prunings) addPruning(seq int64, r *record) error {
 	x := pruning{seq: seq, time: r.Time}
 	if err := json.Unmarshal(r.Data, &x.LogPruned); err != nil {
 		return err
@@ -154,7 +155,7 @@ func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // spans are what the pruning events name, in the log's order; those that follow on
 // each other are one.
-func (p *prunings) spans() []Pruned {
+func (p *Prunings) spans() []Pruned {
 	var all []Pruned
 	for _, e := range p.events {
 		for _, s := range e.Spans {
@@ -183,7 +184,7 @@ func (p *prunings) spans() []Pruned {
 
 // lost returns the first run of entries that have no record, and that no pruning
 // event names; nil: there is none.
-func (p *prunings) lost() *Pruned {
+func (p *Prunings) lost() *Pruned {
 	named := p.spans()
 	for _, m := range p.missing {
 		for at := m.first; at <= m.last; {
@@ -200,9 +201,31 @@ func (p *prunings) lost() *Pruned {
 	return nil
 }
 
+// promised reports whether what seems lost is named by events that the log has
+// beyond its checkpoint of size entries. They are not proved yet.
+func (p *Prunings) promised(ctx context.Context, source Source, size int64) (bool, error) {
+	ahead := Prunings{missing: p.missing, events: slices.Clone(p.events)}
+	for next := size; next < size+maxUnsigned; {
+		some, err := source.Entries(ctx, next)
+		if err != nil || len(some) == 0 {
+			return false, err
+		}
+		for _, e := range some {
+			if !e.Pruned() {
+				ahead.Add(e)
+			}
+		}
+		if ahead.lost() == nil {
+			return true, nil
+		}
+		next += int64(len(some))
+	}
+	return false, nil
+}
+
 // tooYoung finds entries whose record was pruned too early: they stand after an
 // event whose own time to be kept was not over.
-func (p *prunings) tooYoung() error {
+func (p *Prunings) tooYoung() error {
 	for _, e := range p.events {
 		for _, s := range e.Spans {
 			i, _ := slices.BinarySearchFunc(p.missing, s.First, func(m missing, at int64) int { return cmp.Compare(m.last, at) })
@@ -218,8 +241,8 @@ func (p *prunings) tooYoung() error {
 	return nil
 }
 
-// fault finds what of the prunings could not have been.
-func (p *prunings) fault() error {
+// Fault finds what of the prunings could not have been.
+func (p *Prunings) Fault() error {
 	if p.mistaken != nil {
 		return p.mistaken
 	}

@@ -31,8 +31,10 @@ type Source interface {
 const (
 	// pruneTries and pruneWait are how often, and how long each time, a pull waits
 	// for the checkpoint that covers a pruning event: one is signed each second.
-	pruneTries = 5
+	pruneTries = 30
 	pruneWait  = time.Second
+	// maxUnsigned bounds how many entries beyond a checkpoint are looked at.
+	maxUnsigned = 64 << 10
 )
 
 // TamperedError says what is not as it was: it is never an outage.
@@ -65,29 +67,34 @@ func Pull(ctx context.Context, dir string, keys *translog.Keys, source Source, k
 		return nil, err
 	}
 	defer release()
-	var told prunings
+	var told Prunings
 	done, err := pullOnce(ctx, dir, keys, source, &told, known)
 	// A record can be pruned between the checkpoint and the entry: the next
 	// checkpoint covers the event that says so.
 	for try := 0; err == nil && done.Lost != nil && try < pruneTries; try++ {
+		promised, err := told.promised(ctx, source, done.Checkpoint.Size)
+		if err != nil {
+			return nil, err
+		}
+		if !promised {
+			break
+		}
 		select {
 		case <-time.After(pruneWait):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 		var more *Pulled
-		if more, err = pullOnce(ctx, dir, keys, source, &told, known); err == nil {
-			more.Before, more.Pruned = done.Before, done.Pruned+more.Pruned
-			done = more
+		if more, err = pullOnce(ctx, dir, keys, source, &told, known); err != nil {
+			return nil, err
 		}
+		more.Before, more.Pruned = done.Before, done.Pruned+more.Pruned
+		done = more
 	}
-	if err != nil {
-		return nil, err
-	}
-	return done, nil
+	return done, err
 }
 
-func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Source, told *prunings, known []*translog.Checkpoint) (*Pulled, error) {
+func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Source, told *Prunings, known []*translog.Checkpoint) (*Pulled, error) {
 	note, err := source.Checkpoint(ctx)
 	if err != nil {
 		return nil, err
@@ -97,7 +104,7 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 		return nil, err
 	}
 	if told.epoch != c.Origin.Epoch {
-		*told = prunings{epoch: c.Origin.Epoch}
+		*told = Prunings{epoch: c.Origin.Epoch}
 	}
 	p := &pull{ctx: ctx, epoch: openEpoch(dir, string(c.Origin.Epoch)), source: source, to: c, told: told}
 	if p.held, err = p.epoch.checkpoint(keys); err != nil {
@@ -145,7 +152,7 @@ type pull struct {
 	tree   translog.Tree
 	upper  [][]tlog.Hash // the tiles above the lowest that are not full
 	pruned int64
-	told   *prunings
+	told   *Prunings
 	// ahead are entries that came with others.
 	ahead []*Entry
 	// unproved says that entries of an earlier pull, which ended early, were
@@ -331,7 +338,7 @@ func (p *pull) take(entries []*Entry, due []*translog.Checkpoint) ([]tlog.Hash, 
 		if e.Pruned() {
 			p.pruned++
 		}
-		p.told.add(e)
+		p.told.Add(e)
 		hashes[i] = leaf
 		complete = p.tree.Add(leaf, complete[:0])
 		for _, c := range complete {

@@ -98,7 +98,7 @@ type verification struct {
 	tree   translog.Tree
 	// upper are the tiles above the lowest so far.
 	upper    [][]byte
-	prunings prunings
+	prunings Prunings
 }
 
 // run reads every entry, and compares each tile that comes of them. The first
@@ -125,7 +125,7 @@ func (v *verification) run() error {
 		}
 	}
 	v.Prunings = v.prunings.spans()
-	return v.prunings.fault()
+	return v.prunings.Fault()
 }
 
 // bundle puts a file of entries into the tree.
@@ -148,7 +148,7 @@ func (v *verification) bundle(number int64, want int) ([]byte, error) {
 		if e.Pruned() {
 			v.Pruned++
 		}
-		v.prunings.add(e)
+		v.prunings.Add(e)
 		hashes = append(hashes, leaf[:]...)
 		complete = v.tree.Add(leaf, complete[:0])
 		for _, c := range complete {
