@@ -143,6 +143,13 @@ func describeControl(e *Event) string {
 		return s
 	case broker.EventRotationRequested:
 		return "The replacement of the mailbox's password was begun: " + shown(string(dataOf[broker.Rotation](e).Cause))
+	case broker.EventLogPruned:
+		d := dataOf[broker.LogPruned](e)
+		s := fmt.Sprintf("Of %s the record was pruned, since such records are kept for %s", plural(d.Count, "event"), plural(int64(d.Days), "day"))
+		if n := len(d.Spans); n > 0 {
+			s += fmt.Sprintf(": entries %d to %d, of %s to %s", d.Spans[0].First, d.Spans[n-1].Last, d.Spans[0].Since.UTC().Format(stampForm), d.Spans[n-1].Until.UTC().Format(stampForm))
+		}
+		return s
 	case broker.EventEvidenceMade:
 		d := dataOf[broker.EvidenceMade](e)
 		return fmt.Sprintf("An evidence bundle was made of entries %d to %d; its manifest's SHA-256 is %s", d.First, d.Last, shown(d.ManifestSHA256))

@@ -120,9 +120,10 @@ type making struct {
 	to       *translog.Checkpoint
 	cosigned [][]byte
 	// older are the others, by size upwards.
-	older []*held
-	proof *proof
-	tally *tally
+	older    []*held
+	proof    *proof
+	tally    *tally
+	prunings logcopy.Prunings
 }
 
 // find finds the entries that the period needs: from a margin and one entry
@@ -205,7 +206,7 @@ func (m *making) events() (err error) {
 			}
 		}
 	}
-	if err := row.end(); err != nil {
+	if err := errors.Join(row.end(), m.manifest.explained(&m.prunings)); err != nil {
 		return &Fault{err}
 	}
 	return out.Flush()
@@ -216,6 +217,7 @@ func (m *making) entry(row *row, e *logcopy.Entry, out io.Writer) error {
 	if err := row.add(e); err != nil {
 		return &Fault{err}
 	}
+	m.prunings.Add(e)
 	if e.Pruned() {
 		m.manifest.Pruned++
 	} else {

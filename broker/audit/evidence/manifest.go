@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/audit/logcopy"
 	"github.com/postern-mail/postern/broker/translog"
 )
 
@@ -210,6 +211,15 @@ type proof struct {
 type grown struct {
 	Size   int64          `json:"size"`
 	Hashes tlog.TreeProof `json:"hashes"`
+}
+
+// explained finds that what has no record was pruned, as the log tells: where the
+// bundle holds all that the log says after it, and was not narrowed.
+func (m *Manifest) explained(p *logcopy.Prunings) error {
+	if m.Narrowed != nil || m.Last < m.Size-1 {
+		return nil
+	}
+	return p.Fault()
 }
 
 // ends finds that the first and the last entry are outside the period, where the

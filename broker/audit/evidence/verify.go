@@ -269,6 +269,7 @@ func (v *verification) proved(content io.Reader) error {
 		return err
 	}
 	var disclosed, hidden int64
+	var prunings logcopy.Prunings
 	err = readEntries(content, func(e *logcopy.Entry) error {
 		if row.tree.Size() > m.Last {
 			return fmt.Errorf("there are more events than the manifest tells of")
@@ -276,6 +277,7 @@ func (v *verification) proved(content io.Reader) error {
 		if err := row.add(e); err != nil {
 			return err
 		}
+		prunings.Add(e)
 		if e.Pruned() {
 			hidden++
 			return nil
@@ -307,7 +309,7 @@ func (v *verification) proved(content io.Reader) error {
 		return fmt.Errorf("the manifest tells of %d events and %d hashes, and there are %d and %d", m.Disclosed, m.Withheld+m.Pruned, disclosed, hidden)
 	}
 	v.Older = append(v.Older, v.later...)
-	return nil
+	return m.explained(&prunings)
 }
 
 // rendered makes report and certificate anew, and finds that they say what the

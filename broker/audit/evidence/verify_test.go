@@ -100,7 +100,16 @@ func bundle(t *testing.T) (l *fakeLog, c *cast, r *Request) {
 	t.Helper()
 	l, c = story(t, 4)
 	pruned := l.entries[200]
+	event, err := parseEvent(pruned)
+	must(t, err)
 	l.entries[200] = &logcopy.Entry{Seq: pruned.Seq, Leaf: pruned.Leaf}
+	later := begin.AddDate(0, 2, 0)
+	l.append(broker.Event{Type: broker.EventLogPruned, Time: later, Actor: broker.Actor{Kind: "system", Name: "node-a"}, Data: broker.LogPruned{
+		Days: 30, Before: later.AddDate(0, 0, -30), Count: 1, Spans: []broker.PrunedSpan{{First: 200, Last: 200, Since: event.Time, Until: event.Time}},
+	}})
+	for range 12 {
+		l.append(broker.Event{Type: broker.EventAuthFailed, Time: later, Actor: broker.Actor{Kind: "stranger"}, Data: broker.AuthFailed{Protocol: broker.ProtocolIMAP}})
+	}
 	r = l.request()
 	r.Names = c.names
 	r.From, r.Until = begin.AddDate(0, 0, 1), begin.AddDate(0, 0, 3)
@@ -577,4 +586,24 @@ func (l *twoFaced) Entry(ctx context.Context, seq int64) (*logcopy.Entry, error)
 	record := bytes.Replace(e.Record, fmt.Appendf(nil, `"seq":%d,`, e.Seq), fmt.Appendf(nil, `"seq":%d,`, seq), 1)
 	leaf := tlog.RecordHash(append(make([]byte, translog.SaltSize), record...))
 	return &logcopy.Entry{Seq: seq, Record: record, Salt: strings.Repeat("00", translog.SaltSize), Leaf: hex.EncodeToString(leaf[:])}, err
+}
+
+// TestNever6RetentionOfABundle: a bundle that reaches the log's end holds what the
+// log says was pruned, and takes for pruned nothing else.
+func TestNever6RetentionOfABundle(t *testing.T) {
+	l, _, r := bundle(t)
+	r.From, r.Until = time.Time{}, time.Time{}
+	dir, files := made(t, r)
+	v, err := Verify(dir, &Trust{Keys: l.trusted(), Postern: r.Postern})
+	must(t, err)
+	if v.Manifest.Pruned != 1 || !bytes.Contains(files[reportFile], []byte("Of 1 event the record was pruned")) {
+		t.Errorf("%d are pruned", v.Manifest.Pruned)
+	}
+	taken := l.entries[300]
+	l.entries[300] = &logcopy.Entry{Seq: taken.Seq, Leaf: taken.Leaf}
+	_, err = Make(context.Background(), filepath.Join(t.TempDir(), "x"), r)
+	var fault *Fault
+	if !errors.As(err, &fault) || !strings.Contains(err.Error(), "event 300") {
+		t.Errorf("a record that was taken away: %v", err)
+	}
 }
