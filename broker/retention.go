@@ -216,6 +216,9 @@ type PruneTask struct {
 type Retentions interface {
 	// Retention returns what is said of a log.
 	Retention(ctx context.Context, firm ID) (*RetentionStanding, error)
+	// PrunedUntil returns the time of the newest record of a log that was pruned, or
+	// nil: of any log; zero: none was.
+	PrunedUntil(ctx context.Context, firm *ID) (time.Time, error)
 	// SetRetention sets how long a firm's records are kept; nil: the BPO's default
 	// counts. It is Invalid below the minimum, and Refused to the BPO's people for
 	// a claimed firm.

@@ -5,6 +5,7 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -23,8 +24,9 @@ const reportPage = 5000
 type Downloads struct {
 	Since     time.Time  `json:"since"`
 	Downloads []Download `json:"downloads" nullable:"false" doc:"What was downloaded since then, by workstation and mailbox. Messages, whole or in parts, lie in the mail client's cache there as a rule, and no revoke recalls them."`
-	// Complete is false when the logs were longer than the time.
-	Complete bool `json:"complete" doc:"Whether all of the logs since then were read."`
+	// Complete is false when the logs were longer than the time, or shorter by what
+	// was pruned.
+	Complete bool `json:"complete" doc:"Whether all of the logs since then were read, and nothing of that time was pruned."`
 }
 
 // Download is what one agent downloaded from one mailbox to one workstation.
@@ -151,7 +153,9 @@ func (a *api) downloads(ctx context.Context, days int, names *directory, match f
 		t.last = e.Time
 		t.add(&opened)
 	})
-	out.Complete = err == nil
+	gone, unknown := a.gone(ctx, "", out.Since)
+	err = errors.Join(err, unknown)
+	out.Complete = err == nil && gone.PrunedUntil.IsZero()
 	if err != nil {
 		a.Logger.Error("a report of downloads is not complete", zap.Error(err))
 	}

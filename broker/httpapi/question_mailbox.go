@@ -24,6 +24,7 @@ type MailboxAnswer struct {
 	Days      []DayCount     `json:"days" nullable:"false" doc:"What was done in it, by day."`
 	Items     []Reader       `json:"items" nullable:"false" doc:"Who was assigned to it at any time of that, as the record has it: by what stood then, not by what stands today."`
 	Writers   []reach.Writer `json:"writers" nullable:"false" doc:"Who stored its credential: the last before that time, and all within it."`
+	Gone
 }
 
 // Reader is an agent on an assignment, and what he could do when.
@@ -103,6 +104,9 @@ func (a *api) askMailbox(ctx context.Context, in *mailboxQuestion) (*answer[Mail
 	out := MailboxAnswer{
 		Mailbox: found.Address, MailboxID: id, Since: s.Since, Until: s.Until, Days: byDay(counts),
 		Items: make([]Reader, len(found.Readers)), Writers: found.Writers,
+	}
+	if out.Gone, err = a.gone(ctx, firm, s.Since); err != nil {
+		return nil, err
 	}
 	for i, r := range found.Readers {
 		out.Items[i] = Reader{r, names.agents[r.AgentID], used[r.AgentID]}

@@ -14,6 +14,7 @@ type MessageAnswer struct {
 	Days  []DayCount `json:"days" nullable:"false" doc:"What there is in all, by day; on the first page alone."`
 	Items []Told     `json:"items" nullable:"false" doc:"Who opened the message, oldest first; and where the Message-ID was asked for, who appended or sent one that has it."`
 	Next  string     `json:"next,omitempty" doc:"There is more: what to give as cursor, for the page that follows."`
+	Gone
 }
 
 type messageQuestion struct {
@@ -70,6 +71,9 @@ func (a *api) askMessage(ctx context.Context, in *messageQuestion) (*answer[Mess
 	for i, e := range events {
 		out.Items[i] = tell(e.StoredEvent, names)
 		out.Items[i].Opened = openedParts(e)
+	}
+	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
+		return nil, err
 	}
 	if q.After == nil {
 		counts, err := a.Questions.CountMessage(ctx, q, in.zone())

@@ -36,6 +36,7 @@ type AgentAnswer struct {
 	Mailboxes []MailboxUse `json:"mailboxes" nullable:"false" doc:"The same, by mailbox."`
 	Items     []Told       `json:"items" nullable:"false" doc:"What he did, oldest first."`
 	Next      string       `json:"next,omitempty" doc:"There is more: what to give as cursor, for the page that follows."`
+	Gone
 }
 
 // WorkstationAnswer tells which mailboxes a workstation was in.
@@ -46,6 +47,7 @@ type WorkstationAnswer struct {
 	Mailboxes     []MailboxUse `json:"mailboxes" nullable:"false" doc:"The same, by mailbox."`
 	Items         []*Session   `json:"items" nullable:"false" doc:"The sessions that there were at any time of it, by their end; those that live come last."`
 	Next          string       `json:"next,omitempty" doc:"There is more: what to give as cursor, for the page that follows."`
+	Gone
 }
 
 type agentQuestion struct {
@@ -100,8 +102,15 @@ func (a *api) subject(ctx context.Context, kind, ref string, q broker.SubjectQue
 	}
 	q = broker.SubjectQuery{Subjects: []broker.ID{id}, FirmID: q.FirmID, Limit: 1}
 	known, _, err := a.Questions.SubjectEvents(ctx, q)
-	if err == nil && len(known) == 0 {
+	if err != nil || len(known) > 0 {
+		return id, err
+	}
+	gone, err := a.gone(ctx, q.FirmID, time.Time{})
+	if err == nil {
 		err = none
+		if !gone.PrunedUntil.IsZero() {
+			err = broker.Errorf(broker.NotFound, "there is no %s %q in the record; what it held up to %s was pruned", kind, ref, gone.PrunedUntil.Format(time.RFC3339))
+		}
 	}
 	return id, err
 }
@@ -133,6 +142,9 @@ func (a *api) askAgent(ctx context.Context, in *agentQuestion) (*answer[AgentAns
 	}
 	out := AgentAnswer{
 		Agent: names.agents[id], AgentID: id, Days: []DayCount{}, Mailboxes: []MailboxUse{}, Items: tellAll(events, names), Next: cursor(next),
+	}
+	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
+		return nil, err
 	}
 	if q.After == nil {
 		if out.Days, out.Mailboxes, err = a.uses(ctx, q, in.zone()); err != nil {
@@ -170,6 +182,9 @@ func (a *api) askWorkstation(ctx context.Context, in *workstationQuestion) (*ans
 	}
 	for i, s := range found {
 		out.Items[i] = showSession(s, names)
+	}
+	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
+		return nil, err
 	}
 	if q.After == nil {
 		if out.Days, out.Mailboxes, err = a.uses(ctx, q, in.zone()); err != nil {
@@ -263,6 +278,7 @@ type BeforeAlert struct {
 	Subjects []AroundAlert `json:"subjects" nullable:"false" doc:"What the alert is about, and how much there was around each; on the first page alone."`
 	Items    []Told        `json:"items" nullable:"false" doc:"What happened around them, oldest first."`
 	Next     string        `json:"next,omitempty" doc:"There is more: what to give as cursor, for the page that follows."`
+	Gone
 }
 
 type alertQuestion struct {
@@ -292,6 +308,9 @@ func (a *api) askAlert(ctx context.Context, in *alertQuestion) (*answer[BeforeAl
 		return nil, err
 	}
 	out := BeforeAlert{Alert: shown, Since: s.Since, Until: s.Until, Subjects: []AroundAlert{}, Items: []Told{}}
+	if out.Gone, err = a.gone(ctx, x.FirmID, s.Since); err != nil {
+		return nil, err
+	}
 	for _, about := range []AroundAlert{
 		{Kind: "mailbox", ID: x.MailboxID, Name: names.mailboxes[x.MailboxID]},
 		{Kind: "agent", ID: x.AgentID, Name: names.agents[x.AgentID]},

@@ -41,6 +41,24 @@ type OpenedPart struct {
 	Octets      int64  `json:"octets"`
 }
 
+// Gone tells of records that are not there to answer.
+type Gone struct {
+	PrunedUntil time.Time `json:"pruned_until,omitzero" doc:"Records from before then were pruned, some or all: the answer holds what is left. Only where the time that was asked for reaches there."`
+}
+
+// gone says how far pruning reaches into the time of a question.
+func (a *api) gone(ctx context.Context, firm broker.ID, since time.Time) (Gone, error) {
+	of := &firm
+	if firm == "" {
+		of = nil // all logs are asked
+	}
+	until, err := a.Retentions.PrunedUntil(ctx, of)
+	if err != nil || !until.After(since) {
+		return Gone{}, err
+	}
+	return Gone{until}, nil
+}
+
 // DayCount is how much of an activity a day had.
 type DayCount struct {
 	Day      string          `json:"day" doc:"In the zone of since, or else UTC."`

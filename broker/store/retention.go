@@ -4,8 +4,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
@@ -64,16 +62,23 @@ func (s *Store) Retention(ctx context.Context, firm broker.ID) (*broker.Retentio
 		return nil, err
 	}
 	x := &broker.RetentionStanding{FirmID: firm, Rules: r.rules, Firm: r.firm, Days: r.days(s.now())}
-	rows, err := q(`SELECT pruned_until FROM logs WHERE firm_id = $1`, string(firm))
+	x.PrunedUntil, err = s.PrunedUntil(ctx, &firm)
+	return x, err
+}
+
+// PrunedUntil is described at broker.Retentions.
+func (s *Store) PrunedUntil(ctx context.Context, firm *broker.ID) (time.Time, error) {
+	query, args := `SELECT coalesce(max(pruned_until), 0) FROM logs`, []any(nil)
+	if firm != nil {
+		query, args = query+` WHERE firm_id = $1`, []any{string(*firm)}
+	}
+	rows, err := s.read(ctx)(query, args...)
 	if err != nil {
-		return nil, err
+		return time.Time{}, err
 	}
 	var until int64
-	if err := scanOne(rows, &until); err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, dbError(err)
-	}
-	x.PrunedUntil = fromMicros(until)
-	return x, nil
+	err = scanOne(rows, &until)
+	return fromMicros(until), dbError(err)
 }
 
 // SetRetention is described at broker.Retentions.

@@ -142,6 +142,13 @@ func ask[T any](cmd *cobra.Command, a *app, where string, limit int) (raw []byte
 // maxPage is how many items the server gives at once.
 const maxPage = 10000
 
+// writeGone says what the record does not hold any more.
+func writeGone(out io.Writer, g httpapi.Gone) {
+	if !g.PrunedUntil.IsZero() {
+		fmt.Fprintf(out, "Records up to %s were pruned, some or all: this is what is left.\n\n", stamp(g.PrunedUntil))
+	}
+}
+
 // writeDays prints how much there was on each day.
 func writeDays(out io.Writer, days []httpapi.DayCount) {
 	if len(days) == 0 {

@@ -52,6 +52,7 @@ export does, that is a "sync"; else somebody may have read it ("read").`,
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
+				writeGone(out, answer.Gone)
 				var rows [][]string
 				for i := range answer.Items {
 					rows = append(rows, messageRows(&answer.Items[i])...)

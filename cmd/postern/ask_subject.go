@@ -38,6 +38,7 @@ first nineteen of a download that asks for one message at a time count as read.`
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
+				writeGone(out, answer.Gone)
 				writeTold(out, answer.Items, "The record has nothing of the kind.")
 				writeUses(out, answer.Mailboxes)
 				writeDays(out, answer.Days)
@@ -68,6 +69,7 @@ between two instants.`,
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
+				writeGone(out, answer.Gone)
 				writeSessions(out, answer.Items)
 				writeUses(out, answer.Mailboxes)
 				writeDays(out, answer.Days)
@@ -98,6 +100,7 @@ it are named by 'postern alert show'.`,
 				x := answer.Alert
 				writeFields(out, "Alert", string(x.Kind)+" "+about(x), "Since", stamp(answer.Since), "Until", stamp(answer.Until))
 				fmt.Fprintln(out)
+				writeGone(out, answer.Gone)
 				if len(answer.Subjects) == 0 {
 					fmt.Fprintln(out, "It is about no mailbox, agent or workstation: see 'postern alert show'.")
 					return
@@ -158,6 +161,7 @@ BPO's affair: a firm's people are not told of them.`,
 func writeMailboxAnswer(out io.Writer, answer *httpapi.MailboxAnswer) {
 	writeFields(out, "Mailbox", nameOr(answer.Mailbox, answer.MailboxID), "Since", stamp(answer.Since), "Until", stamp(answer.Until))
 	fmt.Fprintln(out)
+	writeGone(out, answer.Gone)
 	var rows [][]string
 	for _, r := range answer.Items {
 		for i, s := range r.Stretches {

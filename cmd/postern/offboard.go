@@ -105,7 +105,7 @@ func writeDownloads(w io.Writer, d *httpapi.Downloads) {
 		fmt.Fprintf(w, "\n%s downloaded whole and %d in parts lie in mail clients' caches there, as a\nrule, and cannot be recalled: have those machines wiped. What was downloaded earlier\nlies there as well: --days looks further back.\n", count(whole, "message"), parts)
 	}
 	if !d.Complete {
-		fmt.Fprintln(w, "\nThe report is NOT COMPLETE: the logs could not all be read. Ask again with 'postern log downloads'.")
+		fmt.Fprintln(w, "\nThe report is NOT COMPLETE: the logs could not all be read ('postern log\ndownloads' asks again), or records of that time were pruned ('postern retention show').")
 	}
 }
 
