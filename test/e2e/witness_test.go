@@ -29,14 +29,20 @@ type witnessed struct {
 	log   string
 	token string
 	key   string
+	args  []string // of the command, besides
 	child *servers.Child
 }
 
 // start runs it, until the test ends or it is stopped.
 func (w *witnessed) start(keys string) {
 	w.t.Helper()
-	child, err := servers.StartChild(w.log, []string{"POSTERN_TOKEN_FILE=" + w.token}, w.p.Bin,
-		"--socket", w.p.Socket, "log", "witness", w.dir, "--keys", keys, "--interval", "1s")
+	var environment []string
+	if w.token != "" {
+		environment = append(environment, "POSTERN_TOKEN_FILE="+w.token)
+	}
+	child, err := servers.StartChild(w.log, environment, w.p.Bin, append([]string{
+		"--socket", w.p.Socket, "log", "witness", w.dir, "--keys", keys, "--interval", "1s",
+	}, w.args...)...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -142,6 +148,20 @@ func TestNever6Witness(t *testing.T) {
 	imap.OK("NOOP")
 	imap.OK("LOGOUT")
 	w.await("what came after a kill to be cosigned", caughtUp)
+	again := s.IMAP(t)
+	again.OK("SELECT INBOX")
+	p.Kill()
+	p.Restart()
+	s.IMAP(t).OK("LOGOUT")
+	w.await("what came after the server was killed to be cosigned", caughtUp)
+	if w.child.Ended() {
+		t.Errorf("the witness has ended with the server: %s", w.said())
+	}
+	for _, command := range [][]string{{"pull", copied}, {"verify", copied}} {
+		if said := remote(append([]string{"log"}, append(command, "--keys", keys, "--witness", w.key)...)...); !strings.Contains(said, "witness.acme.example has cosigned ") {
+			t.Errorf("log %s of a server that was killed says %s", command[0], said)
+		}
+	}
 
 	// Silence.
 	live := s.IMAP(t)
