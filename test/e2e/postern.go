@@ -21,7 +21,7 @@ import (
 
 const (
 	// readyTimeout is for the server to start and to reach its credentials.
-	readyTimeout = 30 * time.Second
+	readyTimeout = 2 * time.Minute
 	// cliTimeout is for one command; set-credential logs in twice.
 	cliTimeout = 60 * time.Second
 	pollEvery  = 20 * time.Millisecond
