@@ -98,6 +98,10 @@ func (s *server) Run(ctx context.Context) error {
 	tokens := newStage(ctx, failed)
 	defer tokens.stop()
 	tokens.start("oauth", s.upstream.Run)
+	// Before the first login: until then every firm's sessions stop.
+	if err := s.witnesses.Look(ctx); err != nil {
+		s.logger.Error("the witnesses of the logs cannot be looked at yet", zap.Error(err))
+	}
 	services.start("witnesses", s.witnesses.Run)
 	services.start("workstation-ca", s.authorities.Run)
 	services.start("company-ca", s.companyCAs.Run)

@@ -41,7 +41,7 @@ type Watch struct {
 	metrics *metrics
 	started time.Time
 	// stops holds by firm when sessions stop, of the witnesses as they were read
-	// last.
+	// last; nil: they were not yet.
 	stops atomic.Pointer[map[broker.ID]time.Time]
 }
 
@@ -65,7 +65,6 @@ func New(cfg Config) (*Watch, error) {
 		seconds: gauge("postern_log_unwitnessed_seconds", "Of the logs that have such events, the longest time since a witness was heard."),
 		silent:  gauge("postern_log_witnesses_silent", "Witnesses that were not heard for longer than they may be silent."),
 	}}
-	w.stops.Store(new(map[broker.ID]time.Time))
 	if cfg.Registerer == nil {
 		return w, nil
 	}
@@ -78,9 +77,13 @@ func New(cfg Config) (*Watch, error) {
 }
 
 // Stopped reports whether a witness of the firm's log that stops its sessions is
-// silent.
+// silent, as far as is known: before the first Look any may be.
 func (w *Watch) Stopped(firm broker.ID) bool {
-	at, ok := (*w.stops.Load())[firm]
+	stops := w.stops.Load()
+	if stops == nil {
+		return true
+	}
+	at, ok := (*stops)[firm]
 	return ok && w.cfg.Now().After(at)
 }
 

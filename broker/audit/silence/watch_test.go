@@ -75,6 +75,9 @@ func TestSilence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if !w.Stopped(firm) || !w.Stopped(other) {
+		t.Error("sessions are opened before the witnesses were looked at")
+	}
 	// While the server was down nobody could be heard.
 	now = began.Add(time.Minute)
 	look()
