@@ -18,6 +18,9 @@ const (
 	// indexDelay is how long events gather before the index takes them up: the
 	// more they are, the fewer pages are written for each.
 	indexDelay = 2 * time.Second
+	// followAgain is after how long what failed of index and keys is tried again:
+	// no event may come that would have it tried.
+	followAgain = 5 * time.Second
 	// indexStep and indexRows bound how many events of a log, and how many rows,
 	// are taken up at once; they are held in memory.
 	indexStep = 8192
@@ -72,8 +75,8 @@ func (x *indexer) wake() {
 	}
 }
 
-// run fills the index until the store is closed. What fails is tried again with
-// the next events: questions read on their own what is not in it.
+// run fills the index until the store is closed. What fails is tried again:
+// meanwhile questions read on their own what is not in it.
 func (x *indexer) run() {
 	defer close(x.done)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -102,6 +105,10 @@ func (x *indexer) run() {
 				if ctx.Err() == nil {
 					x.s.log.Warn("events could not be indexed yet", zap.Error(err))
 				}
+				if !x.wait(ctx, followAgain) {
+					return
+				}
+				x.wake()
 			}
 		}
 	}

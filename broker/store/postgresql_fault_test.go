@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/store/storetest"
@@ -137,6 +139,7 @@ func TestSettingsStay(t *testing.T) {
 // TestNever3PostgreSQLKilled: whatever was confirmed is there after the
 // database was killed in the middle of its work, and nothing is there by half.
 func TestNever3PostgreSQLKilled(t *testing.T) {
+	t.Parallel()
 	server := servers.StartPostgreSQL(t)
 	d := server.NewDatabase()
 	one, other := openDatabase(t, d, Config{}), openDatabase(t, d, Config{})
@@ -170,9 +173,22 @@ func TestNever3PostgreSQLKilled(t *testing.T) {
 			}
 		})
 	}
+	indexing := func() (n int) {
+		rows, err := other.read(ctx)(`SELECT count(*) FROM (SELECT 1 FROM subject_events s JOIN logs l ON l.number = s.log WHERE s.seq >= l.indexed LIMIT 1) x`)
+		if err == nil {
+			err = scanOne(rows, &n)
+		}
+		if err != nil { // over a connection to a server that was killed
+			return 0
+		}
+		return n
+	}
 	for round := range 3 {
 		for range 20 * (round + 1) {
 			<-busy
+		}
+		if round == 1 { // amid the making of the index
+			servers.WaitFor(t, patience, func() bool { return indexing() > 0 }, "events to be taken into the index")
 		}
 		server.Kill()
 		wantCode(t, one.AppendEvents(ctx, []*broker.Event{w.Refused("down")}), broker.Unavailable)
@@ -186,6 +202,7 @@ func TestNever3PostgreSQLKilled(t *testing.T) {
 	}
 	close(stop)
 	wait.Wait()
+	servers.WaitFor(t, patience, func() bool { n, err := other.Unindexed(ctx); return err == nil && n == 0 }, "the index to follow")
 	log := storetest.All(t, other, w.Firm.ID)
 	storetest.Verify(t, log)
 	for id, seq := range confirmed {
@@ -200,7 +217,46 @@ func TestNever3PostgreSQLKilled(t *testing.T) {
 			}
 		}
 	}
+	want, got := 0, 0
+	for _, e := range log {
+		if e.MailboxID == w.Mailbox.ID {
+			want++
+		}
+	}
+	rows, err := other.read(ctx)(`SELECT count(*) FROM subject_events WHERE subject = (SELECT number FROM subjects WHERE id = $1)`, string(w.Mailbox.ID))
+	must(t, err)
+	must(t, scanOne(rows, &got))
+	if got != want || got == 0 {
+		t.Errorf("the index has %d events of the mailbox, the log %d", got, want)
+	}
 	t.Logf("%d events confirmed, %d in the log", len(confirmed), len(log))
+}
+
+// TestIndexAndKeysFollowWithoutAnotherEvent: what a database that was killed kept
+// from the index, and from the keys, is there when it runs again, though nothing
+// more is recorded.
+func TestIndexAndKeysFollowWithoutAnotherEvent(t *testing.T) {
+	t.Parallel()
+	server := servers.StartPostgreSQL(t)
+	d := server.NewDatabase()
+	core, told := observer.New(zapcore.WarnLevel)
+	s, err := Open(ctx, Config{PostgreSQL: &PostgreSQL{DSN: d.DSN(0), PasswordFile: d.PasswordFile}, Logger: zap.New(core)})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	w := storetest.Build(t, s)
+	must(t, s.AppendEvents(ctx, []*broker.Event{w.Refused("1")}))
+	server.Kill()
+	servers.WaitFor(t, patience, func() bool { return told.FilterMessage("events could not be indexed yet").Len() > 1 }, "the index to fail, and to fail again")
+	server.Start()
+	servers.WaitFor(t, patience, func() bool {
+		rows, err := s.read(ctx)(`SELECT count(*) FROM logs WHERE keyed < next_seq OR indexed < next_seq`)
+		if err != nil {
+			return false // over a connection to the one that was killed
+		}
+		var behind int
+		must(t, scanOne(rows, &behind))
+		return behind == 0
+	}, "index and keys to follow")
 }
 
 // testConnectionsEnded: connections that an operator ended while nobody used

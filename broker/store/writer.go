@@ -129,7 +129,11 @@ func (s *Store) run() {
 				waiting = true
 			}
 		case <-keys.C:
-			if waiting = s.keyEvents(); waiting {
+			more, err := s.keyEvents()
+			switch waiting = more || err != nil; {
+			case err != nil:
+				keys.Reset(followAgain)
+			case more:
 				keys.Reset(keyDelay / 100)
 			}
 		case <-s.quit:
@@ -138,14 +142,14 @@ func (s *Store) run() {
 	}
 }
 
-// keyEvents reports whether there are more. What fails is tried again with the
-// next events: without keys they are found all the same, only slower.
-func (s *Store) keyEvents() (more bool) {
-	err := s.transact(appending, func(t *tx) (err error) {
+// keyEvents reports whether there are more. What fails is tried again: without
+// keys events are found all the same, only slower.
+func (s *Store) keyEvents() (more bool, err error) {
+	err = s.transact(appending, func(t *tx) (err error) {
 		more, err = t.keyEvents()
 		return err
 	})
-	return more && err == nil
+	return more, err
 }
 
 // transact commits what do does, all or nothing.
