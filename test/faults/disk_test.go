@@ -83,6 +83,7 @@ func newDisk(t testing.TB) disk {
 // TestNever3DiskFull: without room for the record no session begins, those
 // that open messages end, nothing is sent, and all comes back with the room.
 func TestNever3DiskFull(t *testing.T) {
+	t.Parallel()
 	d := newDisk(t)
 	w := newRig(t, e2e.WorldOptions{Sealed: true, Postern: e2e.Options{StorePath: d.path}})
 	w.Dovecot.Fill(sales, "", 60, func(i int) []byte { return bulk(fmt.Sprintf("bulk-%d", i), bulkSize) })
@@ -156,6 +157,7 @@ func TestNever3DiskFull(t *testing.T) {
 	sending.Ask(221, "QUIT")
 	w.noSessions()
 	checkEnds(t, s)
+	awaitFollowed(t, w.Postern, askSQLite(t, w.Postern))
 	events := w.Postern.Events(e2e.FirmName)
 	checkSequence(t, events)
 	for _, e := range events {

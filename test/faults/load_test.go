@@ -46,12 +46,17 @@ type load struct {
 	next    atomic.Int64
 }
 
+func newLoad(r *rig, s *e2e.Seat) *load {
+	return &load{r: r, seat: s, sent: make(map[string]bool), tls: &tls.Config{
+		RootCAs: r.Postern.Roots(), ServerName: "localhost", Certificates: []tls.Certificate{s.Certificate},
+	}}
+}
+
 // killedUnderLoad kills the server at random instants, and holds what clients
 // and the provider saw against the records that are left.
 func killedUnderLoad(r *rig, s *e2e.Seat) {
 	t := r.t
-	l := &load{r: r, seat: s, sent: make(map[string]bool)}
-	l.tls = &tls.Config{RootCAs: r.Postern.Roots(), ServerName: "localhost", Certificates: []tls.Certificate{s.Certificate}}
+	l := newLoad(r, s)
 	loginsBefore := upstreamLogins(r)
 	opensBefore := len(s.Events(broker.EventSessionOpen))
 	for range kills {
@@ -222,6 +227,7 @@ func (l *load) check(loginsBefore, opensBefore int) {
 	l.checkSent(events)
 	l.checkOpened(events)
 	checkSequence(t, r.Postern.Events(e2e.FirmName))
+	awaitFollowed(t, r.Postern, askSQLite(t, r.Postern))
 	if live := r.sessions(); len(live) != 0 {
 		t.Errorf("%d sessions of dead processes are listed as live", len(live))
 	}

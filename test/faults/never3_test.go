@@ -3,9 +3,12 @@
 package faults
 
 import (
+	"bufio"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -125,6 +128,67 @@ func passedWithin(t testing.TB, c *e2e.Conn, within time.Duration) int {
 	}
 }
 
+const (
+	// crowdSize is how many clients read at once while nothing can be recorded, and
+	// crowdMemory what the server may need for them, in octets: far less than they
+	// ask for.
+	crowdSize   = 20
+	crowdMemory = 64 << 20
+)
+
+// crowd are clients that are about to read everything.
+type crowd struct {
+	conns  []*tls.Conn
+	in     []*bufio.Reader
+	passed []int64 // what each was sent
+	done   sync.WaitGroup
+}
+
+func newCrowd(r *rig, s *e2e.Seat) *crowd {
+	c := &crowd{passed: make([]int64, crowdSize)}
+	l := newLoad(r, s)
+	for range crowdSize {
+		conn, in, err := l.dial(r.Postern.IMAPSPort)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { conn.Close() })
+		fmt.Fprintf(conn, "a LOGIN %s %s\r\nb SELECT INBOX\r\n", s.Mailbox, s.Token)
+		if err := until(in, "b OK"); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := conn.SetDeadline(time.Now().Add(3 * patience)); err != nil {
+			r.t.Fatal(err)
+		}
+		c.conns, c.in = append(c.conns, conn), append(c.in, in)
+	}
+	return c
+}
+
+// read has all of them ask for everything, and take what they are sent until they
+// are cut off.
+func (c *crowd) read() {
+	for i, conn := range c.conns {
+		c.done.Go(func() {
+			fmt.Fprintf(conn, "c UID FETCH 1:* (UID BODY.PEEK[])\r\n")
+			c.passed[i], _ = io.Copy(io.Discard, c.in[i])
+		})
+	}
+}
+
+// check fails where one got more than the bound, or was not cut off.
+func (c *crowd) check(t testing.TB) {
+	t.Helper()
+	c.done.Wait()
+	most := int64(0)
+	for _, n := range c.passed {
+		most = max(most, n)
+	}
+	if most > aheadOfRecord+(64<<10) || most == 0 {
+		t.Errorf("one of %d clients was sent %d octets while nothing could be recorded", crowdSize, most)
+	}
+}
+
 // heldForTooLong: nothing is done without its record, and all recovers.
 func heldForTooLong(r *rig, s *e2e.Seat) {
 	t := r.t
@@ -135,17 +199,19 @@ func heldForTooLong(r *rig, s *e2e.Seat) {
 	sending.Ask(250, "MAIL FROM:<%s>", sales)
 	sending.Ask(250, "RCPT TO:<%s>", support)
 	sending.Ask(354, "DATA")
+	many, before := newCrowd(r, s), peak(t, r.Postern)
 	release := hold(t, r.Postern)
 	logins := upstreamLogins(r)
+	many.read()
 	began := time.Now()
 
 	sending.Send("%s.\r\n", message(sales, support, id, "held back\r\n"))
 	entering := s.DialIMAP(t)
 	entering.Send("e LOGIN %s %s\r\n", s.Mailbox, s.Token)
 	fetching.Send("f UID FETCH 1:* (UID BODY.PEEK[])\r\n")
-	before := len(fetching.Seen())
-	ended := fetching.ExpectClosed(patience)
-	passed := len(fetching.Seen()) - before
+	seen := len(fetching.Seen())
+	ended := fetching.ExpectClosed(2 * patience)
+	passed := len(fetching.Seen()) - seen
 	if passed > aheadOfRecord+(64<<10) {
 		t.Errorf("%d octets passed while nothing could be recorded", passed)
 	}
@@ -154,10 +220,17 @@ func heldForTooLong(r *rig, s *e2e.Seat) {
 	_, answer := entering.Answer("e")
 	wantPrefix(t, "the login", answer, "NO [UNAVAILABLE] ")
 	t.Logf("the sending and the entering client were refused after %v", time.Since(began).Round(time.Millisecond))
+	many.check(t)
 	idle.OK("NOOP")
 	if n := upstreamLogins(r) - logins; n != 0 {
 		t.Errorf("%d logins upstream while no session could be recorded", n)
 	}
+	after := peak(t, r.Postern)
+	if after > before+crowdMemory {
+		t.Errorf("while nothing could be recorded the server grew to %d octets, from %d", after, before)
+	}
+	t.Logf("%d clients read while nothing was recorded for %v: at most %.1f MB resident, before %.1f MB",
+		crowdSize, time.Since(began).Round(time.Second), float64(after)/1e6, float64(before)/1e6)
 	release()
 	servers.WaitFor(t, patience, func() bool { ok, _ := r.Postern.Ready(); return ok }, "the server to be ready again")
 	if n := r.settled(support, id); n != 0 {
@@ -174,6 +247,7 @@ func heldForTooLong(r *rig, s *e2e.Seat) {
 	sending.Ask(221, "QUIT")
 	r.noSessions()
 	checkEnds(t, s)
+	awaitFollowed(t, r.Postern, askSQLite(t, r.Postern))
 }
 
 // checkEnds: every session that was opened has its end, and none has two.

@@ -78,14 +78,23 @@ func measure(t testing.TB, p *e2e.Postern) usage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	status := readStatus(t, p)
+	return usage{
+		descriptors: len(fds), goroutines: int(m["go_goroutines"]), heap: int(m["go_memstats_heap_alloc_bytes"]),
+		resident: statusField(t, status, "VmRSS") << 10, threads: statusField(t, status, "Threads"),
+	}
+}
+
+// peak is the most memory that a server's process ever had resident, in octets.
+func peak(t testing.TB, p *e2e.Postern) int { return statusField(t, readStatus(t, p), "VmHWM") << 10 }
+
+func readStatus(t testing.TB, p *e2e.Postern) string {
+	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return usage{
-		descriptors: len(fds), goroutines: int(m["go_goroutines"]), heap: int(m["go_memstats_heap_alloc_bytes"]),
-		resident: statusField(t, string(status), "VmRSS") << 10, threads: statusField(t, string(status), "Threads"),
-	}
+	return string(status)
 }
 
 // statusField is a number of proc(5)'s status.
