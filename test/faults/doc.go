@@ -8,6 +8,8 @@
 // clients, on the wire to the provider, in the provider's mailboxes, in the
 // log, and in the records.
 //
+// Tests that hold nothing against the clock run two at a time, after all others.
+//
 // It has tests only, on the harness of test/e2e and the servers of
 // test/servers. Nothing imports it.
 package faults

@@ -22,6 +22,7 @@ import (
 // TestNever1: a byte of a credential reaches an agent, a log line, an event,
 // the database, an API answer.
 func TestNever1(t *testing.T) {
+	t.Parallel()
 	password := newSecret(t, sales, `Pa"ss\wo rd%-`)
 	token := newSecret(t, support, "ya29.")
 	wrong := newSecret(t, sales, `Wr"ong\`)

@@ -57,6 +57,7 @@ type deaths struct {
 // ends with a credential in Vault that opens the mailbox and an old one that
 // does not, or says what it could not prove.
 func TestNever7(t *testing.T) {
+	t.Parallel()
 	wanted, seed := rotatorKills, rand.Uint64()
 	if text := os.Getenv(killsVariable); text != "" {
 		var err error

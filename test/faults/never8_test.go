@@ -22,6 +22,7 @@ import (
 // TestNever8: a message truncated, altered, sent to a recipient that the rules
 // refuse, or doubled or lost without a word.
 func TestNever8(t *testing.T) {
+	t.Parallel()
 	w := newRig(t, e2e.WorldOptions{Sealed: true, Postfix: []servers.PostfixOption{
 		// Postfix itself must not fold the long lines on their way to Dovecot.
 		servers.WithPostfixConfig("smtp_line_length_limit = 0\nlmtp_line_length_limit = 0"),

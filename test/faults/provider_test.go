@@ -17,6 +17,7 @@ import (
 // TestProviderCertificate: a provider that cannot prove who it is gets nothing
 // but the beginning of a handshake.
 func TestProviderCertificate(t *testing.T) {
+	t.Parallel()
 	var imap, smtp *front
 	var imapTap, smtpTap *servers.Tap
 	var once sync.Once
@@ -112,6 +113,7 @@ func onlyHandshake(b []byte) error {
 // TestProviderCloses: the provider goes in the middle of a message; the client
 // is not told that it has all of it, and the next session is as good as ever.
 func TestProviderCloses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, e2e.WorldOptions{Sealed: true, Mailboxes: []string{sales}})
 	s := r.Seat(sales)
 	r.Dovecot.Fill(sales, "", 2, func(i int) []byte {
@@ -185,6 +187,7 @@ func fetchTwo(t *testing.T, s *e2e.Seat) {
 
 // TestClientVanishesInMidAppend: nothing half stored.
 func TestClientVanishesInMidAppend(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, e2e.WorldOptions{Sealed: true, Mailboxes: []string{sales}})
 	s := r.Seat(sales)
 	m := message(sales, "buyer@market.example", "half", strings.Repeat("of a draft\r\n", 5000))

@@ -48,6 +48,7 @@ type mass struct {
 // TestRotationOfMany: many mailboxes rotate, so many at once, while other
 // providers are dead and an agent works. Then Vault is sealed amid a rotation.
 func TestRotationOfMany(t *testing.T) {
+	t.Parallel()
 	n := massMailboxes
 	if text := os.Getenv(massVariable); text != "" {
 		var err error

@@ -19,6 +19,7 @@ import (
 // one whose rules refuse every password, and a mailbox whose rotation is under
 // way already.
 func TestRotationAtABadProvider(t *testing.T) {
+	t.Parallel()
 	r := newRotated(t, false)
 	liar, strict, held := r.mailboxes[0], r.mailboxes[2], r.mailboxes[1]
 	trigger := func(name, body string, m *rotatedMailbox) {
@@ -85,6 +86,7 @@ func (r *rotated) ended(process *servers.Child) {
 // alone, and when that one is killed the other takes over once its lease has
 // ended, and not before.
 func TestRotationOverTwoNodes(t *testing.T) {
+	t.Parallel()
 	r := newRotated(t, true)
 	r.concurrency = rotatedMailboxes / 2 // so that it takes both
 	var holds []*servers.Hold

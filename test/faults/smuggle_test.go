@@ -189,6 +189,7 @@ func mutate(random *rand.Rand, attempts []smuggling) string {
 
 // TestNever2BehindSTARTTLS: what follows STARTTLS in the clear is nobody's.
 func TestNever2BehindSTARTTLS(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, e2e.WorldOptions{Sealed: true})
 	s := r.Seat(sales)
 	from := len(said(r.imap, 0)) // what tried the credentials said
