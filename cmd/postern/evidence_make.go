@@ -72,6 +72,7 @@ type evidenceMaking struct {
 	witnesses                               witnesses
 	firm, since, until, alert, output, zone string
 	agent, mailbox, workstation             string
+	copied, maker                           string
 	around                                  time.Duration
 	// named are the names that are known, by the kind of thing.
 	named map[string]map[broker.ID]string
@@ -94,10 +95,14 @@ they are, and how many, stands in the bundle: their hashes keep their places.
 
 The newest checkpoint that each witness of the log has cosigned goes with it. With
 --witness the bundle ends with what that witness has cosigned, which is the log of
-some seconds ago.`,
+some seconds ago.
+
+With --copy it is made of what 'postern log pull' keeps of the log, and no server is
+asked or told: --firm and --maker are what the report calls the firm and you.`,
 		Example: `  postern evidence make --firm "Acme Pumps" --since 2026-11-01 --until 2026-11-30 --zone Asia/Kolkata -o acme-2026-11.zip
   postern evidence make --alert 0199f3a2-5d7e-7c11-9a43-1f6f4d1b2c3d --around 2h -o incident.zip
-  postern evidence make --server mail.bpo.example:8443 --keys acme-log.keys --agent asha --since 2026-11-26 -o asha`,
+  postern evidence make --server mail.bpo.example:8443 --keys acme-log.keys --agent asha --since 2026-11-26 -o asha
+  postern evidence make --copy acme-log --keys acme-log.keys --firm "Acme Pumps" --maker "Priya Nair" -o acme.zip`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return m.run(cmd) },
 	}
@@ -112,6 +117,8 @@ some seconds ago.`,
 	flags.StringVar(&m.agent, "agent", "", "only events of this `agent`")
 	flags.StringVar(&m.mailbox, "mailbox", "", "only events of this `mailbox`")
 	flags.StringVar(&m.workstation, "workstation", "", "only events of this `workstation`")
+	flags.StringVar(&m.copied, "copy", "", "a `directory` of 'postern log pull' to make it from, without a server")
+	flags.StringVar(&m.maker, "maker", "", "with --copy: who makes it, in `words` for the report")
 	m.trust.flags(cmd)
 	m.witnesses.flags(cmd)
 	return cmd
@@ -125,7 +132,13 @@ func (m *evidenceMaking) run(cmd *cobra.Command) error {
 		return usagef("--alert stands in place of --since and --until")
 	}
 	r := &evidence.Request{Source: logSource{m.app, m.firm}, Postern: version(), Zone: m.zone, Names: make(map[broker.ID]string)}
-	for _, step := range []func(*cobra.Command, *evidence.Request) error{m.period, m.keys, m.people, m.narrow} {
+	from := m.people
+	if m.copied != "" {
+		from = m.fromCopy
+	} else if m.maker != "" {
+		return usagef("--maker goes with --copy: the server knows who asks it")
+	}
+	for _, step := range []func(*cobra.Command, *evidence.Request) error{m.period, m.keys, from, m.names, m.narrow} {
 		if err := step(cmd, r); err != nil {
 			return err
 		}
@@ -134,8 +147,10 @@ func (m *evidenceMaking) run(cmd *cobra.Command) error {
 	if err != nil {
 		return evidenceError(err)
 	}
-	if err := m.record(cmd, made); err != nil {
-		return fmt.Errorf("%s was made, but that is not on record: %w", m.output, err)
+	if m.copied == "" {
+		if err := m.record(cmd, made); err != nil {
+			return fmt.Errorf("%s was made, but that is not on record: %w", m.output, err)
+		}
 	}
 	return m.tell(cmd, made)
 }
@@ -147,7 +162,7 @@ func (m *evidenceMaking) period(cmd *cobra.Command, r *evidence.Request) error {
 			return usagef("--zone %q is no zone such as Asia/Kolkata", m.zone)
 		}
 	}
-	if m.alert != "" {
+	if m.alert != "" && m.copied == "" {
 		_, x, err := call[httpapi.Alert](cmd, m.app, http.MethodGet, path("alerts", m.alert), nil)
 		if err != nil {
 			return err
@@ -185,7 +200,7 @@ func (m *evidenceMaking) keys(cmd *cobra.Command, r *evidence.Request) (err erro
 	if r.KeyLines, err = m.trust.keyLines(); err != nil {
 		return err
 	}
-	if r.KeysGiven = len(r.KeyLines) > 0; !r.KeysGiven {
+	if r.KeysGiven = len(r.KeyLines) > 0; !r.KeysGiven && m.copied == "" {
 		_, told, err := call[httpapi.LogKeys](cmd, m.app, http.MethodGet, withQuery(path("log", "keys"), "firm", m.firm), nil)
 		if err != nil {
 			return err
@@ -238,6 +253,11 @@ func (m *evidenceMaking) people(cmd *cobra.Command, r *evidence.Request) error {
 			}
 		}
 	}
+	return nil
+}
+
+// names has the bundle know all names that there are.
+func (m *evidenceMaking) names(_ *cobra.Command, r *evidence.Request) error {
 	for _, names := range m.named {
 		maps.Copy(r.Names, names)
 	}

@@ -4,6 +4,9 @@
 // it without the server. It believes nobody: neither the server, nor what is in
 // the directory, but the keys that it is given.
 //
+// A copy can stand in the server's place for who reads it (Copy), such as package
+// evidence.
+//
 // # A copy
 //
 // Below a directory for each of the log's epochs, named for it, are
