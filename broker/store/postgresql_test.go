@@ -41,6 +41,12 @@ func TestPostgreSQL(t *testing.T) {
 			return openDatabase(t, server.NewDatabase(), Config{Now: now})
 		})
 	})
+	t.Run("PruneTogether", func(t *testing.T) {
+		d := server.NewDatabase()
+		storetest.RunPruneTogether(t, func(now func() time.Time) (storetest.Store, storetest.Store) {
+			return openDatabase(t, d, Config{Now: now}), openDatabase(t, d, Config{Now: now})
+		})
+	})
 	t.Run("Told", func(t *testing.T) {
 		d := server.NewDatabase()
 		storetest.RunTold(t, openDatabase(t, d, Config{}), openDatabase(t, d, Config{}))

@@ -5,6 +5,7 @@ package storetest
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -95,6 +96,14 @@ func Entries(t testing.TB, s Store, firm broker.ID) (all []*broker.LogEntry) {
 	}
 }
 
+// record appends events, few at a time: a slow machine's transactions are short.
+func (w *retained) record(t *testing.T, events []*broker.Event) {
+	t.Helper()
+	for some := range slices.Chunk(events, 100) {
+		must(t, w.Store.AppendEvents(ctx, some))
+	}
+}
+
 func (w *retained) check(t *testing.T, firm broker.ID) (gone []int64) {
 	t.Helper()
 	return CheckPruned(t, w.Store, firm)
@@ -172,7 +181,7 @@ func testPrune(t *testing.T, w *retained, begin time.Time) {
 	for i := range 500 {
 		events = append(events, w.opened(begin.Add(time.Duration(i)*time.Hour), i+1))
 	}
-	must(t, w.Store.AppendEvents(ctx, events))
+	w.record(t, events)
 	w.at(begin.Add(1000 * day))
 	w.prune(t, 0) // nobody asked for it
 	set := begin.Add(100 * day)
@@ -357,4 +366,67 @@ func testPruneSessions(t *testing.T, w *retained, begin time.Time) {
 	if len(events) != 0 {
 		t.Errorf("the session has %d events", len(events))
 	}
+}
+
+// RunPruneTogether has two stores of one database prune it at once, while events
+// come.
+func RunPruneTogether(t *testing.T, open func(now func() time.Time) (one, other Store)) {
+	const events = 1500
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	w := new(retained)
+	w.at(begin)
+	one, other := open(func() time.Time { return *w.now.Load() })
+	w.World = Build(t, one)
+	days := broker.MinRetentionDays
+	must(t, one.SetRetention(ctx, Admin, w.Firm.ID, &days))
+	var batch []*broker.Event
+	for i := range events {
+		batch = append(batch, w.opened(begin, i+1))
+	}
+	w.record(t, batch)
+	w.at(begin.AddDate(0, 0, 60))
+	for began := time.Now(); ; <-time.After(20 * time.Millisecond) {
+		tasks, err := other.PruneTasks(ctx)
+		must(t, err)
+		if len(tasks) == 1 && tasks[0].To >= events {
+			break
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("not in the index: %+v", tasks)
+		}
+	}
+	var all sync.WaitGroup
+	for _, s := range []Store{one, other} {
+		all.Go(func() {
+			for began, left := time.Now(), true; left; {
+				var err error
+				if left, err = pruneOnce(s); err != nil && (broker.CodeOf(err) != broker.Unavailable || time.Since(began) > time.Minute) {
+					t.Error(err) // a slow machine's timeouts aside
+					return
+				}
+			}
+		})
+		all.Go(func() {
+			for i := range 50 {
+				if err := s.AppendEvents(ctx, []*broker.Event{w.Refused(fmt.Sprint(i))}); err != nil && broker.CodeOf(err) != broker.Unavailable {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if gone := CheckPruned(t, one, w.Firm.ID); len(gone) < events {
+		t.Errorf("%d are pruned", len(gone))
+	}
+}
+
+// pruneOnce prunes what is due. After an error there may be some left.
+func pruneOnce(s Store) (left bool, err error) {
+	tasks, err := s.PruneTasks(ctx)
+	for _, task := range tasks {
+		for err == nil && task.From < task.To {
+			_, task.From, err = s.Prune(ctx, node, task)
+		}
+	}
+	return err != nil, err
 }
