@@ -30,6 +30,13 @@ const (
 	statusFailure = 2
 )
 
+// The statuses of a finding.
+const (
+	findingNew        = 1
+	findingInProgress = 2
+	findingResolved   = 4
+)
+
 // ocsfEvent has the attributes that Postern's events have something for. What has
 // no attribute is in unmapped, which is the whole record.
 type ocsfEvent struct {
@@ -67,6 +74,7 @@ type ocsfMetadata struct {
 	EventCode string      `json:"event_code"`
 	LogName   string      `json:"log_name"`
 	TenantUID broker.ID   `json:"tenant_uid,omitempty"`
+	Profiles  []string    `json:"profiles,omitempty"`
 }
 
 type ocsfProduct struct {
@@ -75,7 +83,8 @@ type ocsfProduct struct {
 }
 
 type ocsfActor struct {
-	User ocsfUser `json:"user"`
+	User    ocsfUser `json:"user"`
+	Session *ocsfUID `json:"session,omitempty"`
 }
 
 type ocsfUser struct {
@@ -112,9 +121,12 @@ type ocsfFindingInfo struct {
 	Title string    `json:"title"`
 }
 
-// unknownAddress stands where the schema wants an address that a record does not
-// have.
-const unknownAddress = "unknown"
+const (
+	unknownUser = "unknown"
+	// unknownAddress stands where the schema wants an address that a record does
+	// not have; nobody can have it (RFC 2606 §2).
+	unknownAddress = "unknown@unknown.invalid"
+)
 
 // OCSF makes an event of the Open Cybersecurity Schema Framework of a record:
 // Authentication, Email Activity, Account Change, a Detection Finding of what tells
@@ -126,7 +138,7 @@ func OCSF(e *Event) ([]byte, error) {
 			Version: ocsfVersion, Product: ocsfProduct{"Postern", "Postern"}, UID: e.ID, Sequence: e.Seq,
 			EventCode: string(e.Type), LogName: "bpo", TenantUID: e.FirmID,
 		},
-		Actor: &ocsfActor{ocsfUser{Name: e.Actor.Name, UID: e.Actor.ID, Type: e.Actor.Kind}}, Unmapped: e.Record,
+		Actor: &ocsfActor{User: ocsfUser{Name: e.Actor.Name, UID: e.Actor.ID, Type: e.Actor.Kind}}, Unmapped: e.Record,
 	}
 	if e.FirmID != "" {
 		x.Metadata.LogName = string(e.FirmID)
@@ -138,8 +150,29 @@ func OCSF(e *Event) ([]byte, error) {
 		x.SrcEndpoint = &ocsfEndpoint{UID: e.WorkstationID}
 	}
 	x.classify(e)
+	x.fitClass()
 	x.CategoryUID, x.TypeUID = x.ClassUID/1000, x.ClassUID*100+x.ActivityID
 	return json.Marshal(x)
+}
+
+// fitClass takes away what the event's class has no attribute for, and puts the
+// session where it has one. Some classes have an actor by the profile host alone.
+func (x *ocsfEvent) fitClass() {
+	switch x.ClassUID {
+	case classAuthentication:
+		return
+	case classBase:
+		x.Actor, x.SrcEndpoint = nil, nil
+	case classFinding:
+		x.SrcEndpoint = nil
+		x.Metadata.Profiles = []string{"host"}
+	case classEmail:
+		x.Metadata.Profiles = []string{"host"}
+	}
+	if x.Actor != nil {
+		x.Actor.Session = x.Session
+	}
+	x.Session = nil
 }
 
 func ocsfSeverity(s broker.Severity) int {
@@ -199,6 +232,7 @@ func (x *ocsfEvent) classify(e *Event) {
 	case IsAlert(e.Type):
 		x.ClassUID = classFinding
 		x.ActivityID = 1 + slices.Index([]broker.EventType{broker.EventAlertRaised, broker.EventAlertAcknowledged, broker.EventAlertResolved}, e.Type)
+		x.StatusID = map[int]int{1: findingNew, 2: findingInProgress, 3: findingResolved}[x.ActivityID]
 		x.Finding = &ocsfFindingInfo{f.AlertID, string(f.Kind)}
 	case slices.Contains([]broker.EventType{
 		broker.EventSessionOpen, broker.EventSessionEnd, broker.EventSessionRefused, broker.EventAuthFailed, broker.EventAppPasswordAstray,
@@ -231,7 +265,7 @@ func (x *ocsfEvent) authentication(e *Event, f *fields) {
 		x.SeverityID = max(x.SeverityID, 2)
 	}
 	if x.User.Name == "" {
-		x.User.Name = first(e.Actor.Name, unknownAddress)
+		x.User.Name = first(e.Actor.Name, unknownUser)
 	}
 	x.Service = &ocsfNamed{first(protocol, "postern")}
 	if host, _, err := net.SplitHostPort(address); err == nil {
@@ -310,7 +344,7 @@ func (x *ocsfEvent) account(e *Event, f *fields, subject, verb string) {
 		}
 	}
 	if x.User.UID == "" && x.User.Name == "" {
-		x.User.Name = unknownAddress
+		x.User.Name = unknownUser
 	}
 }
 

@@ -23,6 +23,11 @@ func TestOCSF(t *testing.T) {
 		classBase: nil, classFinding: {"finding_info"}, classAccountChange: {"user"},
 		classAuthentication: {"user", "service"}, classEmail: {"email", "direction_id"},
 	}
+	// What there may be, beside what all classes have.
+	others := map[float64][]string{
+		classFinding: {"actor"}, classAccountChange: {"actor", "src_endpoint"},
+		classAuthentication: {"actor", "src_endpoint", "session", "is_remote"}, classEmail: {"actor", "src_endpoint"},
+	}
 	activities := map[float64][]float64{
 		classBase: {99}, classFinding: {1, 2, 3}, classAccountChange: {1, 2, 3, 4, 6, 7, 8, 9, 99},
 		classAuthentication: {1, 2}, classEmail: {1, 99},
@@ -53,10 +58,22 @@ func TestOCSF(t *testing.T) {
 				if !known || x["category_uid"] != float64(int(class)/1000) || x["type_uid"] != class*100+activity || !slices.Contains(activities[class], activity) {
 					t.Errorf("the numbers: %s", made)
 				}
-				for _, name := range append(attributes, "severity_id", "time", "metadata", "category_uid", "type_uid", "activity_id") {
+				for _, name := range append(slices.Clip(attributes), "severity_id", "time", "metadata", "category_uid", "type_uid", "activity_id") {
 					if x[name] == nil {
 						t.Errorf("%s is missing: %s", name, made)
 					}
+				}
+				of := slices.Concat(attributes, others[class], []string{
+					"activity_id", "activity_name", "category_uid", "class_uid", "type_uid", "time", "message", "metadata", "severity_id",
+					"status_id", "status_detail", "unmapped",
+				})
+				for name := range x {
+					if !slices.Contains(of, name) {
+						t.Errorf("the class has no %s: %s", name, made)
+					}
+				}
+				if _, actor := x["actor"]; actor && (class == classFinding || class == classEmail) && at(t, made, "metadata.profiles") != "[host]" {
+					t.Errorf("an actor without its profile: %s", made)
 				}
 				metadata, _ := x["metadata"].(map[string]any)
 				product, _ := metadata["product"].(map[string]any)
@@ -122,7 +139,7 @@ func TestOCSFAttributes(t *testing.T) {
 		"alert": {
 			broker.EventAlertResolved,
 			broker.AlertAnswered{AlertID: mailbox, Kind: broker.AlertDrift, Severity: broker.SeverityCritical},
-			map[string]string{"type_uid": "200403", "severity_id": "5", "finding_info.uid": string(mailbox), "finding_info.title": "drift"},
+			map[string]string{"type_uid": "200403", "severity_id": "5", "finding_info.uid": string(mailbox), "finding_info.title": "drift", "status_id": "4"},
 		},
 		"a new person": {
 			"person.created",
