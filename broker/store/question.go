@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -204,24 +205,24 @@ func (x *question) tail(each func(*indexed)) error {
 func (x *question) events(hits []hit) (all []*broker.StoredEvent, next *broker.Place, err error) {
 	slices.SortFunc(hits, hit.compare)
 	hits = slices.CompactFunc(hits, func(a, b hit) bool { return a.compare(b) == 0 })
+	var read map[hit]*broker.StoredEvent
 	for i, octets := 0, 0; i < len(hits); i++ {
 		if i == x.limit || octets > entryOctets {
 			last := hits[i-1]
 			return all, &broker.Place{Time: time.UnixMicro(last.time).UTC(), Log: x.firms[last.log], Seq: last.seq}, nil
 		}
-		rows, err := x.q(selectRecord, hits[i].log, hits[i].seq)
-		if err != nil {
-			return nil, nil, err
+		if i%recordsPerQuery == 0 {
+			if read, err = x.records(hits[i:min(i+recordsPerQuery, len(hits), x.limit)]); err != nil {
+				return nil, nil, err
+			}
 		}
-		e := new(broker.StoredEvent)
-		var leaf []byte
-		if err := scanOne(rows, (*[]byte)(&e.Record), &e.Salt, &leaf); err != nil {
-			return nil, nil, dbError(err)
+		e := read[hit{log: hits[i].log, seq: hits[i].seq}]
+		if e == nil {
+			return nil, nil, broker.Errorf(broker.Internal, "internal error").WithCause(errors.New("an event of the index is not in its log"))
 		}
 		if len(e.Record) == 0 {
 			continue // it was pruned, while another node indexed it
 		}
-		copy(e.LeafHash[:], leaf)
 		if err := x.s.decodeEvent(e); err != nil {
 			return nil, nil, broker.Errorf(broker.Internal, "internal error").WithCause(fmt.Errorf("a stored event: %w", err))
 		}
@@ -231,7 +232,54 @@ func (x *question) events(hits []hit) (all []*broker.StoredEvent, next *broker.P
 	return all, nil, nil
 }
 
-const selectRecord = `SELECT record, salt, leaf_hash FROM events WHERE log = $1 AND seq = $2`
+// recordsPerQuery is how many records are read at once: a database that is
+// elsewhere is a turn away.
+const recordsPerQuery = 100
+
+// records reads the records of hits, by log and seq.
+func (x *question) records(hits []hit) (map[hit]*broker.StoredEvent, error) {
+	byLog := make(map[int64][]any)
+	for _, h := range hits {
+		byLog[h.log] = append(byLog[h.log], h.seq)
+	}
+	all := make(map[hit]*broker.StoredEvent, len(hits))
+	for log, seqs := range byLog {
+		if err := x.recordsOf(log, seqs, all); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func (x *question) recordsOf(log int64, seqs []any, all map[hit]*broker.StoredEvent) (err error) {
+	rows, err := x.q(`SELECT e.seq, e.record, e.salt, e.leaf_hash FROM events e WHERE e.seq IN `+placeholders(len(seqs))+` AND e.log = `+fmt.Sprintf("$%d", len(seqs)+1), append(seqs, log)...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		e, seq := new(broker.StoredEvent), int64(0)
+		var leaf []byte
+		if err := rows.Scan(&seq, (*[]byte)(&e.Record), &e.Salt, &leaf); err != nil {
+			return dbError(err)
+		}
+		copy(e.LeafHash[:], leaf)
+		all[hit{log: log, seq: seq}] = e
+	}
+	return dbError(rows.Err())
+}
+
+// placeholders are $1 to $n in brackets.
+func placeholders(n int) string {
+	b := []byte("(")
+	for i := range n {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = strconv.AppendInt(append(b, '$'), int64(i+1), 10)
+	}
+	return string(append(b, ')'))
+}
 
 // number returns a subject's number; 0: the index does not know it.
 func (x *question) number(id broker.ID) (n int64, err error) {

@@ -98,12 +98,8 @@ func (s *Store) SubjectSessions(ctx context.Context, q broker.SubjectQuery) (all
 		if err != nil {
 			return err
 		}
-		for _, e := range ends {
-			found, err := sessions(x.q, `SELECT doc, ended_at, end_reason FROM sessions WHERE id = $1`, string(e.SessionID))
-			if err != nil {
-				return err
-			}
-			all = append(all, found...)
+		if all, err = x.sessionsOf(ends); err != nil {
+			return err
 		}
 		if next = more; next != nil {
 			return nil
@@ -123,6 +119,30 @@ func (s *Store) SubjectSessions(ctx context.Context, q broker.SubjectQuery) (all
 	return slices.DeleteFunc(all, func(x *broker.Session) bool {
 		return !until.IsZero() && !x.OpenedAt.Before(until)
 	}), next, err
+}
+
+// sessionsOf returns the sessions of events, in their order.
+func (x *question) sessionsOf(events []*broker.StoredEvent) (all []*broker.Session, err error) {
+	for some := range slices.Chunk(events, recordsPerQuery) {
+		ids := make([]any, len(some))
+		for i, e := range some {
+			ids[i] = string(e.SessionID)
+		}
+		found, err := sessions(x.q, `SELECT s.doc, s.ended_at, s.end_reason FROM sessions s WHERE s.id IN `+placeholders(len(ids)), ids...)
+		if err != nil {
+			return nil, err
+		}
+		byID := make(map[broker.ID]*broker.Session, len(found))
+		for _, s := range found {
+			byID[s.ID] = s
+		}
+		for _, e := range some {
+			if s := byID[e.SessionID]; s != nil {
+				all = append(all, s)
+			}
+		}
+	}
+	return all, nil
 }
 
 // CountSubjects counts the events about subjects.
