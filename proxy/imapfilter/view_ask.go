@@ -9,6 +9,7 @@ import (
 )
 
 // This file is how a view asks the upstream with commands of Postern's own.
+
 // askCommand sends the client's command as Postern's own.
 func (s *clientSide) askCommand(cmd *imapwire.Command, c *change) (*ownAnswer, error) {
 	if err := s.barrier(); err != nil {

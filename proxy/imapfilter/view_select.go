@@ -10,6 +10,7 @@ import (
 )
 
 // This file is how a view learns which messages of the selected folder are visible.
+
 // slicedClose: CLOSE expunges what is visible, silently, where it may.
 func (s *clientSide) slicedClose(name string) error {
 	v := s.r.view
