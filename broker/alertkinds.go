@@ -28,6 +28,8 @@ const (
 	AlertWitnessSilent     AlertKind = "witness-silent"
 	AlertSink              AlertKind = "sink-outage"
 	AlertSinkSkipped       AlertKind = "sink-skipped"
+	AlertRetention         AlertKind = "retention-shortened"
+	AlertHoldReleased      AlertKind = "hold-released"
 )
 
 // AlertSpec documents one kind. Its texts are the same for everybody and name
@@ -149,6 +151,16 @@ func AlertKinds() []AlertSpec {
 		{
 			AlertSinkSkipped, SeverityWarning, "a sink's receiver refuses an event and takes others, so that it was set aside: it is in the log and not at the receiver",
 			"read the event with `postern log events`, whose log and number the sink.skipped event names, and find out why the receiver refuses it",
+			"",
+		},
+		{
+			AlertRetention, SeverityWarning, "somebody has shortened how long records are kept: a week later, those that are older are destroyed",
+			"if it was not agreed, or a matter is open: set the time that was (`postern retention set`, or `rules`), or place a hold (`postern hold add`), before the day that the details name",
+			"the time is made longer again",
+		},
+		{
+			AlertHoldReleased, SeverityWarning, "somebody has released a hold: a week later, what it kept is destroyed if it is older than records are kept",
+			"if it was not agreed: place another within the week (`postern hold add`)",
 			"",
 		},
 	}

@@ -109,6 +109,17 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 		})
 	case "lock.created", "lock.removed":
 		return locked(e)
+	case "retention.updated":
+		return retentionUpdated(e)
+	case "hold.released":
+		return raise(e, func(d StateChange) AlertChange {
+			var h Hold
+			_ = json.Unmarshal(d.After, &h) // its own document
+			return AlertChange{
+				Kind: AlertHoldReleased, Severity: SeverityWarning, Subject: string(h.ID),
+				Detail: "kept until " + h.ReleasedAt.Add(RetentionNotice).UTC().Format(time.RFC3339) + ": " + h.Reason,
+			}
+		})
 	}
 	return nil, nil
 }
@@ -221,6 +232,45 @@ func locked(e *Event) ([]AlertChange, error) {
 		_ = json.Unmarshal(d.After, &l) // its own document; were it not, all locks would share an alert
 		return AlertChange{Kind: AlertLocked, Severity: SeverityInfo, Subject: string(l.ID), Resolves: e.Type == "lock.removed", Detail: l.Message}
 	})
+}
+
+// retentionUpdated tells of records that will be kept for a shorter time: because
+// of what a firm has said of its own, or of the BPO's rules. Of these a firm's log
+// has those that are for firms.
+func retentionUpdated(e *Event) ([]AlertChange, error) {
+	d, err := DataOf[StateChange](e)
+	if err != nil {
+		return nil, err
+	}
+	var before, after struct { // a firm's document has the first, the rules the others
+		FirmRetention
+		RetentionRules
+	}
+	_ = json.Unmarshal(d.Before, &before) // their own documents
+	_ = json.Unmarshal(d.After, &after)
+	type kept struct {
+		what    string
+		was, is RetentionDays
+		words   string
+	}
+	times := []kept{
+		{"the firm's own time", before.RetentionDays, after.RetentionDays, after.FirmRetention.String()},
+		{"the minimum", before.Minimum, after.Minimum, after.Minimum.String()},
+		{"the default", before.Default, after.Default, after.Default.String()},
+	}
+	if e.FirmID == "" {
+		times = []kept{{"the BPO's own log", before.Own, after.Own, after.Own.String()}}
+	}
+	var all []AlertChange
+	for _, x := range times {
+		if x.is != x.was {
+			all = append(all, AlertChange{
+				Kind: AlertRetention, Severity: SeverityWarning, Subject: x.what, Detail: x.what + ": " + x.words,
+				Resolves: x.is.From.IsZero(), // what is longer counts at once
+			})
+		}
+	}
+	return all, nil
 }
 
 // outage ends with the outage. Of one in which nothing could be recorded the

@@ -30,6 +30,17 @@ func TestAlertChanges(t *testing.T) {
 		return Rotation{ID: NewID(), MailboxID: mailbox, Outcome: o, Words: "too short", Unproved: unproved}
 	}
 	ends := func(kinds ...AlertKind) []AlertChange { return resolve(mailbox, kinds...) }
+	change := func(before, after any) StateChange {
+		b, err := json.Marshal(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := json.Marshal(after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return StateChange{Before: b, After: a}
+	}
 	since := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
 		typ  EventType
@@ -83,6 +94,41 @@ func TestAlertChanges(t *testing.T) {
 		"witness silent": {EventWitnessSilent, WitnessSilent{WitnessID: password, Name: "w", Rule: WitnessAlarm}, []AlertChange{{Kind: AlertWitnessSilent, Severity: SeverityWarning, Subject: string(password), Detail: "w"}}},
 		"witness stops":  {EventWitnessSilent, WitnessSilent{WitnessID: password, Name: "w", Rule: WitnessStop}, []AlertChange{{Kind: AlertWitnessSilent, Severity: SeverityCritical, Subject: string(password), Detail: "w"}}},
 		"witness heard":  {EventWitnessHeard, WitnessSilent{WitnessID: password, Name: "w", Rule: WitnessAlarm}, []AlertChange{{Kind: AlertWitnessSilent, Severity: SeverityWarning, Subject: string(password), Detail: "w", Resolves: true}}},
+		"a time shortened": {
+			"retention.updated",
+			change(FirmRetention{FirmID: password}, FirmRetention{FirmID: password, Chosen: true, RetentionDays: RetentionDays{Days: 30, From: since}}),
+			[]AlertChange{{
+				Kind: AlertRetention, Severity: SeverityWarning, Subject: "the firm's own time",
+				Detail: "the firm's own time: 30 days from 2026-03-02T09:00:00Z on, for ever until then",
+			}},
+		},
+		"a time made longer": {
+			"retention.updated",
+			change(FirmRetention{FirmID: password, Chosen: true, RetentionDays: RetentionDays{Days: 30}}, FirmRetention{FirmID: password, Chosen: true, RetentionDays: RetentionDays{Days: 60}}),
+			[]AlertChange{{Kind: AlertRetention, Severity: SeverityWarning, Subject: "the firm's own time", Detail: "the firm's own time: 60 days", Resolves: true}},
+		},
+		"a firm gives up its own time": {
+			"retention.updated",
+			change(FirmRetention{FirmID: password, Chosen: true, RetentionDays: RetentionDays{Days: 90}}, FirmRetention{FirmID: password, RetentionDays: RetentionDays{From: since, Before: 90}}),
+			[]AlertChange{{
+				Kind: AlertRetention, Severity: SeverityWarning, Subject: "the firm's own time",
+				Detail: "the firm's own time: the BPO's default from 2026-03-02T09:00:00Z on, 90 days until then",
+			}},
+		},
+		"the BPO's rules in a firm's log": {
+			"retention.updated",
+			change(NewRetentionRules(), RetentionRules{
+				Minimum: RetentionDays{Days: MinRetentionDays}, Default: RetentionDays{Days: 90, From: since}, Own: RetentionDays{Days: 90, From: since},
+			}),
+			[]AlertChange{{
+				Kind: AlertRetention, Severity: SeverityWarning, Subject: "the default",
+				Detail: "the default: 90 days from 2026-03-02T09:00:00Z on, for ever until then",
+			}},
+		},
+		"a hold released": {
+			"hold.released", change(Hold{ID: password}, Hold{ID: password, Reason: "case 7", ReleasedAt: since}),
+			[]AlertChange{{Kind: AlertHoldReleased, Severity: SeverityWarning, Subject: string(password), Detail: "kept until 2026-03-09T09:00:00Z: case 7"}},
+		},
 		"a type of none": {EventMessageOpen, MessageOpen{Folder: hostile}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,6 +158,11 @@ func TestAlertChanges(t *testing.T) {
 	}
 	if _, err := AlertChanges(&Event{Type: EventDrift, Data: QuotaReached{}}); err == nil {
 		t.Error("another type's data was taken for a drift")
+	}
+	rules := RetentionRules{Own: RetentionDays{Days: 60, From: since, Before: 90}, Default: RetentionDays{Days: 60, From: since, Before: 90}}
+	got, err := AlertChanges(&Event{Type: "retention.updated", Data: change(NewRetentionRules(), rules)})
+	if err != nil || len(got) != 1 || got[0].Subject != "the BPO's own log" || got[0].Resolves {
+		t.Errorf("the BPO's rules in its own log: %+v, %v", got, err)
 	}
 	if got, err := AlertChanges(&Event{Type: "lock.created", AgentID: agent, Data: StateChange{After: after}}); err != nil || len(got) > 0 {
 		t.Errorf("a lock in the BPO's log: %+v, %v", got, err)

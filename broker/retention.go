@@ -4,6 +4,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -50,6 +51,23 @@ func (d RetentionDays) At(now time.Time) int {
 	return d.Days
 }
 
+// String says how long it is, and what counts before.
+func (d RetentionDays) String() string { return retentionWords(d.Days) + d.notice() }
+
+func (d RetentionDays) notice() string {
+	if d.From.IsZero() {
+		return ""
+	}
+	return " from " + d.From.UTC().Format(time.RFC3339) + " on, " + retentionWords(d.Before) + " until then"
+}
+
+func retentionWords(days int) string {
+	if days == 0 {
+		return "for ever"
+	}
+	return fmt.Sprintf("%d days", days)
+}
+
 // daysAfter is a time that follows another: at once, or with notice when it is
 // shorter.
 func daysAfter(before, days int, now time.Time) RetentionDays {
@@ -94,6 +112,14 @@ type FirmRetention struct {
 	// Chosen says that Days is the firm's own; else the BPO's default counts.
 	Chosen bool `json:"chosen"`
 	RetentionDays
+}
+
+// String says how long it is, and what counts before.
+func (f FirmRetention) String() string {
+	if f.Chosen {
+		return f.RetentionDays.String()
+	}
+	return "the BPO's default" + f.notice()
 }
 
 // wish is how long the firm's records would be kept but for the minimum.
