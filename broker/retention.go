@@ -235,6 +235,8 @@ func (t EventType) KeptForEver() bool {
 type PruneTask struct {
 	FirmID   ID
 	From, To int64
+	// At is when: what is due goes by it.
+	At time.Time
 }
 
 // Retentions keeps how long records are kept, and prunes them: broker/store.
@@ -261,8 +263,11 @@ type Retentions interface {
 	// the hold, and a Conflict when it was released.
 	ReleaseHold(ctx context.Context, by Actor, id ID, reason string) (*Hold, error)
 
-	// PruneTasks returns the logs that have something to look at.
-	PruneTasks(ctx context.Context) ([]PruneTask, error)
+	// PruneTime moves the time that pruning goes by towards what the clock says, by
+	// no more than a step, and returns both. The first call sets it.
+	PruneTime(ctx context.Context, step time.Duration) (at, clock time.Time, err error)
+	// PruneTasks returns the logs that have something to look at, at a time.
+	PruneTasks(ctx context.Context, at time.Time) ([]PruneTask, error)
 	// Prune takes away in one transaction a few of the records of a task that are
 	// due and not held, and records in their log which. It returns how many, and
 	// where the next look at the task begins.

@@ -23,18 +23,46 @@ const (
 	pruneWindow = 4096
 )
 
+// PruneTime is described at broker.Retentions.
+func (s *Store) PruneTime(ctx context.Context, step time.Duration) (at, clock time.Time, err error) {
+	done := make(chan [2]time.Time, 1) // the caller may have given up waiting
+	if err := s.write(ctx, func(t *tx) error {
+		rows, err := t.query(`SELECT at FROM prune_time`)
+		if err != nil {
+			return err
+		}
+		micros := t.now.UnixMicro()
+		var at int64
+		switch err := scanOne(rows, &at); {
+		case errors.Is(err, sql.ErrNoRows):
+			at = micros
+		case err != nil:
+			return err
+		}
+		at = min(micros, at+step.Microseconds())
+		if _, err := t.exec(`INSERT INTO prune_time (one, at) VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET at = excluded.at`, at); err != nil {
+			return err
+		}
+		done <- [2]time.Time{fromMicros(at), t.now}
+		return nil
+	}); err != nil {
+		return time.Time{}, time.Time{}, err
+	}
+	d := <-done
+	return d[0], d[1], nil
+}
+
 // PruneTasks is described at broker.Retentions.
-func (s *Store) PruneTasks(ctx context.Context) (tasks []broker.PruneTask, err error) {
-	if err := s.lookAgain(ctx); err != nil {
+func (s *Store) PruneTasks(ctx context.Context, at time.Time) (tasks []broker.PruneTask, err error) {
+	if err := s.lookAgain(ctx, at); err != nil {
 		return nil, err
 	}
-	now := s.now()
 	spans, err := s.prunable(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, span := range spans {
-		d, err := readDue(s.read(ctx), span.firm, now)
+		d, err := readDue(s.read(ctx), span.firm, at)
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +73,7 @@ func (s *Store) PruneTasks(ctx context.Context) (tasks []broker.PruneTask, err e
 			return nil, err
 		}
 		if span.from < span.to {
-			tasks = append(tasks, broker.PruneTask{FirmID: span.firm, From: span.from, To: span.to})
+			tasks = append(tasks, broker.PruneTask{FirmID: span.firm, From: span.from, To: span.to, At: at})
 		}
 	}
 	return tasks, nil
@@ -53,8 +81,8 @@ func (s *Store) PruneTasks(ctx context.Context) (tasks []broker.PruneTask, err e
 
 // lookAgain has logs looked at from their beginning where a hold's time is over
 // since: what it covered was passed by.
-func (s *Store) lookAgain(ctx context.Context) error {
-	now := s.now().UnixMicro()
+func (s *Store) lookAgain(ctx context.Context, at time.Time) error {
+	now := at.UnixMicro()
 	rows, err := s.read(ctx)(`SELECT count(*) FROM holds WHERE kept_until <= $1`, now)
 	if err != nil {
 		return err
@@ -216,7 +244,7 @@ func (p *pruning) run(t *tx) error {
 		return err
 	}
 	p.log = h.number
-	if p.due, err = readDue(t.query, p.task.FirmID, t.now); err != nil {
+	if p.due, err = readDue(t.query, p.task.FirmID, p.task.At); err != nil {
 		return err
 	}
 	p.next = p.task.To

@@ -43,7 +43,7 @@ func prunable(t *testing.T, path string, events int) (*Store, broker.ID, func() 
 	due := begin.AddDate(0, 0, 60)
 	clock.Store(&due)
 	for began := time.Now(); ; <-time.After(20 * time.Millisecond) {
-		tasks, err := s.PruneTasks(ctx)
+		tasks, err := s.PruneTasks(ctx, due)
 		must(t, err)
 		if len(tasks) == 1 && tasks[0].To >= int64(events) {
 			return s, w.Firm.ID, now
@@ -55,9 +55,9 @@ func prunable(t *testing.T, path string, events int) (*Store, broker.ID, func() 
 }
 
 // pruneAll prunes what is due, and calls each after every transaction.
-func pruneAll(t *testing.T, s *Store, each func()) {
+func pruneAll(t *testing.T, s *Store, at time.Time, each func()) {
 	t.Helper()
-	tasks, err := s.PruneTasks(ctx)
+	tasks, err := s.PruneTasks(ctx, at)
 	must(t, err)
 	for _, task := range tasks {
 		for task.From < task.To {
@@ -72,8 +72,8 @@ func pruneAll(t *testing.T, s *Store, each func()) {
 // TestPrunedIsOverwritten: the database file does not hold what was pruned.
 func TestPrunedIsOverwritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "postern.db")
-	s, firm, _ := prunable(t, path, 500)
-	pruneAll(t, s, func() {})
+	s, firm, now := prunable(t, path, 500)
+	pruneAll(t, s, now(), func() {})
 	if gone := storetest.CheckPruned(t, s, firm); len(gone) < 500 {
 		t.Fatalf("%d are pruned", len(gone))
 	}
@@ -95,7 +95,7 @@ func TestNever6PruneKilled(t *testing.T) {
 	if path := os.Getenv(pruneChild); path != "" {
 		s := open(t, Config{Path: path, Now: func() time.Time { return due }})
 		leave := bufio.NewScanner(os.Stdin) // each transaction has its leave
-		pruneAll(t, s, func() { fmt.Println("pruned"); leave.Scan() })
+		pruneAll(t, s, due, func() { fmt.Println("pruned"); leave.Scan() })
 		return
 	}
 	const events = 3000

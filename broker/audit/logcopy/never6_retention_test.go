@@ -40,7 +40,7 @@ func pruned(t *testing.T) (s *served, dir string, now time.Time) {
 func (s *served) prune(least int64) {
 	s.t.Helper()
 	for began, n := time.Now(), int64(0); n < least; <-time.After(20 * time.Millisecond) {
-		tasks, err := s.store.PruneTasks(ctx)
+		tasks, err := s.store.PruneTasks(ctx, s.clock())
 		must(s.t, err)
 		for _, task := range tasks {
 			for task.From < task.To {

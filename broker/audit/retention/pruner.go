@@ -17,6 +17,10 @@ import (
 const (
 	// interval is how often the logs are looked at.
 	interval = 10 * time.Minute
+	// step is how far the time that pruning goes by moves in an interval at most:
+	// while the clock is years ahead for a week, records are pruned a week too
+	// early, and after the server was off for a week it is a week late.
+	step = 2 * interval
 	// pause is the least between two transactions.
 	pause = 20 * time.Millisecond
 )
@@ -39,7 +43,7 @@ type Config struct {
 type Pruner struct {
 	cfg              Config
 	pruned, failures prometheus.Counter
-	finished         prometheus.Gauge
+	finished, behind prometheus.Gauge
 }
 
 // New makes a pruner.
@@ -64,11 +68,14 @@ func New(cfg Config) (*Pruner, error) {
 		finished: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "postern_log_prune_last_timestamp_seconds", Help: "When this node last found nothing left to prune.",
 		}),
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "postern_log_prune_behind_seconds", Help: "How far the time that pruning goes by is behind the clock, which has jumped or was not looked at.",
+		}),
 	}
 	if cfg.Registerer == nil {
 		return p, nil
 	}
-	for _, c := range []prometheus.Collector{p.pruned, p.failures, p.finished} {
+	for _, c := range []prometheus.Collector{p.pruned, p.failures, p.finished, p.behind} {
 		if err := cfg.Registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("retention: %w", err)
 		}
@@ -95,7 +102,16 @@ func (p *Pruner) Run(ctx context.Context) error {
 
 // Round prunes what is due, and returns how many records it were.
 func (p *Pruner) Round(ctx context.Context) (total int64, err error) {
-	tasks, err := p.cfg.Store.PruneTasks(ctx)
+	at, clock, err := p.cfg.Store.PruneTime(ctx, step)
+	if err != nil {
+		return 0, err
+	}
+	p.behind.Set(clock.Sub(at).Seconds())
+	if clock.Sub(at) > 24*time.Hour {
+		p.cfg.Logger.Warn("the clock is far ahead of the time up to which records were looked at: unless no server ran for so long, set the clock right before records are destroyed too early",
+			zap.Time("clock", clock), zap.Time("looked_at", at), zap.Duration("step", step), zap.Duration("each", p.cfg.Interval))
+	}
+	tasks, err := p.cfg.Store.PruneTasks(ctx, at)
 	if err != nil {
 		return 0, err
 	}

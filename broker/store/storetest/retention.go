@@ -44,7 +44,7 @@ func (w *retained) prune(t *testing.T, want int64) {
 	t.Helper()
 	total := int64(0)
 	for began := time.Now(); ; <-time.After(20 * time.Millisecond) {
-		tasks, err := w.Store.PruneTasks(ctx)
+		tasks, err := w.Store.PruneTasks(ctx, *w.now.Load())
 		must(t, err)
 		n := int64(0)
 		for _, task := range tasks {
@@ -162,7 +162,7 @@ func CheckPruned(t testing.TB, s Store, firm broker.ID) (gone []int64) {
 func RunRetention(t *testing.T, open func(t *testing.T, now func() time.Time) Store) {
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, test := range map[string]func(*testing.T, *retained, time.Time){
-		"Prune": testPrune, "Set": testSetRetention, "Sides": testHoldSides, "Sessions": testPruneSessions,
+		"Prune": testPrune, "Set": testSetRetention, "Sides": testHoldSides, "Sessions": testPruneSessions, "Time": testPruneTime,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := new(retained)
@@ -170,6 +170,28 @@ func RunRetention(t *testing.T, open func(t *testing.T, now func() time.Time) St
 			w.World = Build(t, open(t, func() time.Time { return *w.now.Load() }))
 			test(t, w, begin)
 		})
+	}
+}
+
+// testPruneTime: it begins with the clock, follows it by steps, and goes back with
+// it at once.
+func testPruneTime(t *testing.T, w *retained, begin time.Time) {
+	day := 24 * time.Hour
+	for _, test := range []struct{ clock, step, want time.Duration }{
+		{0, time.Hour, 0},
+		{10 * time.Minute, time.Hour, 10 * time.Minute},
+		{365 * day, time.Hour, 70 * time.Minute},
+		{365 * day, time.Hour, 130 * time.Minute},
+		{time.Hour, time.Hour, time.Hour},
+		{-day, time.Hour, -day},
+		{0, time.Hour, -23 * time.Hour},
+	} {
+		w.at(begin.Add(test.clock))
+		at, clock, err := w.Store.PruneTime(ctx, test.step)
+		must(t, err)
+		if want := begin.Add(test.want); !at.Equal(want) || !clock.Equal(*w.now.Load()) {
+			t.Fatalf("%+v: at %s by a clock of %s, want %s", test, at, clock, want)
+		}
 	}
 }
 
@@ -386,7 +408,7 @@ func RunPruneTogether(t *testing.T, open func(now func() time.Time) (one, other 
 	w.record(t, batch)
 	w.at(begin.AddDate(0, 0, 60))
 	for began := time.Now(); ; <-time.After(20 * time.Millisecond) {
-		tasks, err := other.PruneTasks(ctx)
+		tasks, err := other.PruneTasks(ctx, *w.now.Load())
 		must(t, err)
 		if len(tasks) == 1 && tasks[0].To >= events {
 			break
@@ -400,7 +422,7 @@ func RunPruneTogether(t *testing.T, open func(now func() time.Time) (one, other 
 		all.Go(func() {
 			for began, left := time.Now(), true; left; {
 				var err error
-				if left, err = pruneOnce(s); err != nil && (broker.CodeOf(err) != broker.Unavailable || time.Since(began) > time.Minute) {
+				if left, err = pruneOnce(s, *w.now.Load()); err != nil && (broker.CodeOf(err) != broker.Unavailable || time.Since(began) > time.Minute) {
 					t.Error(err) // a slow machine's timeouts aside
 					return
 				}
@@ -421,8 +443,8 @@ func RunPruneTogether(t *testing.T, open func(now func() time.Time) (one, other 
 }
 
 // pruneOnce prunes what is due. After an error there may be some left.
-func pruneOnce(s Store) (left bool, err error) {
-	tasks, err := s.PruneTasks(ctx)
+func pruneOnce(s Store, at time.Time) (left bool, err error) {
+	tasks, err := s.PruneTasks(ctx, at)
 	for _, task := range tasks {
 		for err == nil && task.From < task.To {
 			_, task.From, err = s.Prune(ctx, node, task)
