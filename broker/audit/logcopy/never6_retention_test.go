@@ -4,7 +4,9 @@ package logcopy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,11 +26,11 @@ func pruned(t *testing.T) (s *served, dir string, now time.Time) {
 	begin := now
 	clock.Store(&begin)
 	s = serveAt(t, func() time.Time { return *clock.Load() }, 300)
-	dir = t.TempDir()
-	_, err := Pull(ctx, dir, s.keys(), s)
-	must(t, err)
 	days := broker.MinRetentionDays
 	must(t, s.store.SetRetention(ctx, storetest.Admin, s.firm, &days))
+	dir = t.TempDir() // with the alert that this raises
+	_, err := Pull(ctx, dir, s.keys(), s)
+	must(t, err)
 	now = now.AddDate(0, 0, 60)
 	clock.Store(&now)
 	s.append(100)
@@ -148,6 +150,261 @@ func TestNever6RetentionOfFalsePrunings(t *testing.T) {
 				if _, err := Verify(dir, s.keys()); !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
 					t.Errorf("%s: %v", kind, err)
 				}
+			}
+		})
+	}
+}
+
+// forged is a log of a record each day, as its server and whoever has it wrote it.
+type forged struct {
+	t     *testing.T
+	found Prunings
+	seq   int64
+	now   time.Time
+}
+
+func newForged(t *testing.T, days int) *forged {
+	f := &forged{t: t, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	f.found.Now = func() time.Time { return f.now }
+	for range days {
+		f.day()
+	}
+	return f
+}
+
+// day is one with a record.
+func (f *forged) day() {
+	f.now = f.now.AddDate(0, 0, 1)
+	f.event("session.refused", f.now, nil)
+}
+
+// gone is one of which nobody knows the record.
+func (f *forged) gone(n int) {
+	for range n {
+		f.now = f.now.AddDate(0, 0, 1)
+		f.found.Add(&Entry{Seq: f.seq})
+		f.seq++
+	}
+}
+
+func (f *forged) event(kind broker.EventType, at time.Time, data any) {
+	f.t.Helper()
+	text, err := json.Marshal(broker.Event{ID: broker.NewID(), Time: at, Seq: f.seq, Type: kind, Data: data})
+	must(f.t, err)
+	f.found.Add(&Entry{Seq: f.seq, Record: text, Salt: "00"})
+	f.seq++
+}
+
+// prunes says that some were pruned, which were of a time.
+func (f *forged) prunes(at time.Time, first, last int64, of time.Time) {
+	f.t.Helper()
+	f.event(broker.EventLogPruned, at, broker.LogPruned{Count: last - first + 1, Spans: []broker.PrunedSpan{{First: first, Last: last, Since: of, Until: of}}})
+}
+
+// hold says how a hold is.
+func (f *forged) hold(kind broker.EventType, h broker.Hold) {
+	f.t.Helper()
+	after, err := json.Marshal(h)
+	must(f.t, err)
+	f.event(kind, f.now, broker.StateChange{After: after})
+}
+
+func (f *forged) ago(days int) time.Time { return f.now.AddDate(0, 0, -days) }
+
+// TestNever6RetentionOfFalseTimes: the times that a pruning event tells are its
+// writer's. They are held against the reader's clock, and what stands around.
+func TestNever6RetentionOfFalseTimes(t *testing.T) {
+	later := func(f *forged, days int) {
+		for range days {
+			f.day()
+		}
+	}
+	for name, test := range map[string]struct {
+		write func(f *forged)
+		want  string
+	}{
+		"a pruning that is yet to come": {func(f *forged) {
+			f.gone(1)
+			f.prunes(f.ago(-31), 60, 60, f.now)
+		}, "at the latest, though they are of"},
+		"a pruning that was yet to come": {func(f *forged) {
+			f.gone(1)
+			f.prunes(f.ago(-31), 60, 60, f.now)
+			later(f, 40)
+		}, "at the latest, though they are of"},
+		"one among others that are yet to come": {func(f *forged) {
+			f.event("session.refused", f.ago(-31), nil)
+			f.gone(1)
+			f.prunes(f.ago(-31), 61, 61, f.now)
+			f.event("session.refused", f.ago(-31), nil)
+			later(f, 40)
+		}, "at the latest, though they are of"},
+		"the newest records, before old ones": {func(f *forged) {
+			f.gone(10)
+			f.event("session.refused", f.ago(60), nil)
+			f.prunes(f.now, 60, 69, f.ago(60))
+		}, "before them"},
+		"held records that are called older": {func(f *forged) {
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case", Since: f.ago(30)}
+			f.hold("hold.created", h)
+			later(f, 5)
+			f.gone(1)
+			later(f, 60)
+			f.prunes(f.now, 66, 66, f.now.AddDate(-1, 0, 0))
+		}, "a hold was on them"},
+		"a hold released long ago, says its release": {func(f *forged) {
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case"}
+			f.hold("hold.created", h)
+			f.gone(1)
+			later(f, 60)
+			h.ReleasedAt = f.ago(8)
+			f.hold("hold.released", h)
+			f.prunes(f.now, 61, 61, f.ago(60))
+		}, "a hold was on them"},
+		"a hold that is released after its end": {func(f *forged) {
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case"}
+			f.hold("hold.created", h)
+			f.gone(1)
+			later(f, 60)
+			f.prunes(f.now, 61, 61, f.ago(60))
+			h.ReleasedAt = f.ago(8)
+			f.hold("hold.released", h)
+		}, "a hold was on them"},
+		"a hold that is made anew, released": {func(f *forged) {
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case"}
+			f.hold("hold.created", h)
+			f.gone(1)
+			later(f, 60)
+			h.ReleasedAt = f.ago(8)
+			f.hold("hold.created", h)
+			f.prunes(f.now, 61, 61, f.ago(60))
+		}, "a hold was on them"},
+		"a hold that covers less": {func(f *forged) {
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case"}
+			f.hold("hold.created", h)
+			f.gone(1)
+			later(f, 60)
+			h.Since, h.ReleasedAt = f.ago(10), f.now
+			f.hold("hold.released", h)
+			f.prunes(f.now, 61, 61, f.ago(60))
+		}, "changes what a hold covers"},
+		// An endless look, once, and an explanation of whatever is gone.
+		"all there can be": {func(f *forged) {
+			f.gone(1)
+			f.prunes(f.now, math.MinInt64, math.MaxInt64, f.ago(60))
+			if f.found.lost() == nil {
+				f.t.Error("it explains what is gone")
+			}
+		}, "cannot be"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newForged(t, 60)
+			test.write(f)
+			if err := f.found.Fault(); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("found: %v", err)
+			}
+		})
+	}
+}
+
+// TestPrunedLogOfWrongClocks: where clocks were wrong for a while, what was pruned
+// when its time was over is not called false.
+func TestPrunedLogOfWrongClocks(t *testing.T) {
+	later := func(f *forged, days int) {
+		for range days {
+			f.day()
+		}
+	}
+	for name, write := range map[string]func(f *forged){
+		"right ones": func(f *forged) {
+			f.gone(5)
+			later(f, 31)
+			f.prunes(f.now, 60, 64, f.ago(32))
+			later(f, 40)
+		},
+		"a node's that is a second behind": func(f *forged) {
+			f.gone(5)
+			later(f, 30)
+			f.prunes(f.now.Add(-time.Second), 60, 64, f.ago(30))
+			later(f, 40)
+		},
+		"a month ahead, for some days before": func(f *forged) {
+			for range wrongDays {
+				f.now = f.now.AddDate(0, 0, 1)
+				f.event("session.refused", f.ago(-31), nil)
+			}
+			f.gone(5)
+			later(f, 31)
+			f.prunes(f.now, 60+wrongDays, 64+wrongDays, f.ago(32))
+			later(f, 40)
+		},
+		"a year ahead, in the record before": func(f *forged) {
+			f.event("mailbox.updated", f.now.AddDate(1, 0, 0), nil)
+			f.gone(5)
+			f.now = f.now.AddDate(0, 0, 31)
+			f.prunes(f.now, 61, 65, f.ago(32))
+			later(f, 400)
+		},
+		"years ahead, for the moment of the pruning": func(f *forged) {
+			f.gone(5)
+			later(f, 31)
+			f.event("session.refused", f.now.AddDate(5, 0, 0), nil)
+			f.prunes(f.now.AddDate(5, 0, 0), 60, 64, f.ago(32))
+			later(f, 40)
+		},
+		"at 1970, for some days after": func(f *forged) {
+			f.gone(5)
+			later(f, 31)
+			f.prunes(f.now, 60, 64, f.ago(32))
+			for i := range wrongDays {
+				f.event("session.refused", time.Unix(int64(i)*secondsOfDay, 0), nil)
+			}
+			later(f, 40)
+		},
+		"stepped back by days, after": func(f *forged) {
+			f.gone(5)
+			later(f, 31)
+			f.prunes(f.now, 60, 64, f.ago(32))
+			for i := range wrongDays {
+				f.event("session.refused", f.ago(20-i), nil)
+			}
+			later(f, 40)
+		},
+		"at 1970, beside a hold": func(f *forged) {
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case", Until: f.ago(30)}
+			f.hold("hold.created", h)
+			f.event("mailbox.updated", time.Unix(0, 0), nil)
+			f.gone(5)
+			later(f, 31)
+			f.prunes(f.now, 62, 66, f.ago(32))
+		},
+		"of two nodes, at a hold's edge": func(f *forged) {
+			edge := f.now
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case", Since: edge}
+			f.event("session.refused", edge.Add(time.Second), nil)
+			f.found.Add(&Entry{Seq: f.seq}) // of a second before
+			f.seq++
+			f.event("session.refused", edge.Add(2*time.Second), nil)
+			later(f, 40)
+			f.hold("hold.created", h)
+			f.prunes(f.now, 61, 61, edge.Add(-time.Second))
+		},
+		"a release's notice that is over": func(f *forged) {
+			h := broker.Hold{ID: broker.NewID(), Reason: "a case"}
+			f.hold("hold.created", h)
+			f.gone(5)
+			later(f, 60)
+			h.ReleasedAt = f.now
+			f.hold("hold.released", h)
+			later(f, 7)
+			f.prunes(f.now.Add(-time.Second), 61, 65, f.ago(67))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newForged(t, 60)
+			write(f)
+			if err := f.found.Fault(); err != nil {
+				t.Error(err)
 			}
 		})
 	}

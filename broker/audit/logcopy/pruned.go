@@ -14,9 +14,6 @@ import (
 	"github.com/postern-mail/postern/broker"
 )
 
-// clockSlack is by how much the times of a log's events may contradict their order.
-const clockSlack = 24 * time.Hour
-
 // Pruned is a run of entries of which only the hashes are there, as the log's
 // pruning events tell of it.
 type Pruned struct {
@@ -39,9 +36,12 @@ func (p Pruned) takenAway() string {
 // missing is a run of entries without a record.
 type missing struct {
 	first, last int64
-	// after is when the last record before it was recorded; zero: there is none.
-	after    time.Time
-	afterSeq int64
+	// after and before are when the records next to it were recorded; zero: there
+	// is none.
+	after, before time.Time
+	afterSeq      int64
+	// settled is what the records before it agree on: see days.
+	settled time.Time
 }
 
 // pruning is a pruning event.
@@ -61,30 +61,40 @@ type record struct {
 // Prunings gathers, of the entries of a log in their order, which have no record,
 // and what the others say of that.
 type Prunings struct {
-	epoch    broker.ID
-	missing  []missing
-	events   []pruning
-	holds    []*broker.Hold
-	last     *Entry // that has a record
-	mistaken error  // the first event that is not plausible
+	// Now is the reader's clock; nil: time.Now.
+	Now func() time.Time
+
+	epoch   broker.ID
+	missing []missing
+	events  []pruning
+	holds   []*held
+	// last and lastSeq are of the record before.
+	last    time.Time
+	lastSeq int64
+	// newest are the newest days that there were records of; lastOf is the last
+	// entry of each day.
+	newest   days
+	lastOf   map[int64]int64
+	mistaken error // the first event that cannot be
 }
 
 // Add takes the next entry. Its leaf hash is proved.
 func (p *Prunings) Add(e *Entry) {
-	if e.Pruned() {
-		if n := len(p.missing); n > 0 && p.missing[n-1].last+1 == e.Seq {
-			p.missing[n-1].last = e.Seq
-			return
-		}
-		m := missing{first: e.Seq, last: e.Seq}
-		var r record
-		if p.last != nil && json.Unmarshal(p.last.Record, &r) == nil {
-			m.after, m.afterSeq = r.Time, p.last.Seq
-		}
-		p.missing = append(p.missing, m)
+	n := len(p.missing)
+	beside := n > 0 && p.missing[n-1].last+1 == e.Seq
+	switch at, err := timeOf(e.Record); {
+	case e.Pruned() && beside:
+		p.missing[n-1].last = e.Seq
 		return
+	case e.Pruned():
+		p.missing = append(p.missing, missing{first: e.Seq, last: e.Seq, after: p.last, afterSeq: p.lastSeq, settled: p.newest.settled()})
+		return
+	case err == nil:
+		if beside {
+			p.missing[n-1].before = at
+		}
+		p.recorded(e.Seq, at)
 	}
-	p.last = e
 	var r record
 	if !tells(e.Record) || json.Unmarshal(e.Record, &r) != nil {
 		return
@@ -94,7 +104,7 @@ func (p *Prunings) Add(e *Entry) {
 	case broker.EventLogPruned:
 		err = p.addPruning(e.Seq, &r)
 	case "hold.created", "hold.released":
-		err = p.addHold(&r)
+		err = p.addHold(e.Seq, &r)
 	}
 	if err != nil && p.mistaken == nil {
 		p.mistaken = fmt.Errorf("event %d: %w", e.Seq, err)
@@ -107,51 +117,26 @@ func tells(record []byte) bool {
 	return bytes.Contains(record, []byte(`"type":"log.pruned"`)) || bytes.Contains(record, []byte(`"type":"hold.`))
 }
 
-// addHold notes a hold, or that it was released.
-func (p *Prunings) addHold(r *record) error {
-	var change broker.StateChange
-	h := new(broker.Hold)
-	if err := json.Unmarshal(r.Data, &change); err != nil {
-		return err
-	}
-	if err := json.Unmarshal(change.After, h); err != nil {
-		return err
-	}
-	p.holds = append(slices.DeleteFunc(p.holds, func(x *broker.Hold) bool { return x.ID == h.ID }), h)
-	return nil
-}
-
-// addPruning notes a pruning event, and finds that it could have been made: of
-// entries before it, which were old enough and not held.
+// addPruning notes a pruning event, if it can be one: of entries before it.
 func (p *Prunings) addPruning(seq int64, r *record) error {
 	x := pruning{seq: seq, time: r.Time}
 	if err := json.Unmarshal(r.Data, &x.LogPruned); err != nil {
 		return err
 	}
-	p.events = append(p.events, x)
 	count, after := int64(0), int64(-1)
 	for _, s := range x.Spans {
-		if s.First <= after || s.Last < s.First || s.Last >= seq {
+		if s.First <= after || s.Last < s.First || s.Last >= seq || s.Until.Before(s.Since) {
 			return fmt.Errorf("it says that %s were pruned, which cannot be", Pruned{First: s.First, Last: s.Last})
 		}
 		after = s.Last
 		count += s.Last - s.First + 1
-		if s.Until.After(x.time.AddDate(0, 0, -broker.MinRetentionDays)) || s.Until.Before(s.Since) {
-			return fmt.Errorf("%s were pruned on %s, though they are of %s", Pruned{First: s.First, Last: s.Last}, day(x.time), day(s.Until))
-		}
-		for _, h := range p.holds {
-			if h.Stands(x.time) && !s.Until.Before(h.Since) && (h.Until.IsZero() || s.Since.Before(h.Until)) {
-				return fmt.Errorf("%s were pruned on %s, though a hold was on them (%s)", Pruned{First: s.First, Last: s.Last}, day(x.time), h.Reason)
-			}
-		}
 	}
 	if count != x.Count {
 		return fmt.Errorf("it says that %d events were pruned, and names %d", x.Count, count)
 	}
+	p.events = append(p.events, x)
 	return nil
 }
-
-func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // spans are what the pruning events name, in the log's order; those that follow on
 // each other are one.
@@ -223,24 +208,6 @@ func (p *Prunings) promised(ctx context.Context, source Source, size int64) (boo
 	return false, nil
 }
 
-// tooYoung finds entries whose record was pruned too early: they stand after an
-// event whose own time to be kept was not over.
-func (p *Prunings) tooYoung() error {
-	for _, e := range p.events {
-		for _, s := range e.Spans {
-			i, _ := slices.BinarySearchFunc(p.missing, s.First, func(m missing, at int64) int { return cmp.Compare(m.last, at) })
-			if i == len(p.missing) || p.missing[i].first > s.Last {
-				continue // the copy has their records
-			}
-			if m := p.missing[i]; m.after.After(e.time.AddDate(0, 0, -broker.MinRetentionDays).Add(clockSlack)) {
-				return fmt.Errorf("event %d: %s were pruned on %s, though event %d, before them, is of %s",
-					e.seq, Pruned{First: m.first, Last: s.Last}, day(e.time), m.afterSeq, day(m.after))
-			}
-		}
-	}
-	return nil
-}
-
 // Fault finds what of the prunings could not have been.
 func (p *Prunings) Fault() error {
 	if p.mistaken != nil {
@@ -249,7 +216,7 @@ func (p *Prunings) Fault() error {
 	if lost := p.lost(); lost != nil {
 		return fmt.Errorf("%s. Where the last pull said nothing of it, pull again and verify: it may have been pruned meanwhile", lost.takenAway())
 	}
-	return p.tooYoung()
+	return p.tooEarly()
 }
 
 // keptWhole puts in the place of entries that were pruned since what the copy has of
@@ -267,7 +234,7 @@ func (p *pull) keptWhole(number int64, bundle []*Entry) error {
 		if !e.Pruned() || i >= len(held) || held[i].Pruned() {
 			continue
 		}
-		if _, err := held[i].LeafOf(e.Seq); err == nil && bytes.Equal([]byte(held[i].Leaf), []byte(e.Leaf)) {
+		if _, err := held[i].LeafOf(e.Seq); err == nil && held[i].Leaf == e.Leaf {
 			bundle[i] = held[i]
 		}
 	}
