@@ -48,7 +48,7 @@ type Config struct {
 	// Keys are those of the log, got by another way than from its server.
 	Keys *translog.Keys
 	// Known are checkpoints from elsewhere, which the log must agree with before
-	// the first of it is cosigned.
+	// anything of it is cosigned.
 	Known []*translog.Checkpoint
 	// Source is required.
 	Source Source
@@ -62,6 +62,9 @@ type Witness struct {
 	signer  *translog.WitnessSigner
 	memory  *memory
 	release func()
+	// agreed is the log of which this process has cosigned what follows from all that
+	// are known.
+	agreed translog.Origin
 }
 
 // Open reads a witness's directory, and keeps other processes out of it.
@@ -120,6 +123,9 @@ func (w *Witness) Round(ctx context.Context) (*translog.Checkpoint, error) {
 	if err := w.follows(ctx, held, c); err != nil {
 		return nil, w.keepEvidence(err, signed)
 	}
+	if err := w.agrees(ctx, c); err != nil {
+		return nil, w.keepEvidence(err, signed)
+	}
 	// First it is known, whatever comes after, then it is cosigned.
 	if held == nil || *held != *c {
 		next := *w.memory
@@ -129,6 +135,7 @@ func (w *Witness) Round(ctx context.Context) (*translog.Checkpoint, error) {
 		}
 		*w.memory = next
 	}
+	w.agreed = c.Origin
 	cosigned, err := w.signer.Cosign(signed, w.cfg.Now())
 	if err != nil {
 		return nil, err
@@ -136,16 +143,25 @@ func (w *Witness) Round(ctx context.Context) (*translog.Checkpoint, error) {
 	return c, w.cfg.Source.Submit(ctx, cosigned)
 }
 
+// agrees finds that a checkpoint follows from those that are known: once, since what
+// is cosigned later follows from it.
+func (w *Witness) agrees(ctx context.Context, c *translog.Checkpoint) error {
+	if w.agreed == c.Origin {
+		return nil
+	}
+	for _, k := range w.cfg.Known {
+		if k.Origin == c.Origin {
+			if err := w.prove(ctx, k, c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // follows finds that a checkpoint follows from the one held.
 func (w *Witness) follows(ctx context.Context, held, c *translog.Checkpoint) error {
 	if held == nil {
-		for _, k := range w.cfg.Known {
-			if k.Origin == c.Origin {
-				if err := w.prove(ctx, k, c); err != nil {
-					return err
-				}
-			}
-		}
 		return nil
 	}
 	switch {
@@ -188,7 +204,7 @@ func (w *Witness) prove(ctx context.Context, older, to *translog.Checkpoint) err
 		err = tlog.CheckTree(proof, to.Size, to.Root, older.Size, older.Root)
 	}
 	if err != nil {
-		return refused("the log of %d events does not follow from the one of %d that was cosigned: it was rewritten", to.Size, older.Size)
+		return refused("the log of %d events does not follow from the one of %d that is known: it was rewritten", to.Size, older.Size)
 	}
 	return nil
 }

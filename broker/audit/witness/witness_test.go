@@ -377,6 +377,23 @@ func TestNever6WitnessBeginsWithAKnownCheckpoint(t *testing.T) {
 	must(t, round(t, dir, l, keys(t, l), known))
 }
 
+// TestNever6WitnessHeedsAKnownCheckpointLater: nor does a witness go on that is given
+// one, by somebody who was shown another log, when it has cosigned more.
+func TestNever6WitnessHeedsAKnownCheckpointLater(t *testing.T) {
+	l := newLog(t, 300)
+	dir, _ := made(t)
+	must(t, round(t, dir, l, keys(t, l)))
+	other := newLog(t, 10)
+	other.origin = l.origin
+	other.append(100, "x")
+	wantRefused(t, "a log that does not agree", round(t, dir, l, keys(t, l), other.checkpoint()))
+	other.append(300, "x")
+	wantRefused(t, "a log that is smaller", round(t, dir, l, keys(t, l), other.checkpoint()))
+	known := l.checkpoint()
+	l.append(7, "")
+	must(t, round(t, dir, l, keys(t, l), known))
+}
+
 // An outage is none of the log's faults, and nothing is cosigned meanwhile.
 func TestWitnessWaitsForOutages(t *testing.T) {
 	dir, _ := made(t)
