@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -31,21 +30,14 @@ var _ Source = (*Copy)(nil)
 
 // Open opens the newest epoch of the copy in dir. NotFound: nothing is held.
 func Open(dir string) (*Copy, error) {
-	files, err := os.ReadDir(dir)
+	held, _, err := epochs(dir)
 	if err != nil {
 		return nil, err
 	}
-	// Ids grow with time.
-	for _, f := range slices.Backward(files) {
-		if _, err := broker.ParseID(f.Name()); err != nil || !f.IsDir() {
-			continue
-		}
-		c := &Copy{epoch: openEpoch(dir, f.Name()), number: -1}
-		if _, err := os.Stat(filepath.Join(c.epoch.dir, checkpointFile)); err == nil {
-			return c, nil
-		}
+	if len(held) == 0 {
+		return nil, broker.Errorf(broker.NotFound, "%s holds no log: 'postern log pull' makes a copy", dir)
 	}
-	return nil, broker.Errorf(broker.NotFound, "%s holds no log: 'postern log pull' makes a copy", dir)
+	return &Copy{epoch: openEpoch(dir, string(held[len(held)-1])), number: -1}, nil
 }
 
 // Checkpoint returns the newest checkpoint that was proved.

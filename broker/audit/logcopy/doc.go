@@ -9,7 +9,8 @@
 //
 // # A copy
 //
-// Below a directory for each of the log's epochs, named for it, are
+// A file epochs names the log's epochs, in the order in which they were first pulled.
+// Below a directory for each of them, named for it, are
 //
 //	checkpoint           the newest checkpoint that was proved, with its signatures
 //	checkpoints/SIZE     each that was proved, by its size
@@ -23,7 +24,7 @@
 //   - checkpoint is replaced last, when all that it stands for is on the disk.
 //     What a pull that was killed left behind is read again, and proved with the
 //     rest.
-//   - A copy only grows. A log that is smaller than it was, or another, is not
-//     copied over what is held: it is an error that says so, and what is held
-//     stays the proof of it.
+//   - A copy only grows. A log that is smaller than it was, or another, or that went
+//     back into an epoch that it had left, is not copied over what is held: it is an
+//     error that says so, and what is held stays the proof of it.
 package logcopy

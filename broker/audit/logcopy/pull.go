@@ -106,6 +106,10 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 	if told.epoch != c.Origin.Epoch {
 		*told = Prunings{epoch: c.Origin.Epoch}
 	}
+	begin, err := admit(dir, c.Origin)
+	if err != nil {
+		return nil, err
+	}
 	p := &pull{ctx: ctx, epoch: openEpoch(dir, string(c.Origin.Epoch)), source: source, to: c, told: told}
 	if p.held, err = p.epoch.checkpoint(keys); err != nil {
 		return nil, err
@@ -115,6 +119,8 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 	for _, k := range known {
 		if k.Origin == c.Origin {
 			p.due = append(p.due, k)
+		} else if err := agrees(dir, keys, k); err != nil {
+			return nil, err
 		}
 	}
 	if p.held != nil {
@@ -129,8 +135,13 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 			return nil, err
 		}
 		done.Pruned = p.pruned
+	} else if err := p.proveKnown(); err != nil {
+		return nil, err
 	}
 	// A new key may have signed the same.
+	if err := begin(); err != nil {
+		return nil, err
+	}
 	if err := p.epoch.setCheckpoint(c, note); err != nil {
 		return nil, err
 	}
@@ -281,6 +292,39 @@ func (p *pull) proveOlder(older *translog.Checkpoint) error {
 		return tampered("the log was forked: what is held does not follow from the checkpoint of %d events", older.Size)
 	}
 	return nil
+}
+
+// proveKnown finds that what is held, of which the log has no more, agrees with every
+// checkpoint that is known.
+func (p *pull) proveKnown() error {
+	for _, k := range p.due {
+		if k.Size < p.held.Size {
+			if err := p.proveOlder(k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// agrees finds that a checkpoint of an epoch that the log has left is one of what is
+// held of it.
+func agrees(dir string, keys *translog.Keys, k *translog.Checkpoint) error {
+	e := openEpoch(dir, string(k.Origin.Epoch))
+	held, err := e.checkpoint(keys)
+	switch {
+	case err != nil:
+		return err
+	case held == nil || held.Origin != k.Origin:
+		return broker.Errorf(broker.Conflict, "a checkpoint was given of the log %s, of which nothing is held, and which the server does not serve: it proves nothing here", k.Origin)
+	case held.Size < k.Size:
+		return broker.Errorf(broker.Conflict, "a checkpoint was given of %d events of the log %s, of which %d are held, and which the server does not serve: it proves nothing here", k.Size, k.Origin, held.Size)
+	}
+	p := &pull{epoch: e, held: held, to: held, due: []*translog.Checkpoint{k}}
+	if err := p.check(); err != nil {
+		return err
+	}
+	return p.proveKnown()
 }
 
 // left returns what an earlier pull left of a full file; nil: nothing of use.

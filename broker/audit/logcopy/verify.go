@@ -28,13 +28,17 @@ type Verified struct {
 
 // Verify checks the copy in dir: every entry, tile and checkpoint of every
 // epoch, against the keys alone. An entry without a record must be named by one of
-// the log's pruning events, and that must be one that could have been. known are checkpoints from elsewhere, each of
-// which must be of an epoch that is held, and not newer than what is held of
-// it. Whatever is wrong is a *TamperedError.
+// the log's pruning events, and that must be one that could have been. Epochs must
+// share what was before a restore. known are checkpoints from elsewhere, each of
+// which must be of an epoch that is held, and not newer than what is held of it.
+// Whatever is wrong is a *TamperedError.
 func Verify(dir string, keys *translog.Keys, known ...*translog.Checkpoint) ([]*Verified, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
+	}
+	if _, _, err := epochs(dir); err != nil {
+		return nil, &TamperedError{err}
 	}
 	var all []*Verified
 	for _, f := range files {
@@ -51,6 +55,13 @@ func Verify(dir string, keys *translog.Keys, known ...*translog.Checkpoint) ([]*
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s holds no log: 'postern log pull' makes a copy", dir)
+	}
+	for i, v := range all {
+		for _, other := range all[:i] {
+			if err := sameUpToARestore(dir, other.Checkpoint, v.Checkpoint); err != nil {
+				return nil, &TamperedError{err}
+			}
+		}
 	}
 	for _, k := range known {
 		if !slices.ContainsFunc(all, func(v *Verified) bool { return v.Checkpoint.Origin == k.Origin }) {
