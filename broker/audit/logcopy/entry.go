@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -27,21 +28,25 @@ func (e *Entry) Pruned() bool {
 	return e.Salt == "" && (len(e.Record) == 0 || string(e.Record) == "null")
 }
 
-// LeafOf returns the hash of the entry that ought to be the seq-th.
+// LeafOf returns the hash of the entry that ought to be the seq-th, in the one form
+// that Postern gives it.
 func (e *Entry) LeafOf(seq int64) (tlog.Hash, error) {
 	if e.Seq != seq {
 		return tlog.Hash{}, fmt.Errorf("event %d stands in the place of event %d", e.Seq, seq)
 	}
 	said, err := hex.DecodeString(e.Leaf)
-	if err != nil || len(said) != tlog.HashSize {
+	if err != nil || len(said) != tlog.HashSize || e.Leaf != strings.ToLower(e.Leaf) {
 		return tlog.Hash{}, fmt.Errorf("the leaf hash of event %d is none", seq)
 	}
 	if e.Pruned() {
 		return tlog.Hash(said), nil
 	}
 	salt, err := hex.DecodeString(e.Salt)
-	if err != nil || len(salt) != translog.SaltSize {
+	if err != nil || len(salt) != translog.SaltSize || e.Salt != strings.ToLower(e.Salt) {
 		return tlog.Hash{}, fmt.Errorf("the salt of event %d is none", seq)
+	}
+	if bytes.ContainsRune(e.Record, '\n') {
+		return tlog.Hash{}, fmt.Errorf("the record of event %d is not one line", seq)
 	}
 	hash := tlog.RecordHash(append(salt, e.Record...))
 	if hash != tlog.Hash(said) {
