@@ -94,14 +94,16 @@ type Keys struct {
 }
 
 // ParseKeys reads verifier keys (C2SP signed-note), one a line; lines that are
-// empty or begin with # say nothing.
+// empty or begin with #, or were there before, say nothing.
 func ParseKeys(text string) (*Keys, error) {
 	k := new(Keys)
+	seen := make(map[string]bool)
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
+		if line == "" || strings.HasPrefix(line, "#") || seen[line] {
 			continue
 		}
+		seen[line] = true
 		v, err := note.NewVerifier(line)
 		if err != nil {
 			return nil, fmt.Errorf("%q is not a log's key: 'postern log key' prints it", line)

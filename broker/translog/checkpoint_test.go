@@ -44,7 +44,7 @@ func TestCheckpoint(t *testing.T) {
 	ownSigner, ownKey := newKey(t, own.String())
 	again, _ := newKey(t, restored.String())
 	thief, _ := newKey(t, firm.String())
-	keys, err := ParseKeys("# the log's keys\n\n" + key + "\n" + ownKey + "\n")
+	keys, err := ParseKeys("# the log's keys, one of them twice\n\n" + key + "\n" + ownKey + "\n" + key + "\n")
 	if err != nil {
 		t.Fatal(err)
 	}
