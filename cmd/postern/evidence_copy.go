@@ -28,7 +28,7 @@ func (m *evidenceMaking) fromCopy(cmd *cobra.Command, r *evidence.Request) error
 	case len(m.trust.keys) == 0 && m.trust.keyFile == "":
 		return usagef("with --copy give --key or --keys: the copy does not hold the log's keys")
 	}
-	c, err := logcopy.Open(m.copied)
+	c, err := logcopy.Open(m.copied, r.Witnesses...)
 	if err != nil {
 		return err
 	}

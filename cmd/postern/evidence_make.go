@@ -135,6 +135,11 @@ func (m *evidenceMaking) run(cmd *cobra.Command) error {
 	from := m.people
 	if m.copied != "" {
 		from = m.fromCopy
+		defer func() {
+			if c, ok := r.Source.(*logcopy.Copy); ok {
+				c.Close()
+			}
+		}()
 	} else if m.maker != "" {
 		return usagef("--maker goes with --copy: the server knows who asks it")
 	}

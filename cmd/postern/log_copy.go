@@ -122,7 +122,7 @@ func (s logSource) witnessed(ctx context.Context, dir string, keys *translog.Key
 		if signed == nil {
 			continue // verify says what is missing
 		}
-		if err := logcopy.Keep(dir, keys, signed); err != nil {
+		if err := logcopy.Keep(dir, keys, w, signed); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -20,7 +21,9 @@ import (
 // Copy reads one epoch of a copy in the place of a server: it is a Source, and as
 // little believed. It is one goroutine's.
 type Copy struct {
-	epoch *epoch
+	epoch     *epoch
+	witnesses []*translog.WitnessKey
+	release   func()
 	// entries are those of the file that was read last.
 	number  int64
 	entries []*Entry
@@ -28,17 +31,27 @@ type Copy struct {
 
 var _ Source = (*Copy)(nil)
 
-// Open opens the newest epoch of the copy in dir. NotFound: nothing is held.
-func Open(dir string) (*Copy, error) {
-	held, _, err := epochs(dir)
+// Open opens the newest epoch of the copy in dir, and keeps pulls out of it until
+// Close. witnesses are those whose cosignatures matter: what says that it is theirs
+// must be. NotFound: nothing is held.
+func Open(dir string, witnesses ...*translog.WitnessKey) (*Copy, error) {
+	release, err := share(dir)
 	if err != nil {
 		return nil, err
 	}
-	if len(held) == 0 {
-		return nil, broker.Errorf(broker.NotFound, "%s holds no log: 'postern log pull' makes a copy", dir)
+	held, _, err := epochs(dir)
+	if err == nil && len(held) == 0 {
+		err = broker.Errorf(broker.NotFound, "%s holds no log: 'postern log pull' makes a copy", dir)
 	}
-	return &Copy{epoch: openEpoch(dir, string(held[len(held)-1])), number: -1}, nil
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return &Copy{epoch: openEpoch(dir, string(held[len(held)-1])), witnesses: witnesses, release: release, number: -1}, nil
 }
+
+// Close lets go of the copy.
+func (c *Copy) Close() { c.release() }
 
 // Checkpoint returns the newest checkpoint that was proved.
 func (c *Copy) Checkpoint(context.Context) ([]byte, error) {
@@ -69,6 +82,9 @@ func (c *Copy) Witnessed(context.Context) ([][]byte, error) {
 			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, f.Name()), err)
 		}
 		for _, claim := range claims {
+			if c.forged(claim, note) {
+				continue
+			}
 			newest[claim.Name] = max(newest[claim.Name], size)
 			notes[size] = note
 		}
@@ -83,6 +99,15 @@ func (c *Copy) Witnessed(context.Context) ([][]byte, error) {
 		}
 	}
 	return all, nil
+}
+
+// forged reports whether a cosignature says that it is of one of the witnesses, and is
+// not.
+func (c *Copy) forged(claim translog.Claim, note []byte) bool {
+	return slices.ContainsFunc(c.witnesses, func(w *translog.WitnessKey) bool {
+		_, err := w.Cosignature(note)
+		return w.Name() == claim.Name && err != nil
+	})
 }
 
 // Tile returns hashes of a tile, from one that holds as many or more.

@@ -40,7 +40,7 @@ func TestCopyIsASource(t *testing.T) {
 		}
 		note, err = by.Cosign(note, time.Unix(1_800_000_000, 0))
 		must(t, err)
-		must(t, Keep(dir, s.keys(), note))
+		must(t, Keep(dir, s.keys(), by.Key(), note))
 		cosigned = append(cosigned, note)
 	}
 	s.append(30)
@@ -48,6 +48,7 @@ func TestCopyIsASource(t *testing.T) {
 	must(t, err)
 	c, err := Open(dir)
 	must(t, err)
+	defer c.Close()
 
 	note, err := c.Checkpoint(ctx)
 	must(t, err)

@@ -4,18 +4,16 @@ package logcopy
 
 import (
 	"os"
-	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/translog"
 )
 
-// Keep adds a checkpoint to a copy that holds its log up to there, such as one that
-// witnesses have cosigned, once it is proved to be of the same log. One that is
-// larger than what is held is left out: the next pull takes it.
-func Keep(dir string, keys *translog.Keys, note []byte) error {
+// Keep adds to a copy a checkpoint that a witness has cosigned, once it is proved to
+// be of the same log. One that is larger than what is held is left out: the next pull
+// takes it. So is one that the witness has not cosigned, whatever it says.
+func Keep(dir string, keys *translog.Keys, w *translog.WitnessKey, note []byte) error {
 	release, err := lock(dir)
 	if err != nil {
 		return err
@@ -23,6 +21,12 @@ func Keep(dir string, keys *translog.Keys, note []byte) error {
 	defer release()
 	c, err := keys.Open(note)
 	if err != nil {
+		return err
+	}
+	if _, err := w.Cosignature(note); err != nil {
+		return nil
+	}
+	if note, err = keys.Only(note, w); err != nil {
 		return err
 	}
 	e := openEpoch(dir, string(c.Origin.Epoch))
@@ -39,7 +43,10 @@ func Keep(dir string, keys *translog.Keys, note []byte) error {
 			return err
 		}
 	}
-	return e.write(filepath.Join(e.dir, checkpointsDir, strconv.FormatInt(c.Size, 10)), note)
+	if note, err = e.withKept(keys, c, note, true); err != nil {
+		return err
+	}
+	return e.write(e.kept(c), note)
 }
 
 // Cosigned returns the newest checkpoint of a copy that a witness has cosigned, and
@@ -60,7 +67,7 @@ func Cosigned(dir string, keys *translog.Keys, w *translog.WitnessKey) (newest *
 			return nil, at, &TamperedError{err}
 		}
 		for _, c := range all {
-			note, err := os.ReadFile(filepath.Join(e.dir, checkpointsDir, strconv.FormatInt(c.Size, 10)))
+			note, err := os.ReadFile(e.kept(c))
 			if err != nil {
 				return nil, at, err
 			}

@@ -21,9 +21,10 @@
 //
 // # Invariants
 //
-//   - checkpoint is replaced last, when all that it stands for is on the disk.
-//     What a pull that was killed left behind is read again, and proved with the
-//     rest.
+//   - checkpoint is replaced when all that it stands for is on the disk. What a pull
+//     that was killed left behind is read again, and proved with the rest.
+//   - What a checkpoint is signed with, and a record that is held, no server takes
+//     away.
 //   - A copy only grows. A log that is smaller than it was, or another, or that went
 //     back into an epoch that it had left, is not copied over what is held: it is an
 //     error that says so, and what is held stays the proof of it.

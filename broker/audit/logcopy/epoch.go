@@ -114,11 +114,62 @@ func (e *epoch) checkpoints(keys *translog.Keys) ([]*translog.Checkpoint, error)
 }
 
 // setCheckpoint makes a checkpoint the newest.
-func (e *epoch) setCheckpoint(c *translog.Checkpoint, note []byte) error {
-	if err := e.write(filepath.Join(e.dir, checkpointsDir, strconv.FormatInt(c.Size, 10)), note); err != nil {
+func (e *epoch) setCheckpoint(keys *translog.Keys, c *translog.Checkpoint, note []byte) error {
+	note, err := e.withKept(keys, c, note, false)
+	if err != nil {
 		return err
 	}
-	return e.write(filepath.Join(e.dir, checkpointFile), note)
+	// This first: there is none that is larger than the newest.
+	if err := e.write(filepath.Join(e.dir, checkpointFile), note); err != nil {
+		return err
+	}
+	return e.write(e.kept(c), note)
+}
+
+// keepNewest keeps the newest checkpoint by its size as well, where a power cut came
+// in between.
+func (e *epoch) keepNewest(c *translog.Checkpoint) error {
+	if _, err := os.Stat(e.kept(c)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	note, err := os.ReadFile(filepath.Join(e.dir, checkpointFile))
+	if err != nil {
+		return err
+	}
+	return e.write(e.kept(c), note)
+}
+
+// kept is the file of a checkpoint.
+func (e *epoch) kept(c *translog.Checkpoint) string {
+	return filepath.Join(e.dir, checkpointsDir, strconv.FormatInt(c.Size, 10))
+}
+
+// withKept adds to a checkpoint the signatures that it is kept with. Of two by the
+// same key the new one counts where it was verified, and else the one that is kept.
+func (e *epoch) withKept(keys *translog.Keys, c *translog.Checkpoint, note []byte, verified bool) ([]byte, error) {
+	kept, err := os.ReadFile(e.kept(c))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return note, err
+	}
+	before, err := keys.Open(kept)
+	if err != nil {
+		return note, nil // damaged: this mends it
+	}
+	if *before != *c {
+		return nil, tampered("the log was forked: there are two logs of %d events", c.Size)
+	}
+	first, second := kept, note
+	if verified {
+		first, second = note, kept
+	}
+	merged, err := translog.Merge(first, second)
+	if err != nil || len(merged) > translog.MaxCheckpoint {
+		return first, err
+	}
+	return merged, nil
 }
 
 // source reads tiles of the copy.

@@ -69,6 +69,7 @@ func TestPullOfRestores(t *testing.T) {
 		must(t, err)
 		c, err := Open(dir)
 		must(t, err)
+		c.Close()
 		if want := filepath.Join(dir, string(restore.now().Origin.Epoch)); len(all) != len(known) || c.epoch.dir != want {
 			t.Errorf("%d epochs, of which %s is the newest", len(all), c.epoch.dir)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/broker/audit/witness"
+	"github.com/postern-mail/postern/broker/translog"
 )
 
 // Submit keeps what a witness hands over: served is a witness's Source.
@@ -19,10 +20,10 @@ func (s *served) Submit(_ context.Context, signed []byte) error {
 }
 
 // newWitness makes one, and returns what it does when it is started at a server.
-func newWitness(t *testing.T) func(at *served) error {
+func newWitness(t *testing.T) (cosign func(at *served) error, key *translog.WitnessKey) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "witness")
-	_, err := witness.Create(dir, "witness.example")
+	key, err := witness.Create(dir, "witness.example")
 	must(t, err)
 	return func(at *served) error {
 		t.Helper()
@@ -31,7 +32,7 @@ func newWitness(t *testing.T) func(at *served) error {
 		defer w.Close()
 		_, err = w.Round(ctx)
 		return err
-	}
+	}, key
 }
 
 // An older database that is put under a running server is not signed, and whoever
@@ -65,7 +66,7 @@ func olderDatabaseAtAWitness(t *testing.T, serve serving) {
 	s := serve(t, 300)
 	s.stop()
 	older := s.fork(t)
-	cosign := newWitness(t)
+	cosign, _ := newWitness(t)
 	s.restart()
 	s.append(30)
 	must(t, cosign(s))
@@ -112,7 +113,7 @@ func forkWithAWitness(t *testing.T, serve serving) {
 	one.stop()
 	other := one.fork(t)
 	one.restart()
-	cosign := newWitness(t)
+	cosign, key := newWitness(t)
 	one.append(7)
 	must(t, cosign(one))
 	for range 3 {
@@ -133,9 +134,9 @@ func forkWithAWitness(t *testing.T, serve serving) {
 	_, err = Pull(ctx, second, other.keys(), other)
 	must(t, err)
 	newest := one.cosigned[len(one.cosigned)-1]
-	must(t, Keep(first, one.keys(), newest))
+	must(t, Keep(first, one.keys(), key, newest))
 	var wrong *TamperedError
-	if err := Keep(second, other.keys(), newest); !errors.As(err, &wrong) {
+	if err := Keep(second, other.keys(), key, newest); !errors.As(err, &wrong) {
 		t.Errorf("the second reader, with what the witness has cosigned: %v", err)
 	}
 }

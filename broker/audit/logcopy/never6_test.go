@@ -171,7 +171,7 @@ func hashFaults() map[string]func(s *served, at int) {
 func eachHash(t *testing.T, serve serving) {
 	s := serve(t, 300)
 	held := s.now()
-	cosign := newWitness(t)
+	cosign, _ := newWitness(t)
 	must(t, cosign(s))
 	s.append(600)
 	s.now() // signed before: the server signs nothing more

@@ -138,6 +138,12 @@ func (p *Prunings) addPruning(seq int64, r *record) error {
 	return nil
 }
 
+// join adds what others say of entries that are gone.
+func (p *Prunings) join(other *Prunings) {
+	p.missing = append(p.missing, other.missing...)
+	p.events = append(p.events, other.events...)
+}
+
 // spans are what the pruning events name, in the log's order; those that follow on
 // each other are one.
 func (p *Prunings) spans() []Pruned {

@@ -110,7 +110,7 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 	if err != nil {
 		return nil, err
 	}
-	p := &pull{ctx: ctx, epoch: openEpoch(dir, string(c.Origin.Epoch)), source: source, to: c, told: told}
+	p := &pull{ctx: ctx, epoch: openEpoch(dir, string(c.Origin.Epoch)), source: source, to: c}
 	if p.held, err = p.epoch.checkpoint(keys); err != nil {
 		return nil, err
 	}
@@ -124,6 +124,9 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 		}
 	}
 	if p.held != nil {
+		if err := p.epoch.keepNewest(p.held); err != nil {
+			return nil, err
+		}
 		done.Before = p.held.Size
 		p.due = append(p.due, p.held)
 	}
@@ -135,6 +138,7 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 			return nil, err
 		}
 		done.Pruned = p.pruned
+		told.join(&p.told)
 	} else if err := p.proveKnown(); err != nil {
 		return nil, err
 	}
@@ -142,7 +146,7 @@ func pullOnce(ctx context.Context, dir string, keys *translog.Keys, source Sourc
 	if err := begin(); err != nil {
 		return nil, err
 	}
-	if err := p.epoch.setCheckpoint(c, note); err != nil {
+	if err := p.epoch.setCheckpoint(keys, c, note); err != nil {
 		return nil, err
 	}
 	if lost := told.lost(); lost != nil {
@@ -163,7 +167,7 @@ type pull struct {
 	tree   translog.Tree
 	upper  [][]tlog.Hash // the tiles above the lowest that are not full
 	pruned int64
-	told   *Prunings
+	told   Prunings
 	// ahead are entries that came with others.
 	ahead []*Entry
 	// unproved says that entries of an earlier pull, which ended early, were
@@ -204,7 +208,7 @@ func (p *pull) copy(resume bool) error {
 	if err := p.start(from); err != nil {
 		return err
 	}
-	p.pruned, p.unproved, p.ahead = 0, false, nil
+	p.pruned, p.told, p.unproved, p.ahead = 0, Prunings{}, false, nil
 	due := p.due
 	for len(due) > 0 && due[0].Size <= from {
 		// Older than what is held, or just it: proved by tiles.

@@ -5,6 +5,7 @@ package logcopy
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -215,4 +216,76 @@ func TestNever6CopyIsTamperedWith(t *testing.T) {
 	}
 	_, err = Verify(dir, keys)
 	must(t, err)
+}
+
+// A power cut between a checkpoint and its place by its size damages nothing, and the
+// next pull puts it there.
+func TestPullIsCutBetweenCheckpoints(t *testing.T) {
+	s := serve(t, 300)
+	dir := t.TempDir()
+	_, err := Pull(ctx, dir, s.keys(), s)
+	must(t, err)
+	s.append(10)
+	kept := openEpoch(dir, string(s.now().Origin.Epoch)).kept(s.now())
+	must(t, os.Mkdir(kept+temporary, 0o700)) // in the way
+	if _, err := Pull(ctx, dir, s.keys(), s); err == nil {
+		t.Fatal("nothing was in the way")
+	}
+	must(t, os.Remove(kept+temporary))
+	all, err := Verify(dir, s.keys())
+	must(t, err)
+	if all[0].Checkpoint.Size != s.now().Size {
+		t.Errorf("%d events are held", all[0].Checkpoint.Size)
+	}
+	s.append(10)
+	_, err = Pull(ctx, dir, s.keys(), s)
+	must(t, err)
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+}
+
+// A copy that is being pulled is not called false by who reads it meanwhile.
+func TestVerifyBesideAPull(t *testing.T) {
+	s := serve(t, 30)
+	dir := t.TempDir()
+	_, err := Pull(ctx, dir, s.keys(), s)
+	must(t, err)
+	var wrong *TamperedError
+	release, err := lock(dir)
+	must(t, err)
+	if _, err := Verify(dir, s.keys()); err == nil || errors.As(err, &wrong) {
+		t.Errorf("verified while it is pulled: %v", err)
+	}
+	if _, err := Open(dir); err == nil {
+		t.Error("opened while it is pulled")
+	}
+	release()
+	c, err := Open(dir)
+	must(t, err)
+	_, err = Verify(dir, s.keys())
+	must(t, err)
+	if _, err := Pull(ctx, dir, s.keys(), s); err == nil || errors.As(err, &wrong) {
+		t.Errorf("pulled while it is read: %v", err)
+	}
+	c.Close()
+	_, err = Pull(ctx, dir, s.keys(), s)
+	must(t, err)
+}
+
+// What an earlier pull left, and turned out to be false, tells nothing of the log.
+func TestPullForgetsWhatWasFalse(t *testing.T) {
+	s := serve(t, 300)
+	dir := t.TempDir()
+	e := openEpoch(dir, string(s.now().Origin.Epoch))
+	var lines []byte
+	for seq := range translog.TileWidth {
+		lines = (&Entry{Seq: int64(seq), Leaf: fmt.Sprintf("%064x", seq)}).AppendLine(lines)
+	}
+	must(t, e.write(e.entries(0), lines))
+	p, err := Pull(ctx, dir, s.keys(), s)
+	must(t, err)
+	if p.Lost != nil || p.Pruned != 0 {
+		t.Errorf("pulled: %+v", p)
+	}
 }

@@ -33,6 +33,11 @@ type Verified struct {
 // which must be of an epoch that is held, and not newer than what is held of it.
 // Whatever is wrong is a *TamperedError.
 func Verify(dir string, keys *translog.Keys, known ...*translog.Checkpoint) ([]*Verified, error) {
+	release, err := share(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
