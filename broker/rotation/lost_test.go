@@ -56,6 +56,11 @@ func (m *model) until(state broker.RotationState, drivers map[string]broker.Driv
 	}
 }
 
+func (m *model) rob() {
+	m.robbed = true
+	clear(m.pending)
+}
+
 func (m *model) drivers() map[string]broker.Driver { return map[string]broker.Driver{"model": m} }
 
 // TestNever7NewPasswordGoneFromVault: somebody deletes the new password in Vault,
@@ -72,7 +77,7 @@ func TestNever7NewPasswordGoneFromVault(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			m := calm(t)
 			m.until(state, m.drivers())
-			clear(m.pending)
+			m.rob()
 			m.until(broker.RotationEnded, m.drivers())
 			if m.journal.Outcome != want {
 				t.Fatalf("gone in state %s, it ended as %s: %+v", state, m.journal.Outcome, m.journal)
@@ -86,7 +91,7 @@ func TestNever7NewPasswordGoneFromVault(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := calm(t)
 		m.until(broker.RotationAsked, m.drivers())
-		clear(m.pending)
+		m.rob()
 		m.imap, m.submission = "old-5ecret", "old-5ecret"
 		m.until(broker.RotationEnded, m.drivers())
 		if m.journal.Outcome != broker.RotationKeptOld {
@@ -129,6 +134,26 @@ func TestNever7SamePasswordEntered(t *testing.T) {
 		m.until(broker.RotationEnded, m.drivers())
 		if m.journal.Outcome == broker.RotationDone || !Alarming(&m.journal) || !strings.Contains(m.journal.Words, "is the one that is stored") {
 			t.Fatalf("it ended as %s, unproved %v (%s)", m.journal.Outcome, m.journal.Unproved, m.journal.Words)
+		}
+	})
+}
+
+// TestNever7LostKeepsItsPasswords: a rotation that has found neither password to
+// open the mailbox keeps the new ones. The provider may set one yet, or have
+// refused it for a moment alone, and a person may need it.
+func TestNever7LostKeepsItsPasswords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := calm(t)
+		id := broker.NewID()
+		m.journal.Entered, m.journal.Pending = true, []broker.ID{id}
+		m.pending[id] = &broker.Credential{Kind: broker.KindPassword, Secret: broker.NewSecret([]byte("entered-5ecret"))}
+		m.imap, m.submission = "an intruder's", "an intruder's"
+		m.run()
+		if m.journal.Outcome != broker.RotationLost {
+			t.Fatalf("it ended as %s: %+v", m.journal.Outcome, m.journal)
+		}
+		if !m.journal.CleanedAt.IsZero() || m.pending[id] == nil {
+			t.Fatalf("the password that was entered is destroyed: %+v", m.journal)
 		}
 	})
 }

@@ -237,13 +237,19 @@ func (r *Rotator) work(ctx context.Context, journal *broker.Rotation) {
 		if !w.write(ctx, s, entry) {
 			return
 		}
-		if done := !w.journal.CleanedAt.IsZero(); done || w.journal.NextAt.After(r.Now()) {
+		if over(&w.journal) || w.journal.NextAt.After(r.Now()) {
 			break
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalTime)
 	defer cancel()
 	r.note("a rotation cannot be released", r.State.ReleaseRotation(ctx, r.claim(), journal.ID))
+}
+
+// over reports whether nothing is left to do: it was cleaned, or keeps for a
+// person what it has.
+func over(j *broker.Rotation) bool {
+	return !j.CleanedAt.IsZero() || j.State == broker.RotationEnded && j.NextAt.IsZero()
 }
 
 // write makes an entry of the journal.
