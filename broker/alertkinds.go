@@ -104,7 +104,7 @@ func AlertKinds() []AlertSpec {
 			"a later rotation replaces it",
 		},
 		{
-			AlertRotationLost, SeverityCritical, "a rotation was cut off, and neither the old password nor the new one opens the mailbox",
+			AlertRotationLost, SeverityCritical, "a rotation was cut off, or kept the old password, and neither that nor a new one opens the mailbox",
 			"set a password at the provider and enter it: `postern mailbox set-credential`",
 			"a credential that works is stored",
 		},

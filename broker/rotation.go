@@ -105,6 +105,8 @@ const (
 	// RotationKeptOld: the provider did not change it; the old one works.
 	RotationKeptOld RotationOutcome = "kept-old"
 	// RotationLost: neither password opens the mailbox: a person must see to it.
+	// One that kept the old password becomes so when, on several days after, that
+	// and all that it had made are refused.
 	RotationLost RotationOutcome = "lost"
 	// RotationSuperseded: somebody stored another credential meanwhile, and it
 	// works.
@@ -144,8 +146,9 @@ type Rotation struct {
 
 	// Asked counts how often the provider was asked for the latest password,
 	// Refused how often that password was refused since, OldTries how often the
-	// old one was tried and not yet known to be dead, Waits the steps that waited
-	// one after another.
+	// old one was tried and not yet known to be dead (after the end: on how many
+	// days nothing opened the mailbox), Waits the steps that waited one after
+	// another.
 	Asked    int `json:"asked,omitempty"`
 	Refused  int `json:"refused,omitempty"`
 	OldTries int `json:"old_tries,omitempty"`

@@ -41,6 +41,7 @@
 //     gives up his place among those that are worked on.
 //   - Once the provider may have been asked no rotation ends as if it had not been,
 //     whatever has gone meanwhile: the driver, or the new password itself.
-//   - Passwords that may yet become the mailbox's are not destroyed: those of a
-//     rotation that kept the old one only after the old one was tried again.
+//   - Passwords that may yet become the mailbox's are not destroyed but while its
+//     credential is taken by IMAP and submission. Nothing that a service refuses, or
+//     does not answer, is a reason to.
 package rotation

@@ -64,8 +64,10 @@ type finding struct {
 	// kicked says that the provider ended its sessions.
 	kicked     bool
 	inspection *broker.Inspection
-	// late says that the provider has set a password after all.
-	late bool
+	// keep says why an ended rotation's passwords are not destroyed yet, shut that
+	// IMAP takes none of them, nor the mailbox's credential.
+	keep string
+	shut bool
 }
 
 // Limits are the machine's bounds. Zero fields take their defaults.
@@ -75,7 +77,8 @@ type Limits struct {
 	// says it has set, or may have: 5.
 	Passwords, Asks int
 	// Looks is how often a new password is tried, after each ask, before it is
-	// taken for refused: 4; LookAfter the mean pause between: 5 s, doubled each
+	// taken for refused, and on how many days after the end nothing opens a mailbox
+	// before it is taken for lost: 4; LookAfter the mean pause between: 5 s, doubled each
 	// time.
 	Looks     int
 	LookAfter time.Duration
@@ -208,9 +211,8 @@ func (m *machine) after(r broker.Rotation, s step, f finding) broker.Rotation {
 		r.Inspection = f.inspection
 		m.end(&r, broker.RotationDone)
 	case stepClean:
-		if f.late {
-			r.Waiting = "the provider has set the new password after all: a rotation by drift follows"
-			r.NextAt = m.now.Add(m.Keep)
+		if f.keep != "" {
+			m.keepOn(&r, f)
 			return r
 		}
 		r.CleanedAt = m.now
@@ -261,12 +263,37 @@ func unproved(r *broker.Rotation, what string) {
 	}
 }
 
+// keepOn has an ended rotation's passwords kept, and looks again on another day:
+// logins that are refused more often lock accounts. One that says that the old
+// password works, and has found on Looks days that nothing does, is lost.
+func (m *machine) keepOn(r *broker.Rotation, f finding) {
+	if f.shut {
+		r.OldTries++
+	}
+	if r.Outcome == broker.RotationKeptOld && r.OldTries >= m.Looks {
+		r.Outcome = broker.RotationLost
+	}
+	r.Waiting, r.Waits = f.keep, 0
+	r.NextAt = m.now.Add(doubled(cleanPause, r.OldTries-m.Looks, maxCleanPause))
+}
+
 // wait has the step tried again, later each time.
 func (m *machine) wait(r *broker.Rotation, what string) {
+	most := m.WaitMax
+	if r.State == broker.RotationEnded { // nobody waits for it
+		most = cleanPause
+	}
 	r.Waiting = what
-	r.NextAt = m.now.Add(doubled(m.WaitMin, r.Waits, m.WaitMax))
+	r.NextAt = m.now.Add(doubled(m.WaitMin, r.Waits, most))
 	r.Waits++
 }
+
+// Ended rotations are looked at again after cleanPause; where nothing has opened the
+// mailbox on Limits.Looks days, doubled each time up to maxCleanPause.
+const (
+	cleanPause    = 24 * time.Hour
+	maxCleanPause = 30 * 24 * time.Hour
+)
 
 func doubled(d time.Duration, times int, most time.Duration) time.Duration {
 	for range times {
@@ -283,13 +310,10 @@ func (m *machine) goOn(r *broker.Rotation) { r.Waits, r.Waiting = 0, "" }
 func (m *machine) late(r *broker.Rotation) bool { return m.now.Sub(r.CreatedAt) >= m.GiveUp }
 
 func (m *machine) end(r *broker.Rotation, how broker.RotationOutcome) {
-	r.State, r.Outcome, r.Waiting, r.Waits = broker.RotationEnded, how, "", 0
-	switch how {
-	case broker.RotationLost: // a person may need them
-	case broker.RotationCancelled:
+	r.State, r.Outcome, r.Waiting, r.Waits, r.OldTries = broker.RotationEnded, how, "", 0, 0
+	r.NextAt = m.now.Add(m.Keep)
+	if how == broker.RotationCancelled {
 		r.NextAt = m.now
-	default:
-		r.NextAt = m.now.Add(m.Keep)
 	}
 }
 

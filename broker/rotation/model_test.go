@@ -144,6 +144,9 @@ func (m *model) AdvanceRotation(_ context.Context, c broker.RotationClaim, r *br
 }
 
 func (m *model) RequestRotation(context.Context, broker.Actor, *broker.Rotation) error {
+	if m.wrong("request", 5) {
+		return outage()
+	}
 	m.requested++
 	return nil
 }
@@ -275,7 +278,7 @@ func (m *model) login(at *string, c *broker.Credential) error {
 			m.imap, m.submission, m.late = m.late, m.late, ""
 		}
 	}
-	if string(c.Secret.Reveal()) != *at {
+	if string(c.Secret.Reveal()) != *at || m.journal.State == broker.RotationEnded && m.wrong("refused for a moment", 5) {
 		m.refusals++
 		return broker.Errorf(broker.CredentialRefused, "refused")
 	}
@@ -321,6 +324,7 @@ func (m *model) Set(_ context.Context, change *broker.PasswordChange) error {
 	switch m.one(
 		"provider", "sets it", "says so and does nothing", "sets it later", "sets it and is cut off", "is cut off", "is away",
 		"refuses the password", "refuses the password and sets it", "refuses the account", "sets IMAP alone",
+		"sets submission alone",
 	) {
 	case "sets it":
 		set()
@@ -342,6 +346,8 @@ func (m *model) Set(_ context.Context, change *broker.PasswordChange) error {
 		return no(broker.NotApplied, broker.DriverAccountRefused)
 	case "sets IMAP alone":
 		m.imap = string(change.New.Reveal())
+	case "sets submission alone":
+		m.submission = string(change.New.Reveal())
 	}
 	return nil
 }
@@ -364,7 +370,7 @@ func (m *model) kept(password string) bool {
 // at every moment, and the rotation ends with the truth in its journal.
 func TestNever7Model(t *testing.T) {
 	outcomes := make(map[broker.RotationOutcome]int)
-	deaths := 0
+	deaths, kept := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{
 			t: t, now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC), faults: rapid.IntRange(0, 40).Draw(t, "faults"),
@@ -386,8 +392,12 @@ func TestNever7Model(t *testing.T) {
 		deaths += m.run()
 		m.judge(drifted)
 		outcomes[m.journal.Outcome]++
+		m.cleanUp()
+		if m.journal.CleanedAt.IsZero() {
+			kept++
+		}
 	})
-	t.Logf("outcomes %v; the process died %d times", outcomes, deaths)
+	t.Logf("outcomes %v, %d still keep what they made; the process died %d times", outcomes, kept, deaths)
 }
 
 // holds wants what opens the mailbox in Vault, whatever the journal says next.
@@ -433,6 +443,22 @@ func (m *model) process() {
 	}
 	journal := m.journal
 	r.work(m.t.Context(), &journal)
+}
+
+// cleanUp has the ended rotation cleaned, at a provider that has done by then what
+// it was to do late.
+func (m *model) cleanUp() {
+	if m.late != "" && rapid.Bool().Draw(m.t, "set after all") {
+		m.imap, m.submission = m.late, m.late
+	}
+	m.late = ""
+	for looks := 0; m.journal.CleanedAt.IsZero() && looks < 100; looks++ {
+		m.process()
+	}
+	opens := m.committed != nil && m.imap == string(m.committed.Secret.Reveal()) && m.submission == m.imap
+	if cleaned := !m.journal.CleanedAt.IsZero(); cleaned == (len(m.pending) > 0) || opens && !cleaned {
+		m.t.Errorf("cleaned: %v, with %d passwords left, while the credential opens the mailbox: %v: %+v", cleaned, len(m.pending), opens, m.journal)
+	}
 }
 
 // judge compares what the journal says with what is true.

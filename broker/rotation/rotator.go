@@ -237,19 +237,13 @@ func (r *Rotator) work(ctx context.Context, journal *broker.Rotation) {
 		if !w.write(ctx, s, entry) {
 			return
 		}
-		if over(&w.journal) || w.journal.NextAt.After(r.Now()) {
+		if !w.journal.CleanedAt.IsZero() || w.journal.NextAt.After(r.Now()) {
 			break
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalTime)
 	defer cancel()
 	r.note("a rotation cannot be released", r.State.ReleaseRotation(ctx, r.claim(), journal.ID))
-}
-
-// over reports whether nothing is left to do: it was cleaned, or keeps for a
-// person what it has.
-func over(j *broker.Rotation) bool {
-	return !j.CleanedAt.IsZero() || j.State == broker.RotationEnded && j.NextAt.IsZero()
 }
 
 // write makes an entry of the journal.
@@ -260,13 +254,14 @@ func (w *worker) write(ctx context.Context, s step, entry broker.Rotation) bool 
 		w.Logger.Error("a rotation's journal cannot be written", zap.String("rotation", string(entry.ID)), zap.String("step", string(s)), zap.Error(err))
 		return false
 	}
+	ended := entry.Outcome != w.journal.Outcome
 	w.journal = entry
 	fields := []zap.Field{
 		zap.String("rotation", string(entry.ID)), zap.String("mailbox", string(entry.MailboxID)),
 		zap.String("step", string(s)), zap.String("state", string(entry.State)),
 	}
 	switch {
-	case entry.State == broker.RotationEnded && s != stepClean:
+	case ended:
 		fields = append(fields, zap.String("outcome", string(entry.Outcome)), zap.Strings("unproved", entry.Unproved), zap.String("words", entry.Words))
 		if Alarming(&entry) {
 			w.Logger.Warn("a rotation ended, and a person must see to it", fields...)

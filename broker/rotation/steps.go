@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -444,10 +445,12 @@ func (w *worker) drain(ctx context.Context, m *broker.Mailbox) finding {
 	return f
 }
 
-// clean destroys what an ended rotation has kept.
+// clean destroys what an ended rotation has kept. Where one of its passwords may
+// be the mailbox's yet, it does so only once nobody needs them.
 func (w *worker) clean(ctx context.Context) finding {
-	if w.journal.Outcome == broker.RotationKeptOld {
-		if f := w.keptOld(ctx); f.late || f.blocked != "" {
+	switch j := &w.journal; {
+	case j.Outcome == broker.RotationKeptOld, j.Outcome == broker.RotationLost, len(j.Pending) > 1:
+		if f := w.needed(ctx); f.blocked != "" || f.keep != "" {
 			return f
 		}
 	}
@@ -464,8 +467,11 @@ func (w *worker) clean(ctx context.Context) finding {
 	return finding{}
 }
 
-// keptOld looks whether the provider has set the new password after all.
-func (w *worker) keptOld(ctx context.Context) finding {
+// needed looks whether a password that a rotation has made may be what opens the
+// mailbox. It is not where IMAP and submission take the mailbox's credential.
+func (w *worker) needed(ctx context.Context) finding {
+	ctx, cancel := context.WithTimeout(ctx, loginsTime)
+	defer cancel()
 	m, err := w.State.Mailbox(ctx, w.journal.MailboxID)
 	if broker.CodeOf(err) == broker.NotFound {
 		return finding{}
@@ -473,25 +479,54 @@ func (w *worker) keptOld(ctx context.Context) finding {
 	if err != nil {
 		return w.blocked("the state cannot be read", err)
 	}
-	switch f := w.proveOld(ctx, m); {
+	f := w.proveOld(ctx, m)
+	switch {
 	case f.blocked != "":
 		return f
-	case f.old.imap == accepted:
+	case f.old == both{accepted, accepted}:
 		return finding{}
-	case f.old.imap == unreached:
-		return finding{blocked: "the mailbox's IMAP server is out of reach"}
+	case f.old.imap != refused && f.old.submission != refused:
+		return finding{blocked: "a server is out of reach, and the mailbox's credential cannot be tried"}
 	}
-	f := w.proveNew(ctx, m)
-	if f.gone {
-		return finding{}
+	return w.tryKept(ctx, m, f.old)
+}
+
+// tryKept tries the passwords that were made, the latest first, at a mailbox whose
+// credential is refused by one service or by both.
+func (w *worker) tryKept(ctx context.Context, m *broker.Mailbox, old both) finding {
+	const unopened = "the mailbox's credential does not open it, "
+	f := finding{}
+	for _, id := range slices.Backward(w.journal.Pending) {
+		pending, err := w.Secrets.PendingCredential(ctx, w.journal.FirmID, w.journal.MailboxID, id)
+		if broker.CodeOf(err) == broker.NotFound {
+			continue
+		}
+		if err != nil {
+			return w.blocked(secretsBlocked, err)
+		}
+		v := w.login(ctx, m, pending)
+		pending.Secret.Wipe()
+		switch {
+		case old.imap == refused && v.imap == accepted, old.submission == refused && v.submission == accepted:
+			return w.setLate(ctx, m)
+		case v.imap == unreached, v.submission == unreached:
+			return finding{keep: unopened + "and a new password could not be tried"}
+		}
+		f = finding{keep: unopened + "and neither does a new password", shut: old.imap == refused}
 	}
-	if f.blocked != "" || f.new.imap != accepted {
-		return f // neither works: somebody else's affair by now
-	}
+	return f
+}
+
+// setLate begins a rotation of a mailbox whose provider has set a password after
+// the rotation that had asked for it.
+func (w *worker) setLate(ctx context.Context, m *broker.Mailbox) finding {
 	again := &broker.Rotation{MailboxID: m.ID, Cause: broker.RotateOnDrift}
-	err = w.State.RequestRotation(ctx, broker.Actor{Kind: "system", Name: w.Node}, again)
-	if err != nil && broker.CodeOf(err) != broker.Conflict && broker.CodeOf(err) != broker.Refused {
-		return w.blocked("the state cannot be written", err)
+	err := w.State.RequestRotation(ctx, broker.Actor{Kind: "system", Name: w.Node}, again)
+	switch broker.CodeOf(err) {
+	case "", broker.Conflict, broker.Limit: // one is under way, or has just ended
+		return finding{keep: "the provider has set a new password after all: a rotation by drift follows"}
+	case broker.Refused:
+		return finding{keep: "the provider has set a new password after all, and the mailbox has no way of rotating it: set another there, and store that"}
 	}
-	return finding{late: true}
+	return w.blocked("the state cannot be written", err)
 }

@@ -244,6 +244,8 @@ func (s *Store) AdvanceRotation(ctx context.Context, c broker.RotationClaim, r *
 		case n.State == broker.RotationEnded && old.State != broker.RotationEnded:
 			n.EndedAt = t.now
 			typ = broker.EventRotationEnded
+		case n.Outcome != old.Outcome: // it was found to have ended otherwise
+			typ = broker.EventRotationEnded
 		case !n.CleanedAt.IsZero():
 			n.CleanedAt = t.now
 			typ = broker.EventRotationCleaned

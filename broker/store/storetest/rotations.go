@@ -254,6 +254,42 @@ func testRotationCommits(t *testing.T, w *World) {
 	}
 }
 
+// testNever7FoundLost: a rotation that had ended well enough, and whose mailbox
+// nothing opens days later, has ended anew: in the log, as an alert, and with the
+// lock that the mailbox wants. It is still looked at.
+func testNever7FoundLost(t *testing.T, w *World) {
+	s := w.Store
+	w.rotated(t)
+	w.Mailbox.Rotation.LockWhenLost = true
+	must(t, s.UpdateMailbox(ctx, Admin, &w.Mailbox))
+	claim := broker.RotationClaim{Node: "node-a", Holder: broker.NewID(), Lasts: time.Hour}
+	must(t, s.RequestRotation(ctx, Admin, &broker.Rotation{MailboxID: w.Mailbox.ID, Cause: broker.RotateOnDemand}))
+	r, err := s.ClaimRotation(ctx, claim)
+	must(t, err)
+	r.State, r.Outcome = broker.RotationEnded, broker.RotationKeptOld
+	must(t, s.AdvanceRotation(ctx, claim, r))
+	ended := r.EndedAt
+	r.Outcome, r.NextAt = broker.RotationLost, time.Now().Add(-time.Second)
+	must(t, s.AdvanceRotation(ctx, claim, r))
+	if !r.EndedAt.Equal(ended) {
+		t.Errorf("it ended at %s, and then at %s", ended, r.EndedAt)
+	}
+	var types []broker.EventType
+	for _, e := range All(t, s, w.Firm.ID) {
+		if e.Actor == system || e.Type == broker.EventAlertRaised {
+			types = append(types, e.Type)
+		}
+	}
+	want := []broker.EventType{broker.EventRotationEnded, broker.EventAlertRaised, broker.EventRotationEnded, "lock.created", broker.EventAlertRaised, broker.EventAlertRaised}
+	if !slices.Equal(types, want) {
+		t.Errorf("recorded: %v", types)
+	}
+	must(t, s.ReleaseRotation(ctx, claim, r.ID))
+	if again, err := s.ClaimRotation(ctx, claim); err != nil || again == nil {
+		t.Errorf("it is not looked at again: %+v, %v", again, err)
+	}
+}
+
 // testRotationCauses: a change that a mailbox's method names begins a rotation
 // in its own transaction, and nothing else does.
 func testRotationCauses(t *testing.T, w *World) {

@@ -74,6 +74,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"Rotations", testRotations},
 		{"RotationCommits", testRotationCommits},
 		{"RotationCauses", testRotationCauses},
+		{"Never7FoundLost", testNever7FoundLost},
 		{"Watches", testWatches},
 		{"MailboxEvents", testMailboxEvents},
 		{"Canaries", testCanaries},
