@@ -259,7 +259,8 @@ type RotationSecrets interface {
 	SetPendingCredential(ctx context.Context, firm, mailbox, pending ID, c *Credential) error
 	// DeletePendingCredential removes one; deleting nothing is no error.
 	DeletePendingCredential(ctx context.Context, firm, mailbox, pending ID) error
-	// DestroyCredentialsBefore destroys the versions of a credential before one.
+	// DestroyCredentialsBefore destroys the versions of a credential before one, and
+	// never the present one.
 	DestroyCredentialsBefore(ctx context.Context, firm, mailbox ID, version int) error
 	ProviderAccount(ctx context.Context, firm, provider ID) (*ProviderAccount, error)
 	// SetProviderAccount and ProviderAccountVersion are as SetCredential and

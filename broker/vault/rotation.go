@@ -45,7 +45,9 @@ func (c *Client) DeletePendingCredential(ctx context.Context, firm, mailbox, pen
 	return c.remove(ctx, p)
 }
 
-// DestroyCredentialsBefore destroys the versions before one that Vault keeps.
+// DestroyCredentialsBefore destroys the versions before one that Vault keeps. A
+// credential that was removed and stored anew counts from 1 again: its present
+// version is kept whatever its number.
 func (c *Client) DestroyCredentialsBefore(ctx context.Context, firm, mailbox broker.ID, version int) error {
 	p, err := below(firm, "mailboxes", mailbox)
 	if err != nil {
@@ -56,9 +58,10 @@ func (c *Client) DestroyCredentialsBefore(ctx context.Context, firm, mailbox bro
 		if err != nil {
 			return err
 		}
+		before := min(version, about.CurrentVersion)
 		var old []int
 		for key, v := range about.Versions {
-			if n, err := strconv.Atoi(key); err == nil && n < version && !v.Destroyed {
+			if n, err := strconv.Atoi(key); err == nil && n < before && !v.Destroyed {
 				old = append(old, n)
 			}
 		}
