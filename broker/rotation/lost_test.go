@@ -158,6 +158,29 @@ func TestNever7LostKeepsItsPasswords(t *testing.T) {
 	})
 }
 
+// TestNever7SubmissionThatRefusesEverythingProvesNothing: the old password is dead
+// where each service refuses it and takes the new one. One that refuses both, as for
+// an account that may not send, or does not answer, says nothing of the old one.
+func TestNever7SubmissionThatRefusesEverythingProvesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		submission verdict
+		proved     bool
+	}{"takes the new one": {accepted, true}, "refuses it too": {refused, false}, "does not answer": {unreached, false}} {
+		m := &machine{Limits: Limits{}.withDefaults(), now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC), id: broker.NewID}
+		r := broker.Rotation{State: broker.RotationVerified, OldVersion: 3, Asked: 1, Pending: []broker.ID{broker.NewID()}, CreatedAt: m.now}
+		for tries := 0; r.State == broker.RotationVerified; tries++ {
+			if tries > 1000 {
+				t.Fatalf("%s: no end: %+v", name, r)
+			}
+			r = m.after(r, stepProveDead, finding{old: both{refused, refused}, new: both{accepted, c.submission}})
+			m.now = m.now.Add(max(time.Second, r.NextAt.Sub(m.now)))
+		}
+		if proved := !slices.Contains(r.Unproved, broker.UnprovedOldDead); r.State != broker.RotationOldDead || proved != c.proved {
+			t.Errorf("submission %s: the old one is proved dead: %v: %+v", name, proved, r)
+		}
+	}
+}
+
 // TestNever1ProviderRepeatsSecrets: what a provider says is written down without
 // any of the secrets that it was given, in whatever form it repeats them.
 func TestNever1ProviderRepeatsSecrets(t *testing.T) {

@@ -399,11 +399,13 @@ func (m *machine) askLater(r *broker.Rotation) {
 // provedDead: the new password works, and the old one was tried; the new one
 // again, where the old was refused.
 func (m *machine) provedDead(r *broker.Rotation, f finding) {
-	dead := f.old.imap == refused && f.old.submission == refused
+	dead := f.old == both{refused, refused}
 	alive := f.old.imap == accepted || f.old.submission == accepted
+	// A service that refuses both has proved nothing of the old one.
+	alike := dead && (f.new.imap == refused || f.new.submission == refused)
 	switch {
-	case r.OldVersion == 0, dead && f.new.imap == accepted:
-	case !alive && !(dead && f.new.imap == refused):
+	case r.OldVersion == 0, dead && f.new == both{accepted, accepted}:
+	case !alive && !alike:
 		if !m.late(r) {
 			m.wait(r, "a server is out of reach, and the old password cannot be tried")
 			return

@@ -34,6 +34,8 @@ type model struct {
 	imap, submission string
 	late             string
 	lateAfter        int
+	// shut says that submission refuses everything.
+	shut bool
 
 	mailbox   broker.Mailbox
 	provider  broker.Provider
@@ -278,7 +280,7 @@ func (m *model) login(at *string, c *broker.Credential) error {
 			m.imap, m.submission, m.late = m.late, m.late, ""
 		}
 	}
-	if string(c.Secret.Reveal()) != *at || m.journal.State == broker.RotationEnded && m.wrong("refused for a moment", 5) {
+	if string(c.Secret.Reveal()) != *at || at == &m.submission && m.shut || m.journal.State == broker.RotationEnded && m.wrong("refused for a moment", 5) {
 		m.refusals++
 		return broker.Errorf(broker.CredentialRefused, "refused")
 	}
@@ -324,7 +326,7 @@ func (m *model) Set(_ context.Context, change *broker.PasswordChange) error {
 	switch m.one(
 		"provider", "sets it", "says so and does nothing", "sets it later", "sets it and is cut off", "is cut off", "is away",
 		"refuses the password", "refuses the password and sets it", "refuses the account", "sets IMAP alone",
-		"sets submission alone",
+		"sets submission alone", "sets IMAP alone, and shuts submission",
 	) {
 	case "sets it":
 		set()
@@ -346,6 +348,8 @@ func (m *model) Set(_ context.Context, change *broker.PasswordChange) error {
 		return no(broker.NotApplied, broker.DriverAccountRefused)
 	case "sets IMAP alone":
 		m.imap = string(change.New.Reveal())
+	case "sets IMAP alone, and shuts submission":
+		m.imap, m.shut = string(change.New.Reveal()), true
 	case "sets submission alone":
 		m.submission = string(change.New.Reveal())
 	}
@@ -451,7 +455,7 @@ func (m *model) cleanUp() {
 	if m.late != "" && rapid.Bool().Draw(m.t, "set after all") {
 		m.imap, m.submission = m.late, m.late
 	}
-	m.late = ""
+	m.late, m.shut = "", false
 	for looks := 0; m.journal.CleanedAt.IsZero() && looks < 100; looks++ {
 		m.process()
 	}
