@@ -36,7 +36,8 @@
 //   - Whatever could not be proved is in the journal's Unproved or its outcome
 //     when it ends, and so in the firm's log.
 //   - One process at a time works on a rotation: it holds a claim by the
-//     database's clock, prolonged with each entry and longer than any step.
+//     database's clock, prolonged with each entry and longer than any step. One that
+//     may have lost it, as after its machine was suspended, asks no provider.
 //   - A server that is silent keeps nobody from the others: whoever waits for one
 //     gives up his place among those that are worked on.
 //   - Once the provider may have been asked no rotation ends as if it had not been,

@@ -181,6 +181,20 @@ func TestNever7SubmissionThatRefusesEverythingProvesNothing(t *testing.T) {
 	}
 }
 
+// TestNever7ProcessThatStoodStillSetsNothing: one that is suspended between the entry
+// that the provider is about to be asked and the asking finds its claim lapsed.
+// Another may have gone on meanwhile, and committed another password.
+func TestNever7ProcessThatStoodStillSetsNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := calm(t)
+		m.standsStill = true
+		m.run()
+		if m.standsStill || m.sets != 1 || m.journal.Asked != 2 || m.journal.Outcome != broker.RotationDone {
+			t.Fatalf("the provider was asked %d times; it ended as %s: %+v", m.sets, m.journal.Outcome, m.journal)
+		}
+	})
+}
+
 // TestNever1ProviderRepeatsSecrets: what a provider says is written down without
 // any of the secrets that it was given, in whatever form it repeats them.
 func TestNever1ProviderRepeatsSecrets(t *testing.T) {

@@ -48,8 +48,12 @@ type model struct {
 	// refused, logins all.
 	sets, refusals, logins int
 	// dead says that the process has died: it does nothing more.
-	dead    bool
-	entries int
+	dead bool
+	// standsStill says that the process is suspended once the journal says that the
+	// provider is asked, entered when the last entry was about to be written.
+	standsStill bool
+	entered     time.Time
+	entries     int
 	// robbed says that somebody has deleted passwords in Vault.
 	robbed  bool
 	secrets map[string]bool
@@ -115,6 +119,7 @@ func (m *model) AdvanceRotation(_ context.Context, c broker.RotationClaim, r *br
 		return errDead
 	}
 	m.holds(r)
+	m.entered = m.now
 	if m.wrong("dies before the entry", 12) {
 		m.dead = true
 		return errDead
@@ -137,6 +142,9 @@ func (m *model) AdvanceRotation(_ context.Context, c broker.RotationClaim, r *br
 		}
 	}
 	m.journal = n
+	if n.State == broker.RotationAsking && (m.standsStill || m.wrong("stands still", 12)) {
+		m.now, m.standsStill = m.now.Add(claimTime), false
+	}
 	if m.wrong("dies after the entry", 12) {
 		m.dead = true
 		return errDead
@@ -317,6 +325,9 @@ func (m *model) Set(_ context.Context, change *broker.PasswordChange) error {
 	defer m.mu.Unlock()
 	if m.dead {
 		return errDead
+	}
+	if m.now.Sub(m.entered) > claimTime-setTime {
+		m.t.Fatalf("asked %v after the entry, when another may work on it", m.now.Sub(m.entered))
 	}
 	m.sets++
 	set := func() { m.imap, m.submission, m.late = string(change.New.Reveal()), string(change.New.Reveal()), "" }

@@ -250,12 +250,13 @@ func (r *Rotator) work(ctx context.Context, journal *broker.Rotation) {
 func (w *worker) write(ctx context.Context, s step, entry broker.Rotation) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalTime)
 	defer cancel()
+	claimed := w.Now()
 	if err := w.State.AdvanceRotation(ctx, w.claim(), &entry); err != nil {
 		w.Logger.Error("a rotation's journal cannot be written", zap.String("rotation", string(entry.ID)), zap.String("step", string(s)), zap.Error(err))
 		return false
 	}
 	ended := entry.Outcome != w.journal.Outcome
-	w.journal = entry
+	w.journal, w.claimed = entry, claimed
 	fields := []zap.Field{
 		zap.String("rotation", string(entry.ID)), zap.String("mailbox", string(entry.MailboxID)),
 		zap.String("step", string(s)), zap.String("state", string(entry.State)),

@@ -23,6 +23,9 @@ import (
 type worker struct {
 	*Rotator
 	journal broker.Rotation
+	// claimed is when the last entry was about to be written, which prolonged the
+	// claim.
+	claimed time.Time
 	// change is what the journal has just said that the provider is asked for;
 	// nil: another process wrote that, and may have asked.
 	change *broker.PasswordChange
@@ -227,21 +230,33 @@ func (w *worker) newChange(ctx context.Context, m *broker.Mailbox) (*broker.Pass
 }
 
 // set asks the provider. A rotation that another process has left here may have
-// been asked for.
+// been asked for. So may one whose claim has lapsed, since this process stood still:
+// to set its password late would take away what another has proved.
 func (w *worker) set(ctx context.Context, _ *broker.Mailbox) finding {
-	if w.change == nil {
-		return finding{said: broker.SaidUnknown, words: "cut off while the provider was asked"}
-	}
 	defer w.forget()
+	cutOff := finding{said: broker.SaidUnknown, words: "cut off while the provider was asked"}
+	if w.change == nil {
+		return cutOff
+	}
 	_, driver, f := w.driver(ctx)
 	if driver == nil {
 		// It was there a moment ago; the journal says asking, which is resolved by
 		// looking.
 		return finding{said: broker.SaidNotApplied, reason: broker.DriverMisconfigured, words: f.impossible + f.blocked}
 	}
+	if lapsed(w.claimed, w.Now()) {
+		return cutOff
+	}
 	ctx, cancel := context.WithTimeout(ctx, setTime)
 	defer cancel()
 	return said(driver.Set(ctx, w.change), w.change)
+}
+
+// lapsed reports whether a claim may end before a provider that is asked now has
+// answered. The wall clock is looked at as well: the monotonic one stands still while
+// a machine is suspended.
+func lapsed(claimed, now time.Time) bool {
+	return max(now.Sub(claimed), now.Round(0).Sub(claimed.Round(0))) > claimTime-setTime
 }
 
 // said is what the provider said.
