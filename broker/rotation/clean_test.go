@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
 	"github.com/postern-mail/postern/broker"
@@ -60,18 +59,11 @@ func ended(t *rapid.T, how broker.RotationOutcome) *model {
 // look has the ended rotation looked at once.
 func (m *model) look(says *answers) {
 	says.model = m
-	r, err := New(Config{
-		State: m, Secrets: modelSecrets{model: m}, Upstream: says, Node: "node", Logger: zap.NewNop(),
-		Now: func() time.Time { return m.now },
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
 	if m.journal.NextAt.After(m.now) {
 		m.now = m.journal.NextAt
 	}
 	journal := m.journal
-	r.work(m.t.Context(), &journal)
+	m.rotator(says, nil).work(m.t.Context(), &journal)
 }
 
 // TestNever7CleaningKeepsWhatMayOpenTheMailbox: what a rotation has made is

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
 	"github.com/postern-mail/postern/broker"
@@ -34,13 +33,7 @@ func calm(t *rapid.T) *model {
 
 // until takes steps until the journal is in a state, or has ended.
 func (m *model) until(state broker.RotationState, drivers map[string]broker.Driver) {
-	r, err := New(Config{
-		State: m, Secrets: modelSecrets{model: m}, Upstream: m, Drivers: drivers,
-		Node: "node", Logger: zap.NewNop(), Now: func() time.Time { return m.now },
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	r := m.rotator(m, drivers)
 	w := &worker{Rotator: r, journal: m.journal}
 	defer w.forget()
 	for steps := 0; m.journal.State != state && m.journal.State != broker.RotationEnded; steps++ {

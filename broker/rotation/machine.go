@@ -61,8 +61,10 @@ type finding struct {
 	// superseded says that somebody else's credential is stored and works.
 	superseded bool
 
-	// kicked says that the provider ended its sessions.
+	// kicked says that the provider ended its sessions, unheard that it could not be
+	// asked to, which another try may mend.
 	kicked     bool
+	unheard    bool
 	inspection *broker.Inspection
 	// keep says why an ended rotation's passwords are not destroyed yet, shut that
 	// IMAP takes none of them, nor the mailbox's credential.
@@ -92,6 +94,9 @@ type Limits struct {
 	// GiveUp is when an outage is no longer waited for, counted from the
 	// rotation's beginning: 24 h.
 	GiveUp time.Duration
+	// Kick is for how long after the commit a provider that is out of reach is asked
+	// again to end its sessions: 15 min. Until then the mailbox's next rotation waits.
+	Kick time.Duration
 	// Keep is for how long replaced passwords are kept: DefaultKeep.
 	Keep time.Duration
 }
@@ -114,6 +119,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.WaitMin, time.Second)
 	set(&l.WaitMax, 5*time.Minute)
 	set(&l.GiveUp, 24*time.Hour)
+	set(&l.Kick, 15*time.Minute)
 	set(&l.Keep, DefaultKeep)
 	if l.OldLooks == nil {
 		l.OldLooks = []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, time.Hour}
@@ -205,6 +211,10 @@ func (m *machine) after(r broker.Rotation, s step, f finding) broker.Rotation {
 			r.State, r.NewVersion = broker.RotationCommitted, f.version
 		}
 	case stepDrain:
+		if f.unheard && m.now.Before(r.CommittedAt.Add(m.Kick)) {
+			m.wait(&r, "the provider is out of reach, and has not ended its sessions")
+			return r
+		}
 		if !f.kicked {
 			unproved(&r, broker.UnprovedOldSessions)
 		}

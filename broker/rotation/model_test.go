@@ -445,19 +445,27 @@ func (m *model) run() (deaths int) {
 // process works on the rotation until it waits or has died. When the next begins,
 // what this one waited for is over.
 func (m *model) process() {
+	m.dead = false
+	if m.journal.NextAt.After(m.now) {
+		m.now = m.journal.NextAt
+	}
+	m.work(m.t.Context(), m.drivers())
+}
+
+func (m *model) work(ctx context.Context, drivers map[string]broker.Driver) {
+	journal := m.journal
+	m.rotator(m, drivers).work(ctx, &journal)
+}
+
+func (m *model) rotator(at broker.Upstream, drivers map[string]broker.Driver) *Rotator {
 	r, err := New(Config{
-		State: m, Secrets: modelSecrets{model: m}, Upstream: m, Drivers: m.drivers(),
+		State: m, Secrets: modelSecrets{model: m}, Upstream: at, Drivers: drivers,
 		Node: "node", Logger: zap.NewNop(), Now: func() time.Time { return m.now },
 	})
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.dead = false
-	if m.journal.NextAt.After(m.now) {
-		m.now = m.journal.NextAt
-	}
-	journal := m.journal
-	r.work(m.t.Context(), &journal)
+	return r
 }
 
 // cleanUp has the ended rotation cleaned, at a provider that has done by then what

@@ -445,17 +445,22 @@ func (w *worker) drain(ctx context.Context, m *broker.Mailbox) finding {
 	w.change = change
 	defer w.forget()
 	_, driver, _ := w.driver(ctx)
+	stop := ctx
 	ctx, cancel := context.WithTimeout(ctx, setTime)
 	defer cancel()
 	if kicker, ok := driver.(broker.Kicker); ok {
 		err := kicker.Kick(ctx, change)
 		f.kicked = w.note("the provider did not end its sessions", err)
+		f.unheard = err != nil && said(err, change).reason == broker.DriverUnavailable
 	}
-	if inspector, ok := driver.(broker.Inspector); ok {
+	if inspector, ok := driver.(broker.Inspector); ok && !f.unheard {
 		found, err := inspector.Inspect(ctx, change)
 		if w.note("the provider could not be inspected", err) {
 			f.inspection = found
 		}
+	}
+	if stop.Err() != nil {
+		return finding{blocked: "cut off while the provider was asked to end its sessions"}
 	}
 	return f
 }
