@@ -253,7 +253,7 @@ func (r *rotated) arrived(a *aim) bool {
 	}
 	if a.state == broker.RotationEnded {
 		r.hurry(a.rotatedMailbox)
-		return !j.CleanedAt.IsZero()
+		return !j.CleanedAt.IsZero() || j.Outcome == broker.RotationLost // which keeps its passwords
 	}
 	return true
 }
