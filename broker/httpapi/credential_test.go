@@ -286,6 +286,27 @@ func TestNever1CredentialGoesToNoOtherEndpoint(t *testing.T) {
 	}
 }
 
+// TestNever1RotationGoesToNoOtherEndpoint: with the credential goes the way of
+// rotating it, else the next password would be tried at the other server.
+func TestNever1RotationGoesToNoOtherEndpoint(t *testing.T) {
+	c := start(t)
+	c.fill()
+	const path = "/v1/mailboxes/sales@acme.example"
+	p := ok[httpapi.Provider](c, "POST", "/v1/providers", `{"firm":"Acme Pumps","name":"panel","driver":"test"}`)
+	ok[httpapi.Mailbox](c, "PUT", path+"/rotation", `{"provider":"`+string(p.ID)+`"}`)
+	c.refused("PATCH", path, `{"imap":{"host":"evil.example"}}`, 409, broker.Conflict)
+	if got := ok[httpapi.Mailbox](c, "PATCH", path, `{"max_connections":7}`); got.Rotation == nil {
+		t.Errorf("a change of something else left %+v", got)
+	}
+	if got := ok[httpapi.Mailbox](c, "PATCH", path, `{"imap":{"host":"imap2.acme.example"},"remove_credential":true}`); got.IMAP.Host != "imap2.acme.example" || got.Rotation != nil {
+		t.Errorf("after an agreed change: %+v", got)
+	}
+	begun := ok[httpapi.List[httpapi.Rotating]](c, "POST", "/v1/rotations", `{"mailboxes":["sales@acme.example"]}`)
+	if begun.Items[0].Rotation != nil || begun.Items[0].Refused == "" {
+		t.Errorf("begun: %+v", begun.Items[0])
+	}
+}
+
 func TestRemovingAMailboxRemovesItsCredential(t *testing.T) {
 	c := start(t)
 	d, _, _ := c.fill()

@@ -43,7 +43,7 @@ type MailboxPatch struct {
 	// RecoverySenders are broker.Mailbox's.
 	RecoverySenders *[]string `json:"recovery_senders,omitempty" nullable:"false"`
 	// RemoveCredential agrees to what an endpoint's change entails.
-	RemoveCredential bool `json:"remove_credential,omitempty" doc:"Needed to change an endpoint while a credential is stored: it was entrusted to the old endpoint, and is removed so that it never reaches another."`
+	RemoveCredential bool `json:"remove_credential,omitempty" doc:"Needed to change an endpoint while a credential is stored or rotated: both were entrusted to the old endpoint, and are removed so that no password reaches another."`
 }
 
 // Mailbox is a mailbox with its firm's name and what is known of its
@@ -294,7 +294,7 @@ func patchMailbox(before *broker.Mailbox, patch *MailboxPatch) (*broker.Mailbox,
 // releaseCredential removes a mailbox's credential before its endpoints
 // change. Otherwise whoever may change a mailbox, but not read its
 // credential, would point it at a server of his own and have the credential
-// sent there.
+// sent there. The store takes the way of rotating away for the same reason.
 func (a *api) releaseCredential(ctx context.Context, m *broker.Mailbox, agreed bool) error {
 	if err := a.settled(ctx, m); err != nil {
 		return err
@@ -303,14 +303,11 @@ func (a *api) releaseCredential(ctx context.Context, m *broker.Mailbox, agreed b
 	if err != nil {
 		return err
 	}
-	if version == 0 {
-		return a.releasePending(ctx, m)
+	if (version > 0 || m.Rotation != nil) && !agreed {
+		return broker.Errorf(broker.Conflict, "the credential and its rotation were entrusted to the present endpoints: "+
+			"agree to their removal (remove_credential), and set them again after the change")
 	}
-	if !agreed {
-		return broker.Errorf(broker.Conflict, "the stored credential was entrusted to the present endpoints: "+
-			"agree to its removal (remove_credential), and set it again after the change")
-	}
-	if err := a.releasePending(ctx, m); err != nil {
+	if err := a.releasePending(ctx, m); err != nil || version == 0 {
 		return err
 	}
 	return a.Credentials.DeleteCredential(ctx, m.FirmID, m.ID)

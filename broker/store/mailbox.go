@@ -149,7 +149,9 @@ func (s *Store) CreateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 }
 
 // UpdateMailbox replaces a mailbox. It stays with its firm, since the path of
-// its credential and its log are the firm's.
+// its credential and its log are the firm's. Another endpoint takes its way of
+// rotating away, and is Conflict after a rotation since m was read; that and another
+// user name are Conflict amid one.
 func (s *Store) UpdateMailbox(ctx context.Context, by broker.Actor, m *broker.Mailbox) error {
 	n := *m
 	if err := checkMailbox(&n); err != nil {
@@ -162,6 +164,9 @@ func (s *Store) UpdateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 		}
 		if n.FirmID != "" && n.FirmID != old.FirmID {
 			return broker.InvalidField("firm_id", "a mailbox cannot change its firm")
+		}
+		if err := t.loginFits(&n, old); err != nil {
+			return err
 		}
 		n.FirmID, n.CreatedAt, n.MinCredential, n.MinCredentialID = old.FirmID, old.CreatedAt, old.MinCredential, old.MinCredentialID
 		if err := t.methodFits(&n); err != nil {
@@ -193,6 +198,34 @@ func (s *Store) UpdateMailbox(ctx context.Context, by broker.Actor, m *broker.Ma
 	return err
 }
 
+// loginFits looks after a change of what a mailbox's password is sent to, and as
+// whose. What a provider sets is tried there: amid a rotation, or by the next that a
+// schedule begins, whoever changed the endpoints would be sent a password that opens
+// the mailbox elsewhere.
+func (t *tx) loginFits(n, old *broker.Mailbox) error {
+	moved := n.IMAP != old.IMAP || n.Submission != old.Submission
+	if !moved && n.Username == old.Username {
+		return nil
+	}
+	if err := t.noRotation(n.ID); err != nil || !moved {
+		return err
+	}
+	if n.MinCredentialID != old.MinCredentialID {
+		return conflict("its password has been rotated meanwhile: try again")
+	}
+	n.Rotation = nil
+	return nil
+}
+
+// noRotation refuses what must not be amid a rotation of a mailbox's password.
+func (t *tx) noRotation(mailbox broker.ID) error {
+	open, err := t.exists(`SELECT 1 FROM rotations WHERE mailbox_id = $1 AND ended_at IS NULL`, string(mailbox))
+	if err == nil && open {
+		err = conflict("its password is being rotated: wait for the end")
+	}
+	return err
+}
+
 // DeleteMailbox removes a mailbox and the locks on it. A delegation that was
 // not revoked needs it: Conflict.
 func (s *Store) DeleteMailbox(ctx context.Context, by broker.Actor, id broker.ID) error {
@@ -209,10 +242,8 @@ func (s *Store) DeleteMailbox(ctx context.Context, by broker.Actor, id broker.ID
 		if len(needs) > 0 {
 			return conflict("delegation %s needs the mailbox: revoke it first", needs[0].ID)
 		}
-		if open, err := t.exists(`SELECT 1 FROM rotations WHERE mailbox_id = $1 AND ended_at IS NULL`, string(id)); err != nil {
+		if err := t.noRotation(id); err != nil {
 			return err
-		} else if open {
-			return conflict("its password is being rotated: wait for the end")
 		}
 		if err := t.removeLocks(by, broker.LockMailbox, id); err != nil {
 			return err

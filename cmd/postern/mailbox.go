@@ -210,8 +210,9 @@ func newMailboxUpdateCommand(a *app) *cobra.Command {
 		Short: "Change a mailbox",
 		Long: `Change a mailbox; what no flag names stays as it is.
 
-While a credential is stored, its endpoints change only with --remove-credential:
-the credential was entrusted to the old ones, and must be set again for the new.`,
+While a credential is stored or rotated, its endpoints change only with
+--remove-credential: the credential and the way of rotating it were entrusted to the
+old ones, and must be set again for the new.`,
 		Example: `  postern mailbox update sales@acme.example --alias info@acme.example --max-connections 20
   postern mailbox update sales@acme.example --imap imap2.provider.example --remove-credential`,
 		Args: exactly("MAILBOX"),
@@ -232,7 +233,7 @@ the credential was entrusted to the old ones, and must be set again for the new.
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().BoolVar(&removeCredential, "remove-credential", false, "agree that the stored credential is removed when an endpoint changes")
+	cmd.Flags().BoolVar(&removeCredential, "remove-credential", false, "agree that the stored credential and its rotation are removed when an endpoint changes")
 	return cmd
 }
 

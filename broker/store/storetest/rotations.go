@@ -290,6 +290,52 @@ func testNever7FoundLost(t *testing.T, w *World) {
 	}
 }
 
+// testNever1RotationGoesToNoOtherEndpoint: a password that a provider sets is tried
+// at the mailbox's endpoints. They do not change amid a rotation, nor beside one that
+// was begun and ended since the mailbox was read, and take the way of rotating along:
+// no schedule has a new password sent to another server.
+func testNever1RotationGoesToNoOtherEndpoint(t *testing.T, w *World) {
+	s := w.Store
+	w.rotated(t)
+	moved := func() *broker.Mailbox {
+		t.Helper()
+		m, err := s.Mailbox(ctx, w.Mailbox.ID)
+		must(t, err)
+		m.IMAP.Host = "elsewhere.example"
+		return m
+	}
+	before := moved()
+	must(t, s.RequestRotation(ctx, Admin, &broker.Rotation{MailboxID: w.Mailbox.ID, Cause: broker.RotateOnDemand}))
+	wantCode(t, s.UpdateMailbox(ctx, Admin, before), broker.Conflict)
+	same := w.Mailbox
+	same.MaxConnections = 7
+	must(t, s.UpdateMailbox(ctx, Admin, &same))
+	named := same
+	named.Username = "another"
+	wantCode(t, s.UpdateMailbox(ctx, Admin, &named), broker.Conflict)
+	claim := broker.RotationClaim{Node: "node-a", Holder: broker.NewID(), Lasts: time.Hour}
+	r, err := s.ClaimRotation(ctx, claim)
+	must(t, err)
+	r.State, r.NewVersion, r.Pending = broker.RotationCommitted, 7, []broker.ID{broker.NewID()}
+	must(t, s.AdvanceRotation(ctx, claim, r))
+	r.State, r.Outcome = broker.RotationEnded, broker.RotationDone
+	must(t, s.AdvanceRotation(ctx, claim, r))
+	wantCode(t, s.UpdateMailbox(ctx, Admin, before), broker.Conflict) // its credential is another's
+	m, err := s.Mailbox(ctx, w.Mailbox.ID)
+	must(t, err)
+	if m.IMAP != w.Mailbox.IMAP || m.Rotation == nil {
+		t.Fatalf("after changes that were refused: %+v", m)
+	}
+	after := moved()
+	must(t, s.UpdateMailbox(ctx, Admin, after))
+	m, err = s.Mailbox(ctx, w.Mailbox.ID)
+	must(t, err)
+	if m.IMAP.Host != "elsewhere.example" || m.Rotation != nil || after.Rotation != nil {
+		t.Errorf("after a change of endpoint: %+v, told %+v", m, after)
+	}
+	wantCode(t, s.RequestRotation(ctx, Admin, &broker.Rotation{MailboxID: w.Mailbox.ID, Cause: broker.RotateOnSchedule}), broker.Refused)
+}
+
 // testRotationCauses: a change that a mailbox's method names begins a rotation
 // in its own transaction, and nothing else does.
 func testRotationCauses(t *testing.T, w *World) {

@@ -75,6 +75,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"RotationCommits", testRotationCommits},
 		{"RotationCauses", testRotationCauses},
 		{"Never7FoundLost", testNever7FoundLost},
+		{"Never1RotationGoesToNoOtherEndpoint", testNever1RotationGoesToNoOtherEndpoint},
 		{"Watches", testWatches},
 		{"MailboxEvents", testMailboxEvents},
 		{"Canaries", testCanaries},
