@@ -3,6 +3,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/translog"
 )
 
 // LogSize says how many events a log holds; an empty FirmID is the BPO's own.
@@ -90,8 +92,9 @@ func schemaVersion() (int64, error) {
 	return version, dbError(err)
 }
 
-// inspectLogs finds that each log's events bear the numbers 0, 1, 2…, and
-// that each record is the one that its leaf hash covers.
+// inspectLogs finds that each log's events bear the numbers 0, 1, 2…, that each
+// record is the one that its leaf hash covers, unless it was pruned, and that the
+// leaf hashes are those of the log's tree.
 func inspectLogs(ctx context.Context, db *sql.DB) ([]LogSize, error) {
 	logs, numbers, err := logSizes(ctx, db)
 	if err != nil {
@@ -123,6 +126,13 @@ func logSizes(ctx context.Context, db *sql.DB) (logs []LogSize, numbers []int64,
 }
 
 func inspectLog(ctx context.Context, db *sql.DB, number, size int64) (err error) {
+	grown, edge, err := treeOf(ctx, db, number)
+	if err != nil {
+		return err
+	}
+	if grown > size {
+		return damaged("the tree of a log covers %d events, and the log has %d", grown, size)
+	}
 	rows, err := db.QueryContext(ctx, `SELECT seq, salt, record, leaf_hash FROM events WHERE log = $1 ORDER BY seq`, number)
 	if err != nil {
 		return dbError(err)
@@ -131,6 +141,8 @@ func inspectLog(ctx context.Context, db *sql.DB, number, size int64) (err error)
 	var seq, next int64
 	var salt, record, leaf sql.RawBytes
 	var covered []byte
+	var tree translog.Tree
+	var complete []translog.TileHash
 	for ; rows.Next(); next++ {
 		if err := rows.Scan(&seq, &salt, &record, &leaf); err != nil {
 			return dbError(err)
@@ -138,9 +150,16 @@ func inspectLog(ctx context.Context, db *sql.DB, number, size int64) (err error)
 		if seq != next {
 			return damaged("event %d of a log is missing", next)
 		}
+		if len(leaf) != tlog.HashSize {
+			return damaged("the leaf hash of event %d of a log has %d octets", seq, len(leaf))
+		}
+		hash, pruned := tlog.Hash(leaf), len(salt)+len(record) == 0
 		covered = append(append(covered[:0], salt...), record...)
-		if hash := tlog.RecordHash(covered); string(hash[:]) != string(leaf) {
+		if !pruned && hash != tlog.RecordHash(covered) {
 			return damaged("event %d of a log is not what was recorded", seq)
+		}
+		if next < grown {
+			complete = tree.Add(hash, complete[:0])
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -149,7 +168,23 @@ func inspectLog(ctx context.Context, db *sql.DB, number, size int64) (err error)
 	if next != size {
 		return damaged("a log has %d events, and should have %d", next, size)
 	}
+	if !bytes.Equal(tree.AppendEdge(nil), edge) {
+		return damaged("the events of a log are not those of its tree")
+	}
 	return nil
+}
+
+// treeOf returns how many events a log's tree covers, and its edge: none in a
+// database of a version before the trees.
+func treeOf(ctx context.Context, db *sql.DB, number int64) (size int64, edge []byte, err error) {
+	var has bool
+	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM pragma_table_info('logs') WHERE name = 'tree_edge'`).Scan(&has); err != nil {
+		return 0, nil, dbError(err)
+	}
+	if has {
+		err = db.QueryRowContext(ctx, `SELECT tree_size, tree_edge FROM logs WHERE number = $1`, number).Scan(&size, &edge)
+	}
+	return size, edge, dbError(err)
 }
 
 // Seized is a database, there or not, that nobody can open until Release.
@@ -172,7 +207,7 @@ func Seize(path string) (*Seized, error) {
 func (s *Seized) Release() error { return s.release() }
 
 // Lost counts, by type, the events that the database holds and a copy of it
-// with logs of these sizes does not. It returns the sizes of its own logs too.
+// with logs of these sizes does not, but for those that were pruned. It returns the sizes of its own logs too.
 func (s *Seized) Lost(ctx context.Context, logs []LogSize) (lost map[broker.EventType]int64, own []LogSize, err error) {
 	db, err := openSQLite(s.path, false)
 	if err != nil {
@@ -197,7 +232,7 @@ func (s *Seized) Lost(ctx context.Context, logs []LogSize) (lost map[broker.Even
 }
 
 func countLost(ctx context.Context, db *sql.DB, number, from int64, lost map[broker.EventType]int64) (err error) {
-	rows, err := db.QueryContext(ctx, `SELECT type, count(*) FROM events WHERE log = $1 AND seq >= $2 GROUP BY type`, number, from)
+	rows, err := db.QueryContext(ctx, `SELECT type, count(*) FROM events WHERE log = $1 AND seq >= $2 AND type <> '' GROUP BY type`, number, from)
 	if err != nil {
 		return dbError(err)
 	}

@@ -59,6 +59,8 @@ func TestInspect(t *testing.T) {
 		"an event is missing":       `DELETE FROM events WHERE log = 2 AND seq = 1`,
 		"the last event is missing": `DELETE FROM events WHERE log = 2 AND seq = 3`,
 		"a record was altered":      `UPDATE events SET record = replace(record, 'created', 'deleted') WHERE log = 2 AND seq = 0`,
+		"a leaf hash was altered":   `UPDATE events SET salt = x'', record = x'', leaf_hash = zeroblob(32) WHERE log = 2 AND seq = 0`,
+		"a leaf hash is short":      `UPDATE events SET leaf_hash = x'00' WHERE log = 2 AND seq = 0`,
 		"a later schema":            `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`,
 		"a firm is gone":            `PRAGMA foreign_keys = off; DELETE FROM firms`,
 		"not a database of ours":    `DROP TABLE goose_db_version`,
@@ -80,6 +82,26 @@ func TestInspect(t *testing.T) {
 	must(t, os.WriteFile(path, b, 0o600))
 	if _, err = Inspect(ctx, path); broker.CodeOf(err) != broker.Invalid {
 		t.Errorf("flipped bits: %v", err)
+	}
+}
+
+// TestPrunedDatabaseIsRestored: what was pruned is no damage.
+func TestPrunedDatabaseIsRestored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "postern.db")
+	s, firm, now := prunable(t, path, 500)
+	pruneAll(t, s, now(), func() {})
+	if gone := storetest.CheckPruned(t, s, firm); len(gone) < 500 {
+		t.Fatalf("%d are pruned", len(gone))
+	}
+	must(t, s.Close())
+	logs, err := Inspect(ctx, path)
+	must(t, err)
+	seized, err := Seize(path)
+	must(t, err)
+	lost, _, err := seized.Lost(ctx, nil)
+	must(t, errors.Join(err, seized.Release()))
+	if len(logs) != 2 || lost[""] != 0 || lost[broker.EventLogPruned] == 0 {
+		t.Errorf("%+v, and without it would be lost %v", logs, lost)
 	}
 }
 
