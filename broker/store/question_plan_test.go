@@ -72,10 +72,13 @@ func opened(t *testing.T, s *Store) *storetest.World {
 }
 
 // mustSeek fails for a plan that reads a whole table of those that grow with the
-// record. Of logs there are as many as firms; and of the sessions' rows those
+// record, or looks for the ends of sessions among all events. Of logs there are as many as firms; and of the sessions' rows those
 // that live have an index of their own.
 func mustSeek(t *testing.T, query, plan string, whole ...string) {
 	t.Helper()
+	if strings.Contains(query, "i.what = 2") && !strings.Contains(plan, "subject_sessions") {
+		t.Errorf("the ends of sessions are sought among all events:\n%s\n%s", query, plan)
+	}
 	for _, table := range []string{"subject_events", "message_events", "message_ids", "events"} {
 		for _, words := range whole {
 			if strings.Contains(plan, fmt.Sprintf(words, table)) {
