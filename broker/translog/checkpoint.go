@@ -66,6 +66,10 @@ func (c *Checkpoint) Text() string {
 	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
 }
 
+// maxSize is more events than a log can ever have, and few enough for whoever
+// computes with trees: what a lying log signs must end.
+const maxSize = 1 << 48
+
 // parseText reads a note's text. Lines after the third are extensions, of
 // which Postern makes none.
 func parseText(text string) (*Checkpoint, error) {
@@ -78,7 +82,7 @@ func parseText(text string) (*Checkpoint, error) {
 		return nil, err
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 1 || strconv.FormatInt(size, 10) != lines[1] {
+	if err != nil || size < 1 || size > maxSize || strconv.FormatInt(size, 10) != lines[1] {
 		return nil, fmt.Errorf("the size of a log cannot be %q", lines[1])
 	}
 	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
