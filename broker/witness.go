@@ -62,8 +62,9 @@ type WitnessStanding struct {
 	Epoch ID
 	Size  int64
 	Note  string
-	// CosignedAt is when, by its own clock; HeardAt when that was taken, or else
-	// when the witness was registered.
+	// CosignedAt is when, by its own clock; HeardAt up to when the log's events are
+	// all covered: until that was taken, unless the checkpoint was an old one; or
+	// else when the witness was registered.
 	CosignedAt, HeardAt time.Time
 	// SilentSince is since when it has been silent, where that is on record.
 	SilentSince time.Time

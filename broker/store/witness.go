@@ -202,14 +202,41 @@ func (s *Store) KeepCosignature(ctx context.Context, id broker.ID, c *broker.Cos
 		if w.Epoch == kept.Epoch && w.Size == kept.Size && w.CosignedAt.Equal(kept.At) {
 			return nil // said again, by whomever: it was heard then
 		}
-		if !w.SilentSince.IsZero() {
+		heard, err := t.covered(h, kept.Size)
+		if err != nil {
+			return err
+		}
+		if heard.Before(w.HeardAt) {
+			heard = w.HeardAt
+		}
+		silent := int64(0)
+		switch {
+		case w.SilentSince.IsZero():
+		case t.now.Sub(heard) > time.Duration(w.Silence)*time.Second:
+			silent = w.SilentSince.UnixMicro()
+		default:
 			if err := t.recordSilence(broker.Actor{Kind: systemActor.Kind, Name: w.Name}, w, broker.EventWitnessHeard, broker.WitnessSilent{Since: w.SilentSince, Until: t.now}); err != nil {
 				return err
 			}
 		}
-		return t.update(`UPDATE witnesses SET epoch = $1, size = $2, note = $3, cosigned_at = $4, heard_at = $5, silent_since = 0 WHERE id = $6`,
-			string(kept.Epoch), kept.Size, kept.Note, kept.At.UnixMicro(), t.now.UnixMicro(), string(id))
+		return t.update(`UPDATE witnesses SET epoch = $1, size = $2, note = $3, cosigned_at = $4, heard_at = $5, silent_since = $6 WHERE id = $7`,
+			string(kept.Epoch), kept.Size, kept.Note, kept.At.UnixMicro(), heard.UnixMicro(), silent, string(id))
 	})
+}
+
+// covered returns up to when a log's first events are all that it had: a checkpoint
+// that is signed no more, and cosigned again and again, covers nothing new.
+func (t *tx) covered(h *logHead, size int64) (time.Time, error) {
+	if size >= h.stored {
+		return t.now, nil
+	}
+	rows, err := t.query(`SELECT time FROM events WHERE log = $1 AND seq = $2`, h.number, size)
+	if err != nil {
+		return time.Time{}, err
+	}
+	var next int64
+	err = scanOne(rows, &next)
+	return fromMicros(min(next, t.now.UnixMicro())), err
 }
 
 // follows finds that a cosignature may take the place of the witness's last.

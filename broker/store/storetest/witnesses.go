@@ -11,8 +11,8 @@ import (
 	"github.com/postern-mail/postern/broker/translog"
 )
 
-// witnessKey makes a witness's verifier key.
-func witnessKey(t testing.TB, name string) string {
+// WitnessKey makes a witness's verifier key.
+func WitnessKey(t testing.TB, name string) string {
 	t.Helper()
 	s, err := translog.NewWitnessSigner(name, rand.Reader)
 	must(t, err)
@@ -40,12 +40,12 @@ func testWitnesses(t *testing.T, w *World) {
 	now := time.Now()
 	other := broker.Firm{Name: "Other"}
 	must(t, s.CreateFirm(ctx, Admin, &other))
-	one := broker.Witness{FirmID: w.Firm.ID, Key: witnessKey(t, "one.example")}
+	one := broker.Witness{FirmID: w.Firm.ID, Key: WitnessKey(t, "one.example")}
 	must(t, s.CreateWitness(ctx, Admin, &one))
 	if one.Name != "one.example" || one.Rule != broker.WitnessAlarm || one.Silence != 60 || one.ID == "" {
 		t.Errorf("as created: %+v", one)
 	}
-	two := broker.Witness{FirmID: w.Firm.ID, Key: witnessKey(t, "two.example"), Rule: broker.WitnessStop, Silence: 10}
+	two := broker.Witness{FirmID: w.Firm.ID, Key: WitnessKey(t, "two.example"), Rule: broker.WitnessStop, Silence: 10}
 	must(t, s.CreateWitness(ctx, Admin, &two))
 	elsewhere := broker.Witness{FirmID: other.ID, Key: one.Key}
 	must(t, s.CreateWitness(ctx, Admin, &elsewhere))
@@ -54,19 +54,19 @@ func testWitnesses(t *testing.T, w *World) {
 	for name, bad := range map[string]broker.Witness{
 		"no key":           {FirmID: w.Firm.ID},
 		"a log's key":      {FirmID: w.Firm.ID, Key: "postern/bpo/x+01234567+AAAA"},
-		"no such rule":     {FirmID: w.Firm.ID, Key: witnessKey(t, "x"), Rule: "panic"},
-		"no patience":      {FirmID: w.Firm.ID, Key: witnessKey(t, "x"), Silence: 1},
-		"too much":         {FirmID: w.Firm.ID, Key: witnessKey(t, "x"), Silence: 1 << 30},
-		"nothing to stop":  {Key: witnessKey(t, "x"), Rule: broker.WitnessStop},
-		"no such firm":     {FirmID: broker.NewID(), Key: witnessKey(t, "x")},
-		"removed already":  {FirmID: w.Firm.ID, Key: witnessKey(t, "x"), RemovedAt: now},
-		"a name like ours": {FirmID: w.Firm.ID, Key: "postern/" + witnessKey(t, "x")},
+		"no such rule":     {FirmID: w.Firm.ID, Key: WitnessKey(t, "x"), Rule: "panic"},
+		"no patience":      {FirmID: w.Firm.ID, Key: WitnessKey(t, "x"), Silence: 1},
+		"too much":         {FirmID: w.Firm.ID, Key: WitnessKey(t, "x"), Silence: 1 << 30},
+		"nothing to stop":  {Key: WitnessKey(t, "x"), Rule: broker.WitnessStop},
+		"no such firm":     {FirmID: broker.NewID(), Key: WitnessKey(t, "x")},
+		"removed already":  {FirmID: w.Firm.ID, Key: WitnessKey(t, "x"), RemovedAt: now},
+		"a name like ours": {FirmID: w.Firm.ID, Key: "postern/" + WitnessKey(t, "x")},
 	} {
 		if err := s.CreateWitness(ctx, Admin, &bad); broker.CodeOf(err) != broker.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, taken := range []string{one.Key, witnessKey(t, "one.example")} {
+	for _, taken := range []string{one.Key, WitnessKey(t, "one.example")} {
 		wantCode(t, s.CreateWitness(ctx, Admin, &broker.Witness{FirmID: w.Firm.ID, Key: taken}), broker.Conflict)
 	}
 	if all := w.witnesses(t, w.Firm.ID); len(all) != 2 || all[0].Name != "one.example" || all[0].Size != 0 || all[0].HeardAt.Before(now.Add(-time.Minute)) {
@@ -127,23 +127,23 @@ func testWitnesses(t *testing.T, w *World) {
 // testNever5WitnessesOfAClaimedFirm: whose key is believed is the firm's to say.
 func testNever5WitnessesOfAClaimedFirm(t *testing.T, w *World) {
 	s := w.Store
-	before := broker.Witness{FirmID: w.Firm.ID, Key: witnessKey(t, "bpo.example")}
+	before := broker.Witness{FirmID: w.Firm.ID, Key: WitnessKey(t, "bpo.example")}
 	must(t, s.CreateWitness(ctx, Admin, &before))
 	must(t, s.BeginEpochs(ctx))
 	priya, _, _ := w.claim(t)
-	wantCode(t, s.CreateWitness(ctx, Admin, &broker.Witness{FirmID: w.Firm.ID, Key: witnessKey(t, "x")}), broker.Refused)
+	wantCode(t, s.CreateWitness(ctx, Admin, &broker.Witness{FirmID: w.Firm.ID, Key: WitnessKey(t, "x")}), broker.Refused)
 	wantCode(t, s.RemoveWitness(ctx, Admin, before.ID), broker.Refused)
 	wantCode(t, second(s.ConfirmRestore(ctx, Admin, w.Firm.ID)), broker.Refused)
 	must(t, s.RemoveWitness(ctx, priya, before.ID))
-	must(t, s.CreateWitness(ctx, priya, &broker.Witness{FirmID: w.Firm.ID, Key: witnessKey(t, "firm.example")}))
-	must(t, s.CreateWitness(ctx, Admin, &broker.Witness{Key: witnessKey(t, "own.example")}))
+	must(t, s.CreateWitness(ctx, priya, &broker.Witness{FirmID: w.Firm.ID, Key: WitnessKey(t, "firm.example")}))
+	must(t, s.CreateWitness(ctx, Admin, &broker.Witness{Key: WitnessKey(t, "own.example")}))
 }
 
 // testSilence: a silence is recorded once, with its alert, and ends with the next
 // cosignature.
 func testSilence(t *testing.T, w *World) {
 	s := w.Store
-	x := broker.Witness{FirmID: w.Firm.ID, Key: witnessKey(t, "one.example"), Rule: broker.WitnessStop}
+	x := broker.Witness{FirmID: w.Firm.ID, Key: WitnessKey(t, "one.example"), Rule: broker.WitnessStop}
 	must(t, s.CreateWitness(ctx, Admin, &x))
 	heard := w.witnesses(t, w.Firm.ID)[0].HeardAt
 	by := broker.Actor{Kind: "system", Name: "node-1"}
@@ -183,7 +183,7 @@ func testSilence(t *testing.T, w *World) {
 // began before somebody who speaks for the log has confirmed it.
 func testNever6RestoreIsConfirmed(t *testing.T, w *World) {
 	s := w.Store
-	x := broker.Witness{FirmID: w.Firm.ID, Key: witnessKey(t, "one.example")}
+	x := broker.Witness{FirmID: w.Firm.ID, Key: WitnessKey(t, "one.example")}
 	must(t, s.CreateWitness(ctx, Admin, &x))
 	must(t, s.KeepCosignature(ctx, x.ID, w.cosigned(t, w.Firm.ID, time.Now())))
 	wantCode(t, second(s.ConfirmRestore(ctx, Admin, w.Firm.ID)), broker.Conflict)
