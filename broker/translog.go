@@ -17,7 +17,8 @@ type LogHead struct {
 	// with the same events: both may have gone on.
 	Epoch ID
 	Size  int64
-	Root  [32]byte
+	// Root is zero where Edge is none that a tree of the size has.
+	Root [32]byte
 	// Edge is what the tree needs to grow: translog.ParseTree reads it.
 	Edge []byte
 	// Unconfirmed says that the epoch began with a restore, which nobody who
@@ -51,8 +52,9 @@ type Logs interface {
 	// LogHead returns a log's state; NotFound when it has no event yet.
 	LogHead(ctx context.Context, firm ID) (*LogHead, error)
 	// UnsignedLogs returns the logs that have events beyond their newest
-	// checkpoint, at most limit of them.
-	UnsignedLogs(ctx context.Context, limit int) ([]*LogHead, error)
+	// checkpoint, by their firms' ids: those after one, or nil: from the first on,
+	// at most limit of them.
+	UnsignedLogs(ctx context.Context, after *ID, limit int) ([]*LogHead, error)
 	// StoreCheckpoint keeps a checkpoint if it is of the log's epoch and no
 	// newer one is there; else it changes nothing.
 	StoreCheckpoint(ctx context.Context, firm, epoch ID, c *LogCheckpoint) error

@@ -30,9 +30,13 @@ func (s *Store) LogHead(ctx context.Context, firm broker.ID) (*broker.LogHead, e
 	return heads[0], nil
 }
 
-// UnsignedLogs returns logs that have events beyond their newest checkpoint.
-func (s *Store) UnsignedLogs(ctx context.Context, limit int) ([]*broker.LogHead, error) {
-	return s.logHeads(ctx, `l.tree_size > coalesce(c.size, 0) AND l.epoch <> '' ORDER BY l.number LIMIT $1`, limit)
+// UnsignedLogs is described at broker.Logs.
+func (s *Store) UnsignedLogs(ctx context.Context, after *broker.ID, limit int) ([]*broker.LogHead, error) {
+	const unsigned = `l.tree_size > coalesce(c.size, 0) AND l.epoch <> ''`
+	if after == nil {
+		return s.logHeads(ctx, unsigned+` ORDER BY l.firm_id LIMIT $1`, limit)
+	}
+	return s.logHeads(ctx, unsigned+` AND l.firm_id > $1 ORDER BY l.firm_id LIMIT $2`, string(*after), limit)
 }
 
 func (s *Store) logHeads(ctx context.Context, conditions string, args ...any) (heads []*broker.LogHead, err error) {
@@ -50,11 +54,10 @@ func (s *Store) logHeads(ctx context.Context, conditions string, args ...any) (h
 		if err := rows.Scan((*string)(&h.FirmID), (*string)(&h.Epoch), &h.Size, &edge, &unconfirmed, &c.Size, &c.Note, &signed); err != nil {
 			return nil, dbError(err)
 		}
-		t, err := translog.ParseTree(h.Size, edge)
-		if err != nil {
-			return nil, broker.Errorf(broker.Internal, "internal error").WithCause(err)
+		h.Edge, h.Unconfirmed = edge, unconfirmed != 0
+		if t, err := translog.ParseTree(h.Size, edge); err == nil {
+			h.Root = t.Root() // one log that has none keeps no other from being signed
 		}
-		h.Root, h.Edge, h.Unconfirmed = t.Root(), edge, unconfirmed != 0
 		if c.Size > 0 {
 			c.SignedAt = time.UnixMicro(signed).UTC()
 			h.Checkpoint = &c

@@ -10,7 +10,7 @@
 //     read from the database and put behind those of the last checkpoint, and
 //     the root that comes out must be the log's. A log that is smaller than it
 //     was, or another, is not signed: an older database under a running server,
-//     rows that somebody changed.
+//     rows that somebody changed, an epoch that comes back after another.
 //   - A checkpoint says what is durable: events are in the tree in the
 //     transaction that records them.
 //   - Nodes that share a database all sign. They need not agree who does: what

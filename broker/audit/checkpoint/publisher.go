@@ -24,9 +24,8 @@ const (
 	defaultInterval = time.Second
 	// roundTimeout bounds one round.
 	roundTimeout = 30 * time.Second
-	// logsPerRound bounds how many logs one round signs; the others have their
-	// turn at once after it.
-	logsPerRound = 256
+	// logsAtOnce bounds how many logs are read at a time.
+	logsAtOnce = 256
 	// farBehind is after how many new events a proof costs less than reading
 	// their leaves: where another node has signed meanwhile.
 	farBehind = 64 << 10
@@ -52,19 +51,17 @@ type Config struct {
 type Publisher struct {
 	cfg     Config
 	metrics *metrics
-	// signing is held for a round. signed is what was signed last of each log.
+	// signing is held for a round. signed is what was signed last of each log that
+	// this process has seen, epoch is the log's last one. reached is the log up to
+	// which the round came that was cut short.
 	signing sync.Mutex
-	signed  map[broker.ID]*signedLog
+	signed  map[translog.Origin]translog.Tree
+	epoch   map[broker.ID]broker.ID
+	reached *broker.ID
 
 	mu sync.Mutex
 	// torn is why a log is not signed any more.
 	torn map[broker.ID]error
-}
-
-// signedLog is a log up to the last checkpoint.
-type signedLog struct {
-	epoch broker.ID
-	tree  translog.Tree
 }
 
 // New makes a publisher.
@@ -78,7 +75,9 @@ func New(cfg Config) (*Publisher, error) {
 	if cfg.Interval <= 0 {
 		cfg.Interval = defaultInterval
 	}
-	p := &Publisher{cfg: cfg, signed: make(map[broker.ID]*signedLog), torn: make(map[broker.ID]error)}
+	p := &Publisher{
+		cfg: cfg, signed: make(map[translog.Origin]translog.Tree), epoch: make(map[broker.ID]broker.ID), torn: make(map[broker.ID]error),
+	}
 	var err error
 	p.metrics, err = newMetrics(cfg.Registerer)
 	return p, err
@@ -128,14 +127,24 @@ func (p *Publisher) Round(ctx context.Context) {
 	defer cancel()
 	p.signing.Lock()
 	defer p.signing.Unlock()
-	heads, err := p.cfg.Logs.UnsignedLogs(ctx, logsPerRound)
-	if err != nil {
-		p.failed("", err)
-		return
-	}
-	for _, h := range heads {
-		if err := p.sign(ctx, h); err != nil {
-			p.failed(h.FirmID, err)
+	for {
+		heads, err := p.cfg.Logs.UnsignedLogs(ctx, p.reached, logsAtOnce)
+		if err != nil {
+			p.failed("", err)
+			return
+		}
+		for _, h := range heads {
+			if ctx.Err() != nil {
+				return // the next round goes on here
+			}
+			if err := p.sign(ctx, h); err != nil {
+				p.failed(h.FirmID, err)
+			}
+			p.reached = &h.FirmID
+		}
+		if len(heads) < logsAtOnce {
+			p.reached = nil
+			return
 		}
 	}
 }
@@ -150,12 +159,13 @@ type tornError struct{ error }
 
 // sign signs one log as it is.
 func (p *Publisher) sign(ctx context.Context, h *broker.LogHead) error {
-	signed, err := p.follow(ctx, h)
+	o := translog.Origin{FirmID: h.FirmID, Epoch: h.Epoch}
+	tree, err := p.follow(ctx, o, h)
 	p.note(h.FirmID, err)
 	if err != nil {
 		return err
 	}
-	c := translog.Checkpoint{Origin: translog.Origin{FirmID: h.FirmID, Epoch: h.Epoch}, Size: h.Size, Root: h.Root}
+	c := translog.Checkpoint{Origin: o, Size: h.Size, Root: h.Root}
 	signers := make([]note.Signer, len(p.cfg.Signers))
 	for i, s := range p.cfg.Signers {
 		if signers[i], err = newNoteSigner(ctx, s, c.Origin); err != nil {
@@ -167,7 +177,7 @@ func (p *Publisher) sign(ctx context.Context, h *broker.LogHead) error {
 		return err
 	}
 	// From here on somebody may have it, whatever becomes of it.
-	p.signed[h.FirmID] = signed
+	p.signed[o], p.epoch[h.FirmID] = tree, h.Epoch
 	err = p.cfg.Logs.StoreCheckpoint(ctx, h.FirmID, h.Epoch, &broker.LogCheckpoint{Size: h.Size, Note: string(text), SignedAt: p.cfg.Now()})
 	if err == nil {
 		p.metrics.signed.Inc()
@@ -191,35 +201,36 @@ func (p *Publisher) note(firm broker.ID, err error) {
 func torn(format string, args ...any) error { return &tornError{fmt.Errorf(format, args...)} }
 
 // follow finds that a log as it is follows from what was signed of it, and
-// returns it as it will have been signed.
-func (p *Publisher) follow(ctx context.Context, h *broker.LogHead) (*signedLog, error) {
-	last := p.signed[h.FirmID]
-	if last == nil || last.epoch != h.Epoch {
-		// With a new epoch a log is another log, which a restore recorded.
-		return p.adopt(ctx, h)
+// returns its tree.
+func (p *Publisher) follow(ctx context.Context, o translog.Origin, h *broker.LogHead) (translog.Tree, error) {
+	last, seen := p.signed[o]
+	if epoch := p.epoch[h.FirmID]; seen && epoch != h.Epoch {
+		return translog.Tree{}, torn("the log is of its epoch %s again, after %s: an older database was put into place", h.Epoch, epoch)
 	}
-	if h.Size < last.tree.Size() {
-		return nil, torn("the log has %d events, and %d were signed: an older database was put into place", h.Size, last.tree.Size())
-	}
-	if h.Size-last.tree.Size() > farBehind {
-		if err := p.prove(ctx, h, last.tree.Size(), last.tree.Root()); err != nil {
-			return nil, err
-		}
-		tree, err := translog.ParseTree(h.Size, h.Edge)
-		return &signedLog{h.Epoch, tree}, err
-	}
-	edge := last.tree.AppendEdge(nil)
-	tree, err := translog.ParseTree(last.tree.Size(), edge) // a copy
+	tree, err := translog.ParseTree(h.Size, h.Edge)
 	if err != nil {
-		return nil, err
+		return tree, torn("the log has no tree: %w", err)
 	}
-	if err := p.grow(ctx, h, &tree); err != nil {
-		return nil, err
+	switch {
+	case !seen:
+		// With a new epoch a log is another log, which a restore recorded.
+		return tree, p.adopt(ctx, h)
+	case h.Size < last.Size():
+		return tree, torn("the log has %d events, and %d were signed: an older database was put into place", h.Size, last.Size())
+	case h.Size-last.Size() > farBehind:
+		return tree, p.prove(ctx, h, last.Size(), last.Root())
 	}
-	if tree.Root() != tlog.Hash(h.Root) {
-		return nil, torn("the log of %d events does not follow from the one of %d that was signed: its rows were changed", h.Size, last.tree.Size())
+	grown, err := translog.ParseTree(last.Size(), last.AppendEdge(nil)) // a copy
+	if err != nil {
+		return grown, err
 	}
-	return &signedLog{h.Epoch, tree}, nil
+	if err := p.grow(ctx, h, &grown); err != nil {
+		return grown, err
+	}
+	if grown.Root() != tlog.Hash(h.Root) {
+		return grown, torn("the log of %d events does not follow from the one of %d that was signed: its rows were changed", h.Size, last.Size())
+	}
+	return grown, nil
 }
 
 // grow adds the leaves that the database has beyond tree's.
@@ -243,19 +254,15 @@ func (p *Publisher) grow(ctx context.Context, h *broker.LogHead, tree *translog.
 
 // adopt takes over a log of which this process has signed nothing, if it
 // follows from its last checkpoint.
-func (p *Publisher) adopt(ctx context.Context, h *broker.LogHead) (*signedLog, error) {
-	tree, err := translog.ParseTree(h.Size, h.Edge)
-	if err != nil {
-		return nil, err
-	}
+func (p *Publisher) adopt(ctx context.Context, h *broker.LogHead) error {
 	if h.Checkpoint == nil {
-		return &signedLog{h.Epoch, tree}, nil
+		return nil
 	}
 	c, err := p.own(ctx, h)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &signedLog{h.Epoch, tree}, p.prove(ctx, h, c.Size, c.Root)
+	return p.prove(ctx, h, c.Size, c.Root)
 }
 
 // prove finds by the log's tiles that it follows from what it was at a size.

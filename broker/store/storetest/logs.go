@@ -114,14 +114,19 @@ func testLogTree(t *testing.T, w *World) {
 // testCheckpoints: the newest of the log's own epoch is kept.
 func testCheckpoints(t *testing.T, w *World) {
 	s := w.Store
-	unsigned, err := s.UnsignedLogs(ctx, 10)
+	unsigned, err := s.UnsignedLogs(ctx, nil, 10)
 	must(t, err)
 	if len(unsigned) != 2 {
 		t.Fatalf("unsigned: %v", unsigned)
 	}
-	one, err := s.UnsignedLogs(ctx, 1)
+	one, err := s.UnsignedLogs(ctx, nil, 1)
 	must(t, err)
 	same(t, "limited", len(one), nil, 1)
+	other, err := s.UnsignedLogs(ctx, &one[0].FirmID, 10)
+	must(t, err)
+	if len(other) != 1 || other[0].FirmID != unsigned[1].FirmID {
+		t.Errorf("after the first: %+v", other)
+	}
 	head, err := s.LogHead(ctx, w.Firm.ID)
 	must(t, err)
 	if head.Checkpoint != nil {
@@ -137,7 +142,7 @@ func testCheckpoints(t *testing.T, w *World) {
 	must(t, s.StoreCheckpoint(ctx, broker.NewID(), head.Epoch, &broker.LogCheckpoint{Size: 1, Note: "of no log"}))
 	head, err = s.LogHead(ctx, w.Firm.ID)
 	same(t, "newest", head.Checkpoint, err, &newest)
-	unsigned, err = s.UnsignedLogs(ctx, 10)
+	unsigned, err = s.UnsignedLogs(ctx, nil, 10)
 	must(t, err)
 	if len(unsigned) != 1 || unsigned[0].FirmID != "" {
 		t.Fatalf("unsigned: %+v", unsigned)
