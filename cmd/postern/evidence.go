@@ -136,9 +136,12 @@ func tellEvidence(out io.Writer, v *evidence.Verified) {
 	if !m.From.IsZero() {
 		period = "from " + m.From.Format(utcForm)
 	}
-	if m.Until.IsZero() {
+	switch {
+	case m.Until.IsZero():
 		period += " to the last of the checkpoint"
-	} else {
+	case m.Last == m.Size-1:
+		period += " until " + m.Until.Format(utcForm) + ", as far as the checkpoint goes"
+	default:
 		period += " until " + m.Until.Format(utcForm)
 	}
 	narrowed := ""
@@ -160,6 +163,9 @@ func tellEvidence(out io.Writer, v *evidence.Verified) {
 	pruned := ""
 	if m.Pruned > 0 {
 		pruned = count(int(m.Pruned), "event")
+		if m.Last < m.Size-1 || m.Narrowed != nil {
+			pruned += ": that they were pruned is the maker's word"
+		}
 	}
 	older := ""
 	if len(v.Older) > 0 {

@@ -42,10 +42,12 @@ func claims(all []*held) ([]Cosigned, error) {
 
 // witnesses finds what was cosigned. Each witness whose key was given must have
 // cosigned a checkpoint that covers the last of the bundle's events: else its
-// end could have been rewritten without that witness's knowing.
+// end could have been rewritten without that witness's knowing. And where that is
+// the checkpoint's last too, it must have done so after the period: else what
+// followed could have been left out.
 func (v *verification) witnesses() error {
 	for _, w := range v.trust.Witnesses {
-		reach := int64(0)
+		reach, until := int64(0), time.Time{}
 		for _, h := range v.held {
 			some, err := translog.Claims(h.note)
 			if err != nil {
@@ -58,7 +60,9 @@ func (v *verification) witnesses() error {
 			if err != nil {
 				return fault("the checkpoint of %d events bears a false cosignature of %s: %w", h.Size, w.Name(), err)
 			}
-			reach = max(reach, h.Size)
+			if reach = max(reach, h.Size); h.Size > v.Manifest.Last && at.After(until) {
+				until = at
+			}
 			v.Cosigned = append(v.Cosigned, Cosigned{w.Name(), h.Size, at, true})
 		}
 		switch {
@@ -66,6 +70,8 @@ func (v *verification) witnesses() error {
 			return fault("the witness %s, whose key was given, has cosigned none of its checkpoints", w.Name())
 		case reach <= v.Manifest.Last:
 			return fault("the witness %s has cosigned %d events of the log, and the bundle goes on to event %d: what follows could have been rewritten without its knowing. Have one made with 'postern evidence make --witness'", w.Name(), reach, v.Manifest.Last)
+		case v.Manifest.open() && until.Add(Margin).Before(v.Manifest.Until):
+			return fault("the witness %s has cosigned the log as it was at %s, and the period ends at %s: what was recorded in between may not be here. Have one made of a period that ends before, or of the log as it is", w.Name(), until.Format(time.RFC3339), v.Manifest.Until.Format(time.RFC3339))
 		}
 	}
 	others, err := claims(v.held)

@@ -339,10 +339,13 @@ func changed(e *Event) string {
 // stateChange says what of a thing has changed.
 func stateChange(t broker.EventType, change *broker.StateChange) string {
 	kind, verb, _ := strings.Cut(string(t), ".")
+	if kind == "" {
+		return "Change of something that has no name"
+	}
 	var before, after map[string]json.RawMessage
 	_ = json.Unmarshal(change.Before, &before) // absent when it was created
 	_ = json.Unmarshal(change.After, &after)   // or removed
-	s := strings.ToUpper(kind[:1]) + kind[1:] + " " + verb
+	s := shown(strings.ToUpper(kind[:1]) + kind[1:] + " " + verb)
 	thing := after
 	if thing == nil {
 		thing = before

@@ -85,6 +85,9 @@ func Make(ctx context.Context, path string, r *Request) (_ *Made, err error) {
 		r.Now = time.Now
 	}
 	m.manifest.Made = r.Now().UTC().Truncate(time.Second)
+	if m.manifest.Until.After(m.manifest.Made) {
+		m.manifest.Until = m.manifest.Made // of what is yet to come there is nothing
+	}
 	for _, step := range []func() error{m.newest, m.find, m.witnessed, m.checkpoints, m.prove, m.events, m.render} {
 		if err := step(); err != nil {
 			return nil, err

@@ -168,6 +168,8 @@ func readManifest(b []byte) (*Manifest, error) {
 		return nil, errors.New("the period has no beginning or no end, and the manifest's entries have one")
 	case m.Disclosed < 0 || m.Withheld < 0 || m.Pruned < 0 || m.Withheld > 0 && m.Narrowed == nil:
 		return nil, errors.New("the manifest's counts cannot be true")
+	case !m.Narrowed.plausible():
+		return nil, errors.New("the manifest does not say to what the bundle was narrowed")
 	}
 	times := []time.Time{m.Made, m.From, m.Until}
 	if m.Incident != nil {
@@ -231,6 +233,23 @@ func (m *Manifest) ends(e *Event) error {
 	}
 	return nil
 }
+
+// plausible reports whether it names what it narrows to, where it does at all.
+func (n *Narrowing) plausible() bool {
+	if n == nil {
+		return true
+	}
+	for _, id := range []broker.ID{n.AgentID, n.MailboxID, n.WorkstationID} {
+		if _, err := broker.ParseID(string(id)); id != "" && err != nil {
+			return false
+		}
+	}
+	return *n != Narrowing{}
+}
+
+// open reports whether the checkpoint covers nothing after the period's last event:
+// what was recorded from then until its end may not be in it.
+func (m *Manifest) open() bool { return !m.Until.IsZero() && m.Last == m.Size-1 }
 
 // matches reports whether an event is disclosed.
 func (n *Narrowing) matches(e *Event) bool {

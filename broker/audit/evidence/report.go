@@ -289,6 +289,9 @@ func (t *tally) doubts() []string {
 	}
 	say(m.Withheld, "%s in between %s left out, because the bundle was narrowed. Their number and places are proved; that none of them belongs to what it was narrowed to is the maker's word.", plural(m.Withheld, "event"), were(m.Withheld))
 	say(m.Pruned, "Of %s the log has only the hash: %s pruned when the time to keep them was over. Their number and places are proved; what they said is gone. Which records were pruned the log itself tells in later events (log.pruned): a bundle that reaches the log's end holds those, and is verified with them; for any other, ask for a copy of the log.", plural(m.Pruned, "event"), theyWere(m.Pruned))
+	if m.open() {
+		say(1, "The bundle ends where its checkpoint does, and a checkpoint bears no time: that nothing was recorded from its last event until the end of the period is the maker's word, unless a witness cosigned it later than that.")
+	}
 	hidden := int64(0)
 	for _, end := range []bool{m.First > 0 && !t.firstShown, m.Last < m.Size-1 && !t.lastShown} {
 		if end {
