@@ -86,9 +86,16 @@ func (a *app) wholeList(ctx context.Context, path string, raw []byte) ([]byte, e
 	}
 	var all page
 	// Of an event log, next is a number: its reader pages by himself.
-	if err := json.Unmarshal(raw, &all); err != nil || all.Next == "" {
+	if err := json.Unmarshal(raw, &all); err != nil {
 		return raw, nil
 	}
+	if err := whole(all.Items); err != nil {
+		return nil, err
+	}
+	if all.Next == "" {
+		return raw, nil
+	}
+	total := len(raw)
 	separator := "?"
 	if strings.Contains(path, "?") {
 		separator = "&"
@@ -102,13 +109,34 @@ func (a *app) wholeList(ctx context.Context, path string, raw []byte) ([]byte, e
 		if err := json.Unmarshal(more, &following); err != nil {
 			return nil, fmt.Errorf("the server's answer is not understood: %w", err)
 		}
+		if err := whole(following.Items); err != nil {
+			return nil, err
+		}
+		if total += len(more); total > maxAnswer {
+			return nil, fmt.Errorf("the server's list does not end within %d octets", maxAnswer)
+		}
 		all.Items, all.Next = append(all.Items, following.Items...), following.Next
 	}
 	return json.Marshal(all)
 }
 
+// whole refuses a list of which an item is nothing.
+func whole(items []json.RawMessage) error {
+	for _, x := range items {
+		if string(x) == "null" {
+			return errors.New("the server's answer has items with nothing in them")
+		}
+	}
+	return nil
+}
+
 // request makes one request, over the server's socket or to a remote server.
 func (a *app) request(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	return a.requestUpTo(ctx, maxAnswer, method, path, body)
+}
+
+// requestUpTo is request for an answer of so many octets at most.
+func (a *app) requestUpTo(ctx context.Context, octets int64, method, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	transport, base, err := a.transport()
@@ -135,9 +163,12 @@ func (a *app) request(ctx context.Context, method, path string, body []byte) ([]
 		return nil, a.unreachable(err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, octets+1))
 	if err != nil {
 		return nil, a.unreachable(err)
+	}
+	if int64(len(answer)) > octets {
+		return nil, fmt.Errorf("the server's answer has more than %d octets", octets)
 	}
 	if resp.StatusCode/100 == 2 {
 		return answer, nil

@@ -30,16 +30,14 @@ func (s logSource) Entry(ctx context.Context, seq int64) (*logcopy.Entry, error)
 	if err != nil {
 		return nil, err
 	}
-	var page struct {
-		Items []*logcopy.Entry `json:"items"`
+	some, err := entriesOf(raw)
+	if err == nil && len(some) != 1 {
+		err = broker.Errorf(broker.Conflict, "the server does not have event %d, which its checkpoint tells of", seq)
 	}
-	if err := json.Unmarshal(raw, &page); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	if len(page.Items) != 1 {
-		return nil, broker.Errorf(broker.Conflict, "the server does not have event %d, which its checkpoint tells of", seq)
-	}
-	return page.Items[0], nil
+	return some[0], nil
 }
 
 // Witnessed returns what each of the log's witnesses has cosigned (evidence.Source).
@@ -113,7 +111,7 @@ asked or told: --firm and --maker are what the report calls the firm and you.`,
 	flags.StringVar(&m.until, "until", "", "its end: a `date`, which it includes, or a time (without it: now)")
 	flags.StringVar(&m.alert, "alert", "", "the `alert` whose surroundings are wanted, in place of a period")
 	flags.DurationVar(&m.around, "around", defaultAround, "with --alert: how much `time` before and after it")
-	flags.StringVar(&m.zone, "zone", "", "a `zone` in which times are shown beside UTC, such as Asia/Kolkata")
+	flags.StringVar(&m.zone, "zone", "", "a `zone` in which dates are meant and times are shown beside UTC, such as Asia/Kolkata (without it: this machine's, and UTC alone)")
 	flags.StringVar(&m.agent, "agent", "", "only events of this `agent`")
 	flags.StringVar(&m.mailbox, "mailbox", "", "only events of this `mailbox`")
 	flags.StringVar(&m.workstation, "workstation", "", "only events of this `workstation`")
@@ -162,8 +160,10 @@ func (m *evidenceMaking) run(cmd *cobra.Command) error {
 
 // period finds which time is wanted.
 func (m *evidenceMaking) period(cmd *cobra.Command, r *evidence.Request) error {
+	zone := time.Local
 	if m.zone != "" {
-		if _, err := time.LoadLocation(m.zone); err != nil || m.zone == "Local" {
+		var err error
+		if zone, err = time.LoadLocation(m.zone); err != nil || m.zone == "Local" {
 			return usagef("--zone %q is no zone such as Asia/Kolkata", m.zone)
 		}
 	}
@@ -180,11 +180,11 @@ func (m *evidenceMaking) period(cmd *cobra.Command, r *evidence.Request) error {
 		r.From, r.Until = x.FirstSeen.Add(-m.around), x.LastSeen.Add(m.around)
 		return nil
 	}
-	since, err := parseTime("since", m.since, false)
+	since, err := parseTimeIn(zone, "since", m.since, false)
 	if err != nil {
 		return err
 	}
-	until, err := parseTime("until", m.until, true)
+	until, err := parseTimeIn(zone, "until", m.until, true)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,10 +33,10 @@ type logSource struct {
 // get asks again where the server says that it is too much at once.
 func (s logSource) get(ctx context.Context, what string, pairs ...string) ([]byte, error) {
 	where := withQuery(path("log", what), append(pairs, "firm", s.firm)...)
-	for {
-		raw, err := s.app.request(ctx, http.MethodGet, where, nil)
+	for tries := 0; ; tries++ {
+		raw, err := s.app.requestUpTo(ctx, maxLogAnswer, http.MethodGet, where, nil)
 		var problem *httpapi.Problem
-		if !errors.As(err, &problem) || problem.Status != http.StatusTooManyRequests {
+		if !errors.As(err, &problem) || problem.Status != http.StatusTooManyRequests || tries >= limitTries {
 			return raw, err
 		}
 		select {
@@ -46,8 +47,15 @@ func (s logSource) get(ctx context.Context, what string, pairs ...string) ([]byt
 	}
 }
 
-// limitPause is how long a server is left alone that was asked too often.
-const limitPause = time.Second
+const (
+	// limitPause is how long a server is left alone that was asked too often, and
+	// limitTries how often that may be in a row.
+	limitPause = time.Second
+	limitTries = 120
+	// maxLogAnswer bounds what of a log is read at a time, in octets: entries are
+	// many times less, unless one is as large as an event can be.
+	maxLogAnswer = 32 << 20
+)
 
 func (s logSource) Checkpoint(ctx context.Context) ([]byte, error) { return s.get(ctx, "checkpoint") }
 
@@ -65,10 +73,21 @@ func (s logSource) Entries(ctx context.Context, first int64) ([]*logcopy.Entry, 
 	if err != nil {
 		return nil, err
 	}
+	return entriesOf(raw)
+}
+
+// entriesOf reads a page of entries, of which each is there.
+func entriesOf(raw []byte) ([]*logcopy.Entry, error) {
 	var page struct {
 		Items []*logcopy.Entry `json:"items"`
 	}
-	return page.Items, json.Unmarshal(raw, &page)
+	if err := json.Unmarshal(raw, &page); err != nil {
+		return nil, err
+	}
+	if slices.Contains(page.Items, nil) {
+		return nil, errors.New("the server's answer has entries with nothing in them")
+	}
+	return page.Items, nil
 }
 
 // trust is what a check of a log rests on.
@@ -211,7 +230,7 @@ paper with the contract: a server that deceives would tell of other keys.`,
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
 				for _, key := range keys.Keys {
-					fmt.Fprintln(out, key)
+					fmt.Fprintln(out, printable(key, false))
 				}
 			})
 		},
@@ -237,6 +256,9 @@ can prove with it later that nothing up to it was changed.`,
 			note, err := logSource{a, firm}.Checkpoint(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if _, err := translog.Read(note); err != nil {
+				return fmt.Errorf("the server's answer is no checkpoint: %w", err)
 			}
 			_, err = cmd.OutOrStdout().Write(note)
 			return err

@@ -272,7 +272,7 @@ that, and when they were given its new key ('postern log key').`,
 				return err
 			}
 			return a.show(cmd, raw, func(out io.Writer) {
-				fmt.Fprintf(out, "The log %s may be witnessed.\n", done.Origin)
+				fmt.Fprintf(out, "The log %s may be witnessed.\n", printable(done.Origin, false))
 			})
 		},
 	}

@@ -131,13 +131,18 @@ func count(n int, what string) string {
 // parseTime reads an instant for a flag: RFC 3339, or a date, which stands for
 // its first moment in this machine's zone, or (end) for its last.
 func parseTime(flag, text string, end bool) (*time.Time, error) {
+	return parseTimeIn(time.Local, flag, text, end)
+}
+
+// parseTimeIn is parseTime with another zone for dates.
+func parseTimeIn(zone *time.Location, flag, text string, end bool) (*time.Time, error) {
 	if text == "" {
 		return nil, nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return &t, nil
 	}
-	t, err := time.ParseInLocation(time.DateOnly, text, time.Local)
+	t, err := time.ParseInLocation(time.DateOnly, text, zone)
 	if err != nil {
 		return nil, usagef("--%s %q is neither a date such as 2026-12-31 nor a time such as 2026-12-31T18:00:00+05:30", flag, text)
 	}
