@@ -27,20 +27,22 @@ const (
 func (s *Store) PruneTime(ctx context.Context, step time.Duration) (at, clock time.Time, err error) {
 	done := make(chan [2]time.Time, 1) // the caller may have given up waiting
 	if err := s.write(ctx, func(t *tx) error {
-		rows, err := t.query(`SELECT at FROM prune_time`)
+		rows, err := t.query(`SELECT at, clock FROM prune_time`)
 		if err != nil {
 			return err
 		}
-		micros := t.now.UnixMicro()
-		var at int64
-		switch err := scanOne(rows, &at); {
+		now := t.now.UnixMicro()
+		var at, before int64
+		switch err := scanOne(rows, &at, &before); {
 		case errors.Is(err, sql.ErrNoRows):
-			at = micros
+			at = now
 		case err != nil:
 			return err
 		}
-		at = min(micros, at+step.Microseconds())
-		if _, err := t.exec(`INSERT INTO prune_time (one, at) VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET at = excluded.at`, at); err != nil {
+		// However many nodes ask, and however often they start.
+		at = min(now, at+min(step.Microseconds(), 2*max(0, now-before)))
+		if _, err := t.exec(`INSERT INTO prune_time (one, at, clock) VALUES (1, $1, $2)
+			ON CONFLICT (one) DO UPDATE SET at = excluded.at, clock = excluded.clock`, at, now); err != nil {
 			return err
 		}
 		done <- [2]time.Time{fromMicros(at), t.now}

@@ -13,8 +13,8 @@
 //   - Sessions wait for nothing but one small transaction: it pauses after each for
 //     as long as that took, and longer.
 //   - It goes by a time of its own, which follows the clock by twenty minutes
-//     each ten at most, across restarts: a clock that jumps ahead by years shows as
-//     a warning, and in a day destroys no more than a day's.
+//     each ten at most, across restarts and nodes: a clock that jumps ahead by
+//     years shows as a warning, and in a day destroys no more than a day's.
 //   - It waits for no sink. The shortest time that can be set is far longer than
 //     a receiver may be away; what a sink missed all the same it counts.
 package retention

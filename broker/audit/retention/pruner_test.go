@@ -51,6 +51,7 @@ func TestNever6ClockJump(t *testing.T) {
 	rounds := func(n int) (pruned int64) {
 		t.Helper()
 		for range n {
+			at(clock.Load().Add(interval))
 			k, err := p.Round(ctx)
 			must(t, err)
 			pruned += k

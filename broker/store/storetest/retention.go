@@ -181,7 +181,8 @@ func testPruneTime(t *testing.T, w *retained, begin time.Time) {
 		{0, time.Hour, 0},
 		{10 * time.Minute, time.Hour, 10 * time.Minute},
 		{365 * day, time.Hour, 70 * time.Minute},
-		{365 * day, time.Hour, 130 * time.Minute},
+		{365*day + time.Second, time.Hour, 70*time.Minute + 2*time.Second}, // of another node, or a server that starts again
+		{366 * day, time.Hour, 130*time.Minute + 2*time.Second},
 		{time.Hour, time.Hour, time.Hour},
 		{-day, time.Hour, -day},
 		{0, time.Hour, -23 * time.Hour},
