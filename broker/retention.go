@@ -141,7 +141,12 @@ func (f FirmRetention) With(r RetentionRules, days *int, now time.Time) FirmRete
 	if days != nil {
 		after.RetentionDays = daysAfter(before, *days, now)
 	} else {
-		after.RetentionDays = daysAfter(before, r.Default.At(now), now)
+		// The default may be about to become shorter.
+		least := r.Default.At(now)
+		if LongerDays(least, r.Default.Days) == least {
+			least = r.Default.Days
+		}
+		after.RetentionDays = daysAfter(before, least, now)
 		after.Days = 0
 	}
 	return after

@@ -12,8 +12,8 @@ import (
 )
 
 // maxReach is how long a time the question can be about who could have read a
-// mailbox.
-const maxReach = 31 * 24 * time.Hour
+// mailbox: a month in which clocks are set back.
+const maxReach = 31*24*time.Hour + 2*time.Hour
 
 // MailboxAnswer tells who could have read a mailbox.
 type MailboxAnswer struct {

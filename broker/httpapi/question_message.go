@@ -5,6 +5,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -72,7 +73,11 @@ func (a *api) askMessage(ctx context.Context, in *messageQuestion) (*answer[Mess
 		out.Items[i] = tell(e.StoredEvent, names)
 		out.Items[i].Opened = openedParts(e)
 	}
-	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
+	since := q.Since
+	if q.MessageID != "" {
+		since = time.Time{} // what tied the Message-ID to a place may be older
+	}
+	if out.Gone, err = a.gone(ctx, q.FirmID, since); err != nil {
 		return nil, err
 	}
 	if q.After == nil {

@@ -308,7 +308,7 @@ func (a *api) askAlert(ctx context.Context, in *alertQuestion) (*answer[BeforeAl
 		return nil, err
 	}
 	out := BeforeAlert{Alert: shown, Since: s.Since, Until: s.Until, Subjects: []AroundAlert{}, Items: []Told{}}
-	if out.Gone, err = a.gone(ctx, x.FirmID, s.Since); err != nil {
+	if out.Gone, err = a.gone(ctx, q.FirmID, s.Since); err != nil {
 		return nil, err
 	}
 	for _, about := range []AroundAlert{

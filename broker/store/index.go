@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
@@ -135,7 +136,21 @@ func messageHash(mailbox broker.ID, folder string, uidValidity, uid uint32) int6
 }
 
 // idHash is a Message-ID in 64 bits.
-func idHash(id string) int64 { return hash64(append([]byte{'i'}, id...)) }
+func idHash(id string) int64 { return hash64(append([]byte{'i'}, messageID(id)...)) }
+
+// messageID is a Message-ID as people ask for it: in angle brackets, without what
+// else its sender has put into the field or left out (RFC 5322 §3.6.4, §4.5.4).
+func messageID(field string) string {
+	if i := strings.IndexByte(field, '<'); i >= 0 {
+		if j := strings.IndexByte(field[i:], '>'); j > 0 {
+			return strings.ReplaceAll(field[i:i+j+1], " ", "")
+		}
+	}
+	if words := strings.Fields(field); len(words) > 0 {
+		return "<" + strings.Trim(words[0], "<>") + ">"
+	}
+	return field
+}
 
 func hash64(b []byte) int64 {
 	sum := sha256.Sum256(b)

@@ -293,14 +293,14 @@ func (o *restoreOptions) events() int {
 }
 
 // tellLost says what happened after the backup: above all what has to be done
-// again, since it took something away from somebody.
+// again, since it took something away from somebody, or keeps or guards something.
 func tellLost(out io.Writer, lost map[broker.EventType]int64) {
 	var again []string
 	others := 0
 	for kind, n := range lost {
 		_, verb, _ := strings.Cut(string(kind), ".")
 		switch {
-		case verb == "revoked" || verb == "deleted" || verb == "updated" || kind == "lock.created":
+		case slices.Contains([]string{"revoked", "deleted", "removed", "updated"}, verb), slices.Contains([]broker.EventType{"lock.created", "hold.created", "canary.created", "witness.created"}, kind):
 			again = append(again, fmt.Sprintf("  %d × %s", n, kind))
 		default:
 			others += int(n)
