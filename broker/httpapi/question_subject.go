@@ -146,6 +146,9 @@ func (a *api) askAgent(ctx context.Context, in *agentQuestion) (*answer[AgentAns
 	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
 		return nil, err
 	}
+	if out.Namesakes, err = a.namesakes(ctx, "agent", in.Agent, id, q); err != nil {
+		return nil, err
+	}
 	if q.After == nil {
 		if out.Days, out.Mailboxes, err = a.uses(ctx, q, in.zone()); err != nil {
 			return nil, err
@@ -184,6 +187,9 @@ func (a *api) askWorkstation(ctx context.Context, in *workstationQuestion) (*ans
 		out.Items[i] = showSession(s, names)
 	}
 	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
+		return nil, err
+	}
+	if out.Namesakes, err = a.namesakes(ctx, "workstation", in.Workstation, id, q); err != nil {
 		return nil, err
 	}
 	if q.After == nil {

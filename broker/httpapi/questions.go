@@ -6,11 +6,13 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/audit/reach"
 )
 
 // Told is an event that answers a question.
@@ -41,9 +43,10 @@ type OpenedPart struct {
 	Octets      int64  `json:"octets"`
 }
 
-// Gone tells of records that are not there to answer.
+// Gone tells of what is not in the answer.
 type Gone struct {
-	PrunedUntil time.Time `json:"pruned_until,omitzero" doc:"Records from before then were pruned, some or all: the answer holds what is left. Only where the time that was asked for reaches there."`
+	PrunedUntil time.Time   `json:"pruned_until,omitzero" doc:"Records from before then were pruned, some or all: the answer holds what is left. Only where the time that was asked for reaches there."`
+	Namesakes   []broker.ID `json:"namesakes,omitempty" doc:"Others that had the name or address that was asked for, in the time that was: the answer is not about them. Ask by id."`
 }
 
 // gone says how far pruning reaches into the time of a question.
@@ -56,7 +59,39 @@ func (a *api) gone(ctx context.Context, firm broker.ID, since time.Time) (Gone, 
 	if err != nil || !until.After(since) {
 		return Gone{}, err
 	}
-	return Gone{until}, nil
+	return Gone{PrunedUntil: until}, nil
+}
+
+// namesakes finds who else had a name in the time of a question: of mailboxes in
+// the logs that it reads, of the BPO's own things in its log, for its people.
+func (a *api) namesakes(ctx context.Context, kind, ref string, id broker.ID, q broker.SubjectQuery) (all []broker.ID, err error) {
+	if _, err := broker.ParseID(ref); err == nil {
+		return nil, nil // it was asked for by id
+	}
+	logs, field := []broker.ID{""}, "name"
+	switch {
+	case kind == "mailbox" && q.FirmID != "":
+		logs, field = []broker.ID{q.FirmID}, "address"
+	case kind == "mailbox":
+		firms, err := a.reads(ctx).Firms(ctx)
+		if err != nil {
+			return nil, err
+		}
+		logs, field = nil, "address"
+		for _, f := range firms {
+			logs = append(logs, f.ID)
+		}
+	case principal(ctx).FirmID != "":
+		return nil, nil
+	}
+	for _, log := range logs {
+		some, err := reach.Named(ctx, a.Events, log, kind, field, ref, q.Since, q.Until)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return slices.DeleteFunc(all, func(x broker.ID) bool { return x == id }), nil
 }
 
 // DayCount is how much of an activity a day had.

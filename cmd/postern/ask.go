@@ -142,10 +142,17 @@ func ask[T any](cmd *cobra.Command, a *app, where string, limit int) (raw []byte
 // maxPage is how many items the server gives at once.
 const maxPage = 10000
 
-// writeGone says what the record does not hold any more.
+// writeGone says what is not in an answer.
 func writeGone(out io.Writer, g httpapi.Gone) {
 	if !g.PrunedUntil.IsZero() {
 		fmt.Fprintf(out, "Records up to %s were pruned, some or all: this is what is left.\n\n", stamp(g.PrunedUntil))
+	}
+	if len(g.Namesakes) > 0 {
+		ids := make([]string, len(g.Namesakes))
+		for i, id := range g.Namesakes {
+			ids[i] = string(id)
+		}
+		fmt.Fprintf(out, "This is not about others that had the same name in that time; ask by id: %s\n\n", strings.Join(ids, ", "))
 	}
 }
 
