@@ -3,7 +3,6 @@
 package sink
 
 import (
-	"errors"
 	"fmt"
 	"net"
 
@@ -12,12 +11,8 @@ import (
 
 // acknowledged returns nil when the other side's kernel has everything that was
 // sent (tcp(7), SIOCOUTQ).
-func acknowledged(conn net.Conn) error {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return errors.New("not a TCP connection")
-	}
-	raw, err := tcp.SyscallConn()
+func acknowledged(conn *net.TCPConn) error {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}

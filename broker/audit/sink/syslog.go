@@ -25,6 +25,8 @@ const (
 	MinSyslogOctets     = 2048
 	// DefaultSyslogFacility is "log audit" (RFC 5424 §6.2.1).
 	DefaultSyslogFacility = 13
+	// maxChatter is how much is read of what a host sends, in octets.
+	maxChatter = 64 << 10
 	// syslogPace has a connection hold the events of a second.
 	syslogPace = time.Second
 	// structuredID names the elements of STRUCTURED-DATA. Postern has no number of
@@ -48,8 +50,8 @@ type SyslogConfig struct {
 
 // Syslog sends events as messages of RFC 5424, counted in octets (RFC 5425 §4.3).
 // The protocol has no answer to a message. So each delivery is a connection of its
-// own, and is taken when the host has closed its side in answer to ours: then it has
-// read everything. What it makes of it from then on nobody can know.
+// own, and is taken when the host has closed its side with nothing left unread, as
+// far as TCP tells. What it makes of it from then on nobody can know.
 type Syslog struct{ cfg SyslogConfig }
 
 var _ Receiver = (*Syslog)(nil)
@@ -80,9 +82,13 @@ func (s *Syslog) Deliver(ctx context.Context, events []*Event) (n int, err error
 		frames.WriteByte(' ')
 		frames.Write(m)
 	}
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", s.cfg.Address)
+	dialled, err := new(net.Dialer).DialContext(ctx, "tcp", s.cfg.Address)
 	if err != nil {
 		return 0, err
+	}
+	raw, ok := dialled.(*net.TCPConn)
+	if !ok {
+		return 0, errors.Join(errors.New("not a TCP connection"), dialled.Close())
 	}
 	defer func() { _ = raw.Close() }() // what counts was read before
 	if end, ok := ctx.Deadline(); ok {
@@ -107,17 +113,31 @@ func (s *Syslog) Deliver(ctx context.Context, events []*Event) (n int, err error
 	return len(events), nil
 }
 
-// confirm waits until the host has closed its side. Its close_notify (RFC 5425
-// §4.4) shows that it has read ours, which is behind all messages. Some hosts only
-// close the connection: that is as good when the kernel there has acknowledged
-// everything, since one that closes with something unread resets the connection.
-func confirm(conn *tls.Conn, raw net.Conn) error {
-	_, err := io.Copy(io.Discard, io.LimitReader(conn, 64<<10))
-	switch {
-	case err == nil: // close_notify
-		return nil
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return acknowledged(raw)
+// confirm waits until the host has closed its side, and finds out whether it read
+// everything before. Its close_notify (RFC 5425 §4.4) alone does not show that: it
+// may have been on its way before the messages were, and crypto/tls takes the end of
+// the connection for one.
+func confirm(conn *tls.Conn, raw *net.TCPConn) error {
+	if err := drain(conn); err != nil {
+		return err
+	}
+	// What comes to a connection that was closed is not acknowledged.
+	if err := acknowledged(raw); err != nil {
+		return err
+	}
+	if err := raw.CloseWrite(); err != nil { // some wait for it
+		return err
+	}
+	// A connection that is closed with something unread is reset, behind a
+	// close_notify as well (RFC 1122 §4.2.2.13).
+	return drain(raw)
+}
+
+// drain reads to the end. A log host has nothing to say.
+func drain(from io.Reader) error {
+	n, err := io.Copy(io.Discard, io.LimitReader(from, maxChatter))
+	if err == nil && n == maxChatter {
+		return errors.New("it does not stop sending")
 	}
 	return err
 }

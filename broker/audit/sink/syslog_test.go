@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 type logHost struct {
 	t        testing.TB
 	ca       *servers.CA
+	config   *tls.Config
 	listener net.Listener
 	wait     sync.WaitGroup
 
@@ -46,9 +48,10 @@ func newLogHost(t testing.TB) *logHost {
 	own := h.ca.Issue("localhost", "127.0.0.1")
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	h.listener = tls.NewListener(plain, &tls.Config{
+	h.config = &tls.Config{
 		Certificates: []tls.Certificate{own.TLS}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.ca.Pool(), MinVersion: tls.VersionTLS12,
-	})
+	}
+	h.listener = tls.NewListener(plain, h.config)
 	h.wait.Go(h.run)
 	t.Cleanup(func() {
 		_ = plain.Close()
@@ -200,6 +203,65 @@ func TestSyslog(t *testing.T) {
 					t.Errorf("the order of a log: %v, not %v", got, want)
 				}
 			}
+		})
+	}
+}
+
+// TestSyslogHostThatDidNotRead: one that ends the connection before it has read what
+// is on its way or in its kernel has taken nothing, however it ends it.
+func TestSyslogHostThatDidNotRead(t *testing.T) {
+	for name, test := range map[string]struct {
+		room int // in its kernel, in octets; 0: as is usual
+		end  func(conn *tls.Conn, raw *net.TCPConn) error
+	}{
+		// As when it is killed: not all has come to its kernel, and TCP's end is all
+		// that it sends.
+		"a FIN":                    {1, func(_ *tls.Conn, raw *net.TCPConn) error { return raw.CloseWrite() }},
+		"a close_notify too early": {1, func(conn *tls.Conn, _ *net.TCPConn) error { return conn.CloseWrite() }},
+		"a close_notify, then a reset": {0, func(conn *tls.Conn, raw *net.TCPConn) error {
+			_, err := raw.Read(make([]byte, 1)) // there is something
+			return errors.Join(err, conn.CloseWrite(), raw.Close())
+		}},
+		"chatter": {0, func(conn *tls.Conn, _ *net.TCPConn) error {
+			_, err := conn.Write(make([]byte, maxChatter+1))
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newLogHost(t)
+			config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (failed error) {
+				return errors.Join(c.Control(func(fd uintptr) {
+					if test.room > 0 {
+						failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, test.room)
+					}
+				}), failed)
+			}}
+			l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+			must(t, err)
+			served := make(chan error, 1)
+			over := make(chan struct{})
+			go func() {
+				plain, err := l.Accept()
+				if err != nil {
+					served <- err
+					return
+				}
+				defer plain.Close()
+				conn := tls.Server(plain, h.config)
+				if err = conn.Handshake(); err == nil {
+					err = test.end(conn, plain.(*net.TCPConn))
+				}
+				<-over
+				served <- err
+			}()
+			s := h.syslog()
+			s.cfg.Address = l.Addr().String()
+			n, err := s.Deliver(ctx, some(t, 50))
+			close(over)
+			if n != 0 || err == nil {
+				t.Errorf("%d were taken, %v", n, err)
+			}
+			must(t, errors.Join(<-served, l.Close()))
 		})
 	}
 }
