@@ -3,6 +3,8 @@
 package sink
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -18,6 +20,17 @@ type Event struct {
 	Record []byte
 	// Severity is an alert's; of all other events SeverityInfo.
 	Severity broker.Severity
+}
+
+// batchID names events that are delivered together. A receiver may take a name that
+// it knows for a repetition, so that no other events may have it, and these no other
+// when they come again.
+func batchID(events []*Event) string {
+	h := sha256.New()
+	for _, e := range events {
+		h.Write([]byte(e.ID + "\n"))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // parse reads a record. Events of later versions are read as well: the fields

@@ -163,8 +163,8 @@ type notice struct {
 	text     string
 }
 
-// message makes the message of some events. Its Message-ID is that of the first and
-// their number, so that one that comes twice can be known.
+// message makes the message of some events. Its Message-ID is made of theirs, so that
+// one that comes twice can be known.
 func (m *Mail) message(ctx context.Context, events []*Event) ([]byte, error) {
 	var body strings.Builder
 	var worst notice
@@ -188,7 +188,7 @@ func (m *Mail) message(ctx context.Context, events []*Event) ([]byte, error) {
 		{"To", recipients(m.cfg.To)},
 		{"Subject", mime.QEncoding.Encode("utf-8", subject)},
 		{"Date", m.cfg.Now().Format(time.RFC1123Z)},
-		{"Message-ID", fmt.Sprintf("<%s.%d@%s>", events[0].ID, len(events), m.cfg.Hostname)},
+		{"Message-ID", fmt.Sprintf("<%s@%s>", batchID(events), m.cfg.Hostname)},
 		{"Auto-Submitted", "auto-generated"}, // RFC 3834 §5: answer it with nothing
 		{"MIME-Version", "1.0"},
 		{"Content-Type", "text/plain; charset=utf-8"},

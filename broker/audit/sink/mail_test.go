@@ -168,6 +168,25 @@ func TestMail(t *testing.T) {
 	}
 }
 
+// TestMessageIDOfAnotherMessage: as many events that begin with the same one have
+// another Message-ID, and the same events have the same.
+func TestMessageIDOfAnotherMessage(t *testing.T) {
+	server, m := newMail(t, newWorld(t, 1), true)
+	e := some(t, 3)
+	for _, events := range [][]*Event{{e[0], e[1]}, {e[0], e[2]}, {e[0], e[1]}} {
+		deliver(t, m, events)
+	}
+	var ids []string
+	for _, text := range server.all() {
+		x, err := message.Read(strings.NewReader(text))
+		must(t, err)
+		ids = append(ids, x.Header.Get("Message-ID"))
+	}
+	if len(ids) != 3 || ids[0] == "" || ids[0] == ids[1] || ids[0] != ids[2] {
+		t.Errorf("%q", ids)
+	}
+}
+
 // TestMailFailures: a sign-in that is refused tells nobody the password, another's
 // certificate gets nothing, and an answer of 5xx is about the message.
 func TestMailFailures(t *testing.T) {

@@ -60,7 +60,7 @@ type WebhookConfig struct {
 
 // Webhook posts events as CloudEvents, signed as standardwebhooks.com has it:
 //
-//	webhook-id: what the same delivery has each time that it is tried
+//	webhook-id: what the same events have each time that they are sent together
 //	webhook-timestamp: seconds since 1970
 //	webhook-signature: v1,BASE64 for each secret, with spaces between
 //
@@ -183,8 +183,7 @@ func (w *Webhook) batch(ctx context.Context, events []*Event, secrets [][]byte) 
 	if err != nil {
 		return &RefusedError{Events: len(events), cause: err}
 	}
-	id := fmt.Sprintf("%s-%d", events[0].ID, len(events))
-	return w.post(ctx, "application/cloudevents-batch+json; charset=utf-8", id, body, secrets, len(events))
+	return w.post(ctx, "application/cloudevents-batch+json; charset=utf-8", batchID(events), body, secrets, len(events))
 }
 
 // encode leaves the records' octets as they are.

@@ -219,6 +219,35 @@ func unique(ids []broker.ID) int {
 	return len(slices.Compact(ids))
 }
 
+// TestWebhookIDOfAnotherBatch: a service that passes over requests whose webhook-id
+// it knows loses nothing when its answer is lost, and there is more to send the next
+// time.
+func TestWebhookIDOfAnotherBatch(t *testing.T) {
+	h, w := newHook(t), newWorld(t, 2)
+	known := make(map[string]bool)
+	var mu sync.Mutex
+	h.server.Config.Handler = http.HandlerFunc(func(to http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if id := r.Header.Get("webhook-id"); !known[id] {
+			h.ServeHTTP(httptest.NewRecorder(), r)
+			known[id] = true
+		}
+		if len(known) == 1 {
+			w.append(w.firms[0], numbered("more", 10)...)
+			http.Error(to, "what is behind was too slow", http.StatusGatewayTimeout)
+		}
+	})
+	for _, log := range w.firms {
+		w.append(log, numbered("x", 300)...)
+	}
+	w.start("a", quick(), Sink{Name: "hook", Receiver: h.webhook(true, patience), FromStart: true})
+	soon(t, "both logs were delivered", func() bool { return slices.Contains(h.all(), w.ids(w.firms[1])[299]) })
+	if n := unique(h.all()); n != 610 {
+		t.Errorf("%d events", n)
+	}
+}
+
 // TestWebhookThatHangs: a request ends by itself, as an outage.
 func TestWebhookThatHangs(t *testing.T) {
 	h := newHook(t)
