@@ -22,7 +22,7 @@ type SinkProgress struct {
 	// Next is the Seq that is due next, of each log of which it has changed.
 	Next map[ID]int64
 	// FailingSince is since when the receiver takes nothing, and Failure why not;
-	// zero: it does.
+	// zero: it does, and Failure says what is to be mended all the same.
 	FailingSince time.Time
 	Failure      string
 }

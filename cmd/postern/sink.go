@@ -37,6 +37,8 @@ passed yet, and why not. What was delivered in the last second may not show.`,
 						state = "failing since " + stamp(*s.FailingSince) + ": " + s.Failure
 					case s.Node == "":
 						state = "nobody delivers"
+					case s.Failure != "":
+						state = "good, but: " + s.Failure
 					}
 					oldest := ""
 					if s.Oldest != nil {

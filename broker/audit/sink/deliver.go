@@ -149,14 +149,16 @@ func (r *runner) deliver(ctx context.Context, b *batch) (time.Duration, error) {
 		if err := r.keepIfDue(ctx); err != nil {
 			return 0, err
 		}
-		n, err := r.offer(ctx, b.events[:min(len(b.events), r.limit)])
+		offered := b.events[:min(len(b.events), r.limit)]
+		n, err := r.offer(ctx, offered)
 		r.advance(b, n)
 		if n > 0 {
 			r.works(ctx)
 		}
 		var refused *RefusedError
 		switch {
-		case err == nil || len(b.events) == 0:
+		case err == nil || n == len(offered):
+			r.note(err)
 			r.limit = min(r.limit*2, batchEvents)
 		case ctx.Err() != nil:
 		case !errors.As(err, &refused):

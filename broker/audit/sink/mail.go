@@ -29,6 +29,9 @@ const DefaultMailPace = 5 * time.Minute
 // mailTimeout bounds a command of the submission, and the message.
 const mailTimeout = 15 * time.Second
 
+// maxPutOff is for how long a message waits for a recipient that the server puts off.
+const maxPutOff = 10 * time.Minute
+
 // MailConfig is a submission server that takes mail to people.
 type MailConfig struct {
 	// Server is host:port; StartTLS says that TLS begins after the greeting.
@@ -50,7 +53,11 @@ type MailConfig struct {
 }
 
 // Mail tells people of alerts, all of a delivery in one message.
-type Mail struct{ cfg MailConfig }
+type Mail struct {
+	cfg MailConfig
+	// putOff is since when the server puts recipients off.
+	putOff map[string]time.Time
+}
 
 var _ Receiver = (*Mail)(nil)
 
@@ -62,7 +69,7 @@ func NewMail(cfg MailConfig) (*Mail, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Mail{cfg}, nil
+	return &Mail{cfg, make(map[string]time.Time)}, nil
 }
 
 // Deliver is described at Receiver.
@@ -83,10 +90,9 @@ func (m *Mail) Deliver(ctx context.Context, events []*Event) (int, error) {
 	if err := client.Mail(m.cfg.From, nil); err != nil {
 		return 0, err
 	}
-	for _, to := range m.cfg.To {
-		if err := client.Rcpt(to, nil); err != nil {
-			return 0, fmt.Errorf("%s: %w", to, err)
-		}
+	left, err := m.address(client)
+	if err != nil {
+		return 0, err
 	}
 	data, err := client.Data()
 	if err != nil {
@@ -103,7 +109,42 @@ func (m *Mail) Deliver(ctx context.Context, events []*Event) (int, error) {
 		return 0, err
 	}
 	_ = client.Quit() // the message is taken
-	return len(events), nil
+	return len(events), left
+}
+
+// address names the recipients, and returns who is left out, for people. Whom the
+// server refuses does not keep the message from the others, nor does one whom it
+// puts off for longer than maxPutOff.
+func (m *Mail) address(client *smtp.Client) (left, err error) {
+	var answers []error
+	accepted, wait := false, false
+	for _, to := range m.cfg.To {
+		err := client.Rcpt(to, nil)
+		if err == nil {
+			accepted = true
+			delete(m.putOff, to)
+			continue
+		}
+		err = fmt.Errorf("%s: %w", to, err)
+		var answer *smtp.SMTPError
+		if !errors.As(err, &answer) || answer.Code == 421 { // it is about all (RFC 5321 §3.8)
+			return nil, err
+		}
+		answers = append(answers, err)
+		if answer.Code/100 != 5 {
+			since, known := m.putOff[to]
+			if !known {
+				since = m.cfg.Now()
+				m.putOff[to] = since
+			}
+			wait = wait || m.cfg.Now().Sub(since) < maxPutOff
+		}
+	}
+	left = errors.Join(answers...)
+	if !accepted || wait {
+		return nil, left
+	}
+	return left, nil
 }
 
 func (m *Mail) dial(ctx context.Context) (*smtp.Client, error) {

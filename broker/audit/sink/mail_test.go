@@ -28,9 +28,11 @@ type mailServer struct {
 	mu sync.Mutex
 	// answer, where set, is what it says of a message.
 	answer func(n int) error
-	asked  int
-	to     []string
-	took   []string // the messages
+	// refuses, where set, is what it says of a recipient.
+	refuses func(to string) error
+	asked   int
+	to      []string
+	took    []string // the messages
 }
 
 type mailSession struct {
@@ -62,6 +64,13 @@ func (s *mailSession) Mail(from string, _ *smtp.MailOptions) error {
 }
 
 func (s *mailSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	if s.server.refuses != nil {
+		if err := s.server.refuses(to); err != nil {
+			return err
+		}
+	}
 	s.to = append(s.to, to)
 	return nil
 }
@@ -165,6 +174,70 @@ func TestMail(t *testing.T) {
 				t.Errorf("to %v: %s", server.to, got[0])
 			}
 		})
+	}
+}
+
+// TestMailToOneWhoIsGone: the others get their mail, and people are told of him until
+// the server takes him again. One who is put off is waited for, and not for ever.
+func TestMailToOneWhoIsGone(t *testing.T) {
+	w := newWorld(t, 1)
+	server, m := newMail(t, w, true)
+	answer := func(codes map[string]int) {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		server.refuses = func(to string) error {
+			if codes[to] == 0 {
+				return nil
+			}
+			return &smtp.SMTPError{Code: codes[to], Message: "not him"}
+		}
+	}
+	s, stop := w.start("a", quick(), Sink{Name: "mail", Receiver: m, FromStart: true, Filter: Filter{Alerts: true}})
+	says := func(what, text string) {
+		t.Helper()
+		soon(t, what, func() bool {
+			all, err := s.List(ctx)
+			must(t, err)
+			return all[0].State.FailingSince.IsZero() && all[0].State.Node == "a" && all[0].Lag.Events == 0 && all[0].State.Failure == text
+		})
+	}
+	answer(map[string]int{"oncall@bpo.example": 550})
+	w.alarm(w.firms[0], broker.NewID())
+	says("he is named", "oncall@bpo.example: SMTP error 550: not him")
+	if got := server.all(); len(got) != 1 || !slices.Equal(server.to, []string{"soc@bpo.example"}) {
+		t.Errorf("%d messages, to %v", len(got), server.to)
+	}
+	answer(nil)
+	w.alarm(w.firms[0], broker.NewID())
+	says("nobody is named", "")
+	stop()
+
+	now := time.Now()
+	m.cfg.Now = func() time.Time { return now }
+	for _, test := range []struct {
+		first, second int
+		after         time.Duration
+		want          int
+	}{
+		{550, 550, 0, 0},
+		{421, 0, 0, 0},
+		{452, 0, 0, 0},
+		{452, 550, maxPutOff - time.Second, 0},
+		{452, 0, time.Second, 1},
+		{452, 0, 0, 1},
+		{0, 0, 0, 1},
+		{452, 0, 0, 0}, // he was taken in between
+		{452, 452, maxPutOff, 0},
+		{452, 452, maxPutOff, 0},
+		{452, 0, 0, 1},
+	} {
+		answer(map[string]int{"oncall@bpo.example": test.first, "soc@bpo.example": test.second})
+		now = now.Add(test.after)
+		n, err := m.Deliver(ctx, some(t, 1))
+		var refused *RefusedError
+		if n != test.want || (err == nil) != (test.first+test.second == 0) || errors.As(err, &refused) {
+			t.Errorf("%+v: %d, %v", test, n, err)
+		}
 	}
 }
 

@@ -376,6 +376,21 @@ func (r *runner) works(ctx context.Context) {
 	r.failing, r.failure, r.told, r.unkept = time.Time{}, "", false, true
 }
 
+// note keeps what is to be said of a receiver that takes everything; nil: nothing.
+func (r *runner) note(err error) {
+	text := ""
+	if err != nil {
+		text = printable(err.Error())
+	}
+	if text == r.failure || !r.failing.IsZero() {
+		return
+	}
+	if err != nil {
+		r.log.Warn("the receiver takes events, but not as it should", zap.Error(err))
+	}
+	r.failure, r.unkept = text, true
+}
+
 // record reports whether an event about the sink is in the BPO's log.
 func (r *runner) record(ctx context.Context, typ broker.EventType, data any) bool {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -416,7 +431,11 @@ func (r *runner) test(ctx context.Context, by broker.Actor) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
-	if _, err := r.Receiver.Deliver(ctx, []*Event{e}); err != nil {
+	n, err := r.Receiver.Deliver(ctx, []*Event{e})
+	switch {
+	case n == 1 && err != nil:
+		return broker.Errorf(broker.Unavailable, "the sink took it, but: %s", printable(err.Error())).WithCause(err)
+	case err != nil:
 		return broker.Errorf(broker.Unavailable, "the sink did not take it: %s", printable(err.Error())).WithCause(err)
 	}
 	return nil

@@ -54,7 +54,8 @@ const (
 type Receiver interface {
 	// Deliver hands events over, in their order, and returns how many the receiver
 	// has taken, from the first on. None at all comes with an error: an outage,
-	// which may pass, or a *RefusedError about the first that was not taken.
+	// which may pass, or a *RefusedError about the first that was not taken. An
+	// error with all of them says what people should mend all the same.
 	Deliver(ctx context.Context, events []*Event) (taken int, err error)
 	// Close lets go of what the receiver holds open. It may be used again.
 	Close() error
