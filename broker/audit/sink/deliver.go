@@ -145,32 +145,31 @@ type refusal struct {
 func (r *runner) deliver(ctx context.Context, b *batch) (time.Duration, error) {
 	full := b.full()
 	for len(b.events) > 0 && ctx.Err() == nil {
-		// Whoever delivers holds the sink for longer than a delivery takes.
-		if err := r.keepIfDue(ctx); err != nil {
+		offered := b.events[:min(len(b.events), r.limit)]
+		n, answer, err := r.offer(ctx, offered)
+		if err != nil {
 			return 0, err
 		}
-		offered := b.events[:min(len(b.events), r.limit)]
-		n, err := r.offer(ctx, offered)
 		r.advance(b, n)
 		if n > 0 {
 			r.works(ctx)
 		}
 		var refused *RefusedError
 		switch {
-		case err == nil || n == len(offered):
-			r.note(err)
+		case answer == nil || n == len(offered):
+			r.note(answer)
 			r.limit = min(r.limit*2, batchEvents)
 		case ctx.Err() != nil:
-		case !errors.As(err, &refused):
+		case !errors.As(answer, &refused):
 			r.cursor = b.events[0].FirmID
-			return r.failed(ctx, err), nil
+			return r.failed(ctx, answer), nil
 		case refused.Events > 1:
 			// One of them is the reason: fewer are offered until it is found.
 			r.limit = max(refused.Events/2, 1)
 		default:
-			if pause := r.refusedOne(ctx, b, err); pause > 0 {
+			if pause, err := r.refusedOne(ctx, b, answer); pause > 0 || err != nil {
 				r.cursor = b.events[0].FirmID
-				return pause, nil
+				return pause, err
 			}
 		}
 	}
@@ -183,42 +182,48 @@ func (r *runner) deliver(ctx context.Context, b *batch) (time.Duration, error) {
 // refusedOne is told that the receiver refused the first event of a batch by
 // itself. It is set aside when it was refused often enough and the receiver takes
 // one of those after it; else it is the receiver that is at fault, and all wait.
-func (r *runner) refusedOne(ctx context.Context, b *batch, err error) time.Duration {
+func (r *runner) refusedOne(ctx context.Context, b *batch, answer error) (time.Duration, error) {
 	e := b.events[0]
 	if r.refused.id != e.ID {
 		r.refused = refusal{id: e.ID}
 	}
 	r.refused.times++
 	if r.refused.times < maxRefusals {
-		return r.failed(ctx, err)
+		return r.failed(ctx, answer), nil
 	}
 	for i := 1; i < min(len(b.events), probeEvents); i++ {
 		var refused *RefusedError
-		taken, probe := r.offer(ctx, b.events[i:i+1])
+		taken, probe, err := r.offer(ctx, b.events[i:i+1])
+		if err != nil {
+			return 0, err
+		}
 		if taken == 1 {
 			return r.passOver(ctx, b, i)
 		}
 		if !errors.As(probe, &refused) {
-			return r.failed(ctx, probe)
+			return r.failed(ctx, probe), nil
 		}
 	}
-	return r.failed(ctx, err)
+	return r.failed(ctx, answer), nil
 }
 
 // passOver sets aside those of the n events before one that was taken that are
 // refused once more: the receiver may have been mended in between.
-func (r *runner) passOver(ctx context.Context, b *batch, n int) time.Duration {
+func (r *runner) passOver(ctx context.Context, b *batch, n int) (time.Duration, error) {
 	for ; n > 0; n-- {
 		var refused *RefusedError
-		taken, err := r.offer(ctx, b.events[:1])
-		if taken == 0 && (!errors.As(err, &refused) || !r.setAside(ctx, b.events[0], err)) {
-			return r.failed(ctx, err)
+		taken, answer, err := r.offer(ctx, b.events[:1])
+		if err != nil {
+			return 0, err
+		}
+		if taken == 0 && (!errors.As(answer, &refused) || !r.setAside(ctx, b.events[0], answer)) {
+			return r.failed(ctx, answer), nil
 		}
 		r.advance(b, 1)
 	}
 	r.advance(b, 1) // the one that was taken
 	r.works(ctx)
-	return 0
+	return 0, nil
 }
 
 // setAside records that an event is not delivered, and reports whether it could.
@@ -235,15 +240,20 @@ func (r *runner) setAside(ctx context.Context, e *Event, err error) bool {
 	return true
 }
 
-// offer hands events to the receiver.
-func (r *runner) offer(ctx context.Context, events []*Event) (int, error) {
+// offer hands events to the receiver, and returns how many it took and what it said.
+// An error is the database's: the sink may be another's by now.
+func (r *runner) offer(ctx context.Context, events []*Event) (taken int, answer, err error) {
 	r.using.Lock()
 	defer r.using.Unlock()
+	// Whoever delivers holds the sink for longer than a delivery takes.
+	if err := r.keepIfDue(ctx); err != nil {
+		return 0, nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
-	n, err := r.Receiver.Deliver(ctx, events)
-	r.counts.delivered.Add(int64(n))
-	return n, err
+	taken, answer = r.Receiver.Deliver(ctx, events)
+	r.counts.delivered.Add(int64(taken))
+	return taken, answer, nil
 }
 
 // advance passes the first n events of a batch, and what was read behind the last

@@ -134,7 +134,7 @@ func (r *runner) claim(ctx context.Context) (*broker.SinkState, error) {
 func (r *runner) hold(ctx context.Context, state *broker.SinkState) (err error) {
 	r.moved, r.due, r.lost = make(map[broker.ID]bool), make(map[broker.ID]bool), false
 	r.failing, r.failure, r.failures, r.told = state.FailingSince, state.Failure, 0, false
-	r.refused, r.limit, r.kept = refusal{}, batchEvents, r.all.cfg.Now()
+	r.refused, r.limit, r.kept = refusal{}, batchEvents, time.Time{}
 	if r.next, err = r.all.cfg.Store.SinkPositions(ctx, r.Name); err != nil {
 		return err
 	}
@@ -319,11 +319,12 @@ func (r *runner) keep(ctx context.Context) error {
 	for log := range r.moved {
 		p.Next[log] = r.next[log]
 	}
+	began := r.all.cfg.Now() // the claim lasts from some time after it
 	if err := r.all.cfg.Store.KeepSink(ctx, r.claimant(), p); err != nil {
 		r.lost = broker.CodeOf(err) == broker.Conflict
 		return err
 	}
-	r.kept, r.unkept = r.all.cfg.Now(), false
+	r.kept, r.unkept = began, false
 	clear(r.moved)
 	return nil
 }

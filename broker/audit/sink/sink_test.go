@@ -3,10 +3,12 @@
 package sink
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/broker"
+	"github.com/postern-mail/postern/broker/store"
 )
 
 // TestNothingIsLost: a receiver that fails, takes a part, or dies with the
@@ -280,6 +283,98 @@ func TestOneNodeAtATime(t *testing.T) {
 	if got, want := b.firsts(w.firms[0]), w.ids(w.firms[0])[200:]; !slices.Equal(got, want) {
 		t.Errorf("the other began elsewhere: %d events", len(got))
 	}
+}
+
+// TestSinkOfAnotherIsLeftAlone: a node whose claim is over delivers nothing any more,
+// be it in the middle of looking for what is refused, or after it waited for a test.
+func TestSinkOfAnotherIsLeftAlone(t *testing.T) {
+	begin := func(t *testing.T, answer func(events []*Event, s *usurped) error) (*world, *usurped, *Sinks) {
+		w, at := newWorld(t, 1), quick()
+		at.renew, at.keep = 0, 0 // each delivery asks
+		s := &usurped{Store: w.store, asked: make(chan struct{}, 1)}
+		r := &receiver{answer: func(events []*Event) (int, error) {
+			s.late = s.late || s.another.Load()
+			if err := answer(events, s); err != nil {
+				return 0, err
+			}
+			return len(events), nil
+		}}
+		sinks, err := New(Config{
+			Sinks: []Sink{{Name: "siem", Receiver: r, FromStart: true}}, Store: s, Log: recorder{w.store}, Logger: zap.NewNop(), Node: "a", times: at,
+		})
+		must(t, err)
+		return w, s, sinks
+	}
+	left := func(t *testing.T, s *usurped, stop func()) {
+		t.Helper()
+		<-s.asked
+		if stop(); s.late {
+			t.Error("it delivers what another delivers")
+		}
+	}
+	// The last of the events is taken, and tried alone after those before it.
+	for name, seq := range map[string]int64{"while it looks for one that is taken": 5, "while it sets aside": 20} {
+		t.Run(name, func(t *testing.T) {
+			w, s, sinks := begin(t, func(events []*Event, s *usurped) error {
+				if len(events) == 1 && events[0].Seq == seq {
+					s.another.Store(true)
+				}
+				if strings.Contains(string(events[0].Record), "poison") {
+					return &RefusedError{Events: len(events), cause: errors.New("400")}
+				}
+				return nil
+			})
+			w.append(w.firms[0], append(slices.Repeat([]string{"poison"}, 20), "good")...)
+			left(t, s, w.run(sinks))
+		})
+	}
+	t.Run("after a test", func(t *testing.T) {
+		begun, release := make(chan struct{}), make(chan struct{})
+		w, s, sinks := begin(t, func(events []*Event, _ *usurped) error {
+			if events[0].Type == TestType {
+				close(begun)
+				<-release
+			}
+			return nil
+		})
+		tested := make(chan error)
+		go func() { tested <- sinks.Test(ctx, "siem", broker.Actor{Kind: "admin"}) }()
+		<-begun
+		w.append(w.firms[0], "x")
+		stop := w.run(sinks)
+		r := sinks.sinks[0]
+		soon(t, "it is about to deliver", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.behind == 1 })
+		s.another.Store(true)
+		close(release)
+		must(t, <-tested)
+		left(t, s, stop)
+	})
+}
+
+// usurped is a store in which another holds the sinks from some time on.
+type usurped struct {
+	*store.Store
+	another atomic.Bool
+	asked   chan struct{} // for the sink, by one that has lost it
+	late    bool          // something was delivered all the same; the receiver's
+}
+
+func (s *usurped) KeepSink(ctx context.Context, c broker.SinkClaim, p broker.SinkProgress) error {
+	if s.another.Load() {
+		return broker.Errorf(broker.Conflict, "another process delivers to the sink")
+	}
+	return s.Store.KeepSink(ctx, c, p)
+}
+
+func (s *usurped) ClaimSink(ctx context.Context, c broker.SinkClaim, fromStart bool) (*broker.SinkState, error) {
+	if s.another.Load() {
+		select {
+		case s.asked <- struct{}{}:
+		default:
+		}
+		return nil, nil
+	}
+	return s.Store.ClaimSink(ctx, c, fromStart)
 }
 
 // TestEventsOfOtherProcesses: what this process did not commit is found as well.
