@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -181,7 +182,8 @@ func (r *runner) deliver(ctx context.Context, b *batch) (time.Duration, error) {
 
 // refusedOne is told that the receiver refused the first event of a batch by
 // itself. It is set aside when it was refused often enough and the receiver takes
-// one of those after it; else it is the receiver that is at fault, and all wait.
+// another, near behind it or anywhere; else it is the receiver that is at fault, and
+// all wait.
 func (r *runner) refusedOne(ctx context.Context, b *batch, answer error) (time.Duration, error) {
 	e := b.events[0]
 	if r.refused.id != e.ID {
@@ -192,23 +194,74 @@ func (r *runner) refusedOne(ctx context.Context, b *batch, answer error) (time.D
 		return r.failed(ctx, answer), nil
 	}
 	for i := 1; i < min(len(b.events), probeEvents); i++ {
-		var refused *RefusedError
-		taken, probe, err := r.offer(ctx, b.events[i:i+1])
+		if taken, pause, err := r.probe(ctx, b.events[i]); pause > 0 || err != nil {
+			return pause, err
+		} else if taken {
+			if pause, err := r.passOver(ctx, b, i); pause > 0 || err != nil {
+				return pause, err
+			}
+			r.advance(b, 1) // the one that was taken
+			return 0, nil
+		}
+	}
+	// Who sends mail can make a longer run of what a receiver refuses.
+	for range probesAfar {
+		e, err := r.anyDue(ctx)
 		if err != nil {
 			return 0, err
 		}
-		if taken == 1 {
-			return r.passOver(ctx, b, i)
+		if e == nil {
+			continue
 		}
-		if !errors.As(probe, &refused) {
-			return r.failed(ctx, probe), nil
+		if taken, pause, err := r.probe(ctx, e); pause > 0 || err != nil {
+			return pause, err
+		} else if taken { // it comes again in its turn
+			return r.passOver(ctx, b, min(len(b.events), probeEvents))
 		}
 	}
 	return r.failed(ctx, answer), nil
 }
 
-// passOver sets aside those of the n events before one that was taken that are
-// refused once more: the receiver may have been mended in between.
+// probe reports whether the receiver takes an event. A pause says that it is the
+// receiver that fails.
+func (r *runner) probe(ctx context.Context, e *Event) (taken bool, pause time.Duration, err error) {
+	var refused *RefusedError
+	n, answer, err := r.offer(ctx, []*Event{e})
+	if err == nil && n == 0 && !errors.As(answer, &refused) {
+		pause = r.failed(ctx, answer)
+	}
+	return n == 1, pause, err
+}
+
+// anyDue reads one of the events that are due, at random; nil: there the sink wants
+// none.
+func (r *runner) anyDue(ctx context.Context) (*Event, error) {
+	logs := slices.Collect(maps.Keys(r.due))
+	if len(logs) == 0 {
+		return nil, nil
+	}
+	log := logs[rand.N(len(logs))]
+	entries, err := r.entries(ctx, log, r.next[log]+rand.N(max(r.ends[log]-r.next[log], 1)))
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		if entry.Record == nil {
+			continue
+		}
+		e, err := parse(entry)
+		if err != nil {
+			continue
+		}
+		if e.FirmID = log; r.Filter.wants(e) {
+			return e, nil
+		}
+	}
+	return nil, nil
+}
+
+// passOver sets aside those of the first n events that are refused once more, now
+// that another was taken: the receiver may have been mended in between.
 func (r *runner) passOver(ctx context.Context, b *batch, n int) (time.Duration, error) {
 	for ; n > 0; n-- {
 		var refused *RefusedError
@@ -221,7 +274,6 @@ func (r *runner) passOver(ctx context.Context, b *batch, n int) (time.Duration, 
 		}
 		r.advance(b, 1)
 	}
-	r.advance(b, 1) // the one that was taken
 	r.works(ctx)
 	return 0, nil
 }

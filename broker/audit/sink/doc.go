@@ -11,7 +11,8 @@
 //     when its receiver has taken it, as far as the receiver's protocol tells. What
 //     was taken in the second before a crash is delivered again: receivers know an
 //     event by its id.
-//   - The events of one log keep their order. Between logs there is none.
+//   - The events of one log keep their order. Between logs there is none. While a
+//     receiver refuses an event, one from behind it may come early, and again later.
 //   - A sink that is a firm's reads that firm's log and no other.
 //   - What a receiver does not take is offered again for ever, later and later, and
 //     after a while a person is told (sink.outage). One event that it refuses while

@@ -39,10 +39,12 @@ const (
 	// the other.
 	firstPause = time.Second
 	lastPause  = 5 * time.Minute
-	// maxRefusals is how often one event is offered that the receiver refuses,
-	// probeEvents how many after it are then tried.
+	// maxRefusals is how often one event is offered that the receiver refuses. Then
+	// of the probeEvents of which it is the first each is tried, and probesAfar that
+	// stand anywhere, other ones each time.
 	maxRefusals = 5
 	probeEvents = 50
+	probesAfar  = 10
 	// stalledAfter is for how long a receiver must have taken nothing to be an
 	// outage that is recorded.
 	stalledAfter = 15 * time.Minute

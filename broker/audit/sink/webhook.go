@@ -69,7 +69,9 @@ type WebhookConfig struct {
 // refuses a timestamp that is minutes off.
 //
 // An answer of 2xx takes the events. 400, 413, 415 and 422 refuse them, as they
-// are; everything else, redirects included, which are not followed, is an outage.
+// are, and so may a filter before the service by 403 and 406: a stranger's
+// Message-ID can look like an attack. Everything else, redirects included, which are
+// not followed, is an outage.
 type Webhook struct {
 	cfg    WebhookConfig
 	client *http.Client
@@ -216,12 +218,20 @@ func (w *Webhook) post(ctx context.Context, contentType, id string, body []byte,
 	switch {
 	case resp.StatusCode/100 == 2:
 		return nil
-	case slices.Contains([]int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity}, resp.StatusCode):
+	case slices.Contains(refusals(), resp.StatusCode):
 		return &RefusedError{Events: events, cause: err}
 	case resp.StatusCode/100 == 3:
 		return fmt.Errorf("it answers %s, and redirects are not followed: give the URL that it leads to", resp.Status)
 	}
 	return err
+}
+
+// refusals are the statuses by which a service refuses events.
+func refusals() []int {
+	return []int{
+		http.StatusBadRequest, http.StatusForbidden, http.StatusNotAcceptable, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity,
+	}
 }
 
 // outage takes the URL, which may hold what is known to the receiver alone, out of

@@ -248,6 +248,24 @@ func TestWebhookIDOfAnotherBatch(t *testing.T) {
 	}
 }
 
+// TestWebhookBehindAFilter: an event that a filter before the service takes for an
+// attack, such as one with a stranger's Message-ID, keeps up no others for ever.
+func TestWebhookBehindAFilter(t *testing.T) {
+	h, w := newHook(t), newWorld(t, 1)
+	h.server.Config.Handler = http.HandlerFunc(func(to http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || bytes.Contains(body, []byte("/etc/passwd")) {
+			http.Error(to, "blocked", http.StatusForbidden)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		h.ServeHTTP(to, r)
+	})
+	w.append(w.firms[0], append(numbered("x", 20), append(numbered("../../etc/passwd", 1), numbered("y", 20)...)...)...)
+	w.start("a", quick(), Sink{Name: "hook", Receiver: h.webhook(true, patience), FromStart: true, Filter: Filter{Firm: &w.firms[0]}})
+	soon(t, "the others were delivered", func() bool { return unique(h.all()) == 40 })
+}
+
 // TestWebhookThatHangs: a request ends by itself, as an outage.
 func TestWebhookThatHangs(t *testing.T) {
 	h := newHook(t)
@@ -265,7 +283,7 @@ func TestWebhookThatHangs(t *testing.T) {
 // TestWebhookRefusals: which answers are about the events, and which an outage.
 func TestWebhookRefusals(t *testing.T) {
 	for status, refuses := range map[int]bool{
-		400: true, 413: true, 415: true, 422: true, 401: false, 403: false, 404: false, 408: false, 410: false, 429: false, 500: false, 503: false, 301: false, 307: false,
+		400: true, 413: true, 415: true, 422: true, 403: true, 406: true, 401: false, 404: false, 408: false, 410: false, 429: false, 500: false, 503: false, 301: false, 307: false,
 	} {
 		h := newHook(t)
 		h.answer = func(_ int, w http.ResponseWriter) bool { w.WriteHeader(status); return false }
