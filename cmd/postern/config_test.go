@@ -169,6 +169,7 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		"many log keys":          {minimal + "checkpoints: {keys: [{file: a}, {file: b}, {file: c}, {file: d}, {file: e}]}", "checkpoints.keys: give at most 4 keys"},
 		"a sink without a name":  {minimal + "sinks: [{file: {path: a}}]", "sinks[0].name: give a name"},
 		"two sinks of a name":    {minimal + "sinks: [{name: a, file: {path: a}}, {name: a, file: {path: b}}]", "sinks[1].name: another sink has this name"},
+		"two sinks of a file":    {minimal + "sinks: [{name: a, file: {path: x/../a}}, {name: b, file: {path: a}}]", "sinks[1].file.path: another sink writes this file"},
 		"a sink of no kind":      {minimal + "sinks: [{name: a}]", "sinks[0]: give exactly one of file, syslog, webhook and mail"},
 		"a sink of two kinds":    {minimal + "sinks: [{name: a, file: {path: a}, webhook: {url: 'https://a.example', secret_file: b}}]", "sinks[0]: give exactly one of"},
 		"a sink of no firm":      {minimal + "sinks: [{name: a, firm: Acme Pumps, file: {path: a}}]", "sinks[0].firm: give a firm's id"},

@@ -121,7 +121,7 @@ var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
 func (v *validator) sinks(all []SinkConfig) {
 	v.check(len(all) <= maxSinks, "sinks", "give at most %d", maxSinks)
-	names := make(map[string]bool)
+	names, files := make(map[string]bool), make(map[string]bool)
 	for i := range all {
 		c, key := &all[i], fmt.Sprintf("sinks[%d]", i)
 		v.check(sinkName.MatchString(c.Name), key+".name", "give a name of small letters, digits, '.', '_' and '-', up to 64: the sink's place in the logs goes by it")
@@ -143,6 +143,9 @@ func (v *validator) sinks(all []SinkConfig) {
 		v.check(given == 1, key, "give exactly one of file, syslog, webhook and mail")
 		if c.File != nil {
 			v.fileSink(key+".file", c.File)
+			path := filepath.Clean(c.File.Path)
+			v.check(!files[path], key+".file.path", "another sink writes this file: give each its own")
+			files[path] = true
 		}
 		if c.Webhook != nil {
 			v.webhookSink(key+".webhook", c.Webhook)

@@ -59,6 +59,9 @@ func NewFile(cfg FileConfig) (*File, error) {
 
 // Deliver is described at Receiver.
 func (f *File) Deliver(_ context.Context, events []*Event) (int, error) {
+	if err := f.ready(); err != nil {
+		return 0, err
+	}
 	var lines bytes.Buffer
 	for _, e := range events {
 		b, err := f.cfg.Format(e)
@@ -68,31 +71,40 @@ func (f *File) Deliver(_ context.Context, events []*Event) (int, error) {
 		lines.Write(b)
 		lines.WriteByte('\n')
 	}
-	if err := f.ready(); err != nil {
-		return 0, err
-	}
-	n, err := f.file.Write(lines.Bytes())
-	f.size += int64(n)
+	_, err := f.file.Write(lines.Bytes())
 	if err == nil {
 		err = f.file.Sync()
 	}
 	if err != nil {
-		// After a write that failed nobody knows what is on the disk: the next
-		// delivery opens it anew, and takes away half a line.
-		return 0, errors.Join(err, f.Close())
+		// All of them come again. After a write that failed nobody knows what is on
+		// the disk: the next delivery opens it anew.
+		return 0, errors.Join(err, f.file.Truncate(f.size), f.Close())
 	}
+	if f.atPath() == nil {
+		// Who renamed it may have read it before they were in it, and remove it.
+		return 0, errors.Join(errors.New("the file was renamed while it was written"), f.Close())
+	}
+	f.size += int64(lines.Len())
 	return len(events), nil
+}
+
+// atPath describes the open file if it is still the one at the path; else it is nil.
+func (f *File) atPath() fs.FileInfo {
+	there, err := os.Lstat(f.cfg.Path)
+	open, openErr := f.file.Stat()
+	if err != nil || openErr != nil || !os.SameFile(there, open) {
+		return nil
+	}
+	return open
 }
 
 // ready sees to it that the file at the path is open, and has room.
 func (f *File) ready() error {
 	if f.file != nil {
-		there, err := os.Lstat(f.cfg.Path)
-		open, openErr := f.file.Stat()
-		if err != nil || openErr != nil || !os.SameFile(there, open) {
-			if err := f.Close(); err != nil {
-				return err
-			}
+		if open := f.atPath(); open != nil {
+			f.size = open.Size()
+		} else if err := f.Close(); err != nil {
+			return err
 		}
 	}
 	if f.file == nil {

@@ -8,11 +8,15 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/broker"
 )
@@ -131,6 +135,63 @@ func TestFileRotates(t *testing.T) {
 	if _, err := os.Stat(path + ".mine"); err != nil {
 		t.Errorf("another's file: %v", err)
 	}
+}
+
+// TestFileOnAFullDisk: what was written of events before there was no room is not
+// there once more for each attempt.
+func TestFileOnAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	f := newFile(t, FileConfig{Path: path})
+	events := some(t, 5)
+	deliver(t, f, events[:2])
+	// A limit on files' sizes is a disk without root: a part is written, then EFBIG.
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var usual syscall.Rlimit
+	must(t, syscall.Getrlimit(unix.RLIMIT_FSIZE, &usual))
+	full := usual
+	full.Cur = uint64(f.size) + uint64(len(events[2].Record)) + 10 // one of the three
+	for range 3 {
+		must(t, syscall.Setrlimit(unix.RLIMIT_FSIZE, &full))
+		n, err := f.Deliver(ctx, events[2:])
+		must(t, syscall.Setrlimit(unix.RLIMIT_FSIZE, &usual))
+		if n != 0 || !errors.Is(err, syscall.EFBIG) {
+			t.Errorf("%d, %v", n, err)
+		}
+		if got, want := idsIn(t, path), idsOf(events[:2]); !slices.Equal(got, want) {
+			t.Errorf("the file holds %v, not %v", got, want)
+		}
+	}
+	deliver(t, f, events[2:])
+	if got, want := idsIn(t, path), idsOf(events); !slices.Equal(got, want) {
+		t.Errorf("the file holds %v, not %v", got, want)
+	}
+}
+
+// TestFileRenamedWhileItIsWritten: what may have come too late for who renamed,
+// compressed and removed it is written to the next one.
+func TestFileRenamedWhileItIsWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	events, late := some(t, 4), false
+	f, err := NewFile(FileConfig{Path: path, Format: func(e *Event) ([]byte, error) {
+		if late && e == events[2] { // the file is open
+			late = false
+			return e.Record, errors.Join(os.Rename(path, path+".1"), os.Remove(path+".1"))
+		}
+		return e.Record, nil
+	}})
+	must(t, err)
+	deliver(t, f, events[:2])
+	late = true
+	var refused *RefusedError
+	if n, err := f.Deliver(ctx, events[2:]); n != 0 || err == nil || errors.As(err, &refused) {
+		t.Errorf("into a file that is gone: %d, %v", n, err)
+	}
+	deliver(t, f, events[2:])
+	if got, want := idsIn(t, path), idsOf(events[2:]); !slices.Equal(got, want) {
+		t.Errorf("the file holds %v, not %v", got, want)
+	}
+	must(t, f.Close())
 }
 
 // TestFileOutage: what cannot be written is an outage, and is written when it can.
