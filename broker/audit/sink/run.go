@@ -5,6 +5,7 @@ package sink
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -252,6 +253,9 @@ func (r *runner) look(ctx context.Context) error {
 		return err
 	}
 	r.looked, r.ends = r.all.cfg.Now(), ends
+	if firm := r.Filter.Firm; firm != nil && *firm != "" && ends[*firm] == 0 {
+		r.note(fmt.Errorf("no log is there of a firm with the id %s", *firm))
+	}
 	for log, end := range ends {
 		if r.Filter.covers(log) && r.next[log] < end {
 			r.due[log] = true

@@ -100,6 +100,26 @@ func TestWhereASinkBegins(t *testing.T) {
 	})
 }
 
+// TestSinkOfNoFirm: people are told that there is no such firm's log, for as long as
+// there is none.
+func TestSinkOfNoFirm(t *testing.T) {
+	w := newWorld(t, 1)
+	r := &receiver{}
+	s, _ := w.start("a", quick(), Sink{Name: "siem", Receiver: r, FromStart: true, Filter: Filter{Firm: &w.firms[0]}})
+	says := func(text string) {
+		t.Helper()
+		soon(t, "it says so", func() bool {
+			all, err := s.List(ctx)
+			must(t, err)
+			return all[0].State.Failure == text && all[0].State.FailingSince.IsZero()
+		})
+	}
+	says("no log is there of a firm with the id " + string(w.firms[0]))
+	w.append(w.firms[0], "x")
+	soon(t, "delivered", func() bool { return len(r.all()) == 1 })
+	says("")
+}
+
 // TestFilters: types by name and by their beginning, alerts, severities.
 func TestFilters(t *testing.T) {
 	event := func(typ broker.EventType, severity broker.Severity) *Event {

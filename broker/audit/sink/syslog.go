@@ -169,16 +169,22 @@ func (s *Syslog) message(e *Event) ([]byte, error) {
 	if len(m) <= s.cfg.Octets {
 		return m, nil
 	}
-	// Its data is in the log, which the event's firm and seq lead to.
-	short := e.Event
+	// Its data is in the log, which the event's firm and seq lead to. A format may
+	// have attributes of it all the same, if there is room.
+	short := *e
 	short.Data = nil
-	if text, err = json.Marshal(short); err != nil {
+	if short.Record, err = json.Marshal(short.Event); err != nil {
 		return nil, err
 	}
-	if m = append(s.header(e, true), text...); len(m) > s.cfg.Octets {
-		return nil, fmt.Errorf("the message has %d octets, and may have %d", len(m), s.cfg.Octets)
+	for _, short.Data = range []any{e.Data, nil} {
+		if text, err = s.cfg.Format(&short); err != nil {
+			return nil, err
+		}
+		if m = append(s.header(e, true), text...); len(m) <= s.cfg.Octets {
+			return m, nil
+		}
 	}
-	return m, nil
+	return nil, fmt.Errorf("the message has %d octets, and may have %d", len(m), s.cfg.Octets)
 }
 
 func (s *Syslog) header(e *Event, shortened bool) []byte {

@@ -298,6 +298,31 @@ func TestSyslogMessages(t *testing.T) {
 	}
 }
 
+// TestSyslogMessageTooLongForOCSF: what is left of one that is too long is of that
+// format as well, with the attributes that have room.
+func TestSyslogMessageTooLongForOCSF(t *testing.T) {
+	s := newLogHost(t).syslog()
+	s.cfg.Format = OCSF
+	for name, test := range map[string]struct{ data, from string }{
+		"what has no attribute": {`"x":"` + strings.Repeat("y", 9000) + `"`, "own@acme.example"},
+		"what has":              {`"recipients":["a@b.example"` + strings.Repeat(`,"a@b.example"`, 900) + `]`, unknownAddress},
+	} {
+		e := broker.Event{ID: broker.NewID(), Seq: 3, Type: broker.EventSendIntent, Version: 1, Data: json.RawMessage(`{"header_from":"own@acme.example",` + test.data + `}`)}
+		record, err := json.Marshal(e)
+		must(t, err)
+		parsed, err := parse(&broker.LogEntry{Seq: 3, Record: record})
+		must(t, err)
+		m, err := s.message(parsed)
+		must(t, err)
+		header, text, _ := strings.Cut(string(m), "] ")
+		var x ocsfEvent
+		if err := json.Unmarshal([]byte(text), &x); err != nil || len(m) > DefaultSyslogOctets || !strings.Contains(header, `shortened="yes"`) ||
+			x.ClassUID != classEmail || x.Email == nil || x.Email.From != test.from || x.Metadata.UID != e.ID || len(x.Unmapped) == 0 {
+			t.Errorf("%s: %v %s", name, err, m)
+		}
+	}
+}
+
 // TestSyslogChecksItsHost: another CA's certificate, another name, and a host that
 // is not shown a certificate.
 func TestSyslogChecksItsHost(t *testing.T) {
