@@ -219,7 +219,7 @@ func TestPoisonedEvent(t *testing.T) {
 	}
 }
 
-// TestLongRunOfRefusedEvents: more of them than a batch holds keep up those behind
+// TestLongRunOfRefusedEvents: more than are tried in their order keep up those behind
 // them no more than one does.
 func TestLongRunOfRefusedEvents(t *testing.T) {
 	w := newWorld(t, 1)
@@ -230,14 +230,14 @@ func TestLongRunOfRefusedEvents(t *testing.T) {
 		return len(events), nil
 	}}
 	s, _ := w.start("a", quick(), Sink{Name: "siem", Receiver: r, FromStart: true, Filter: Filter{Firm: &w.firms[0]}})
-	w.append(w.firms[0], append(slices.Repeat([]string{"poison"}, batchEvents+100), numbered("x", 100)...)...)
+	w.append(w.firms[0], append(slices.Repeat([]string{"poison"}, 3*probeEvents), numbered("x", 100)...)...)
 	soon(t, "the others were delivered", func() bool { return len(r.firsts(w.firms[0])) == 100 })
 	soon(t, "nothing is behind", func() bool {
 		all, err := s.List(ctx)
 		must(t, err)
 		return all[0].Lag.Events == 0
 	})
-	if n := s.sinks[0].counts.skipped.Load(); n != batchEvents+100 {
+	if n := s.sinks[0].counts.skipped.Load(); n != 3*probeEvents {
 		t.Errorf("%d events were set aside", n)
 	}
 }
