@@ -66,7 +66,7 @@ func (l *look) watch(ctx context.Context, conn *broker.IMAPConn) error {
 		stop()
 		_ = r.client.Close() // what was to be known is known
 	}()
-	failed := r.readAll()
+	failed := r.readAll(ctx)
 	// The record is read after the mailbox: what was done in it by then is there,
 	// or will be when it is looked at again.
 	if err := r.judge(ctx); err != nil {
@@ -95,7 +95,7 @@ func thinned(past []broker.LogPosition, now time.Time) []broker.LogPosition {
 }
 
 // readAll reads what has changed.
-func (r *reading) readAll() error {
+func (r *reading) readAll(ctx context.Context) error {
 	if err := r.client.WaitGreeting(); err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (r *reading) readAll() error {
 		}
 		now := old
 		if err == nil {
-			if now, err = r.readOne(f, old); err != nil {
+			if now, err = r.readOne(ctx, f, old); err != nil {
 				now = old
 			}
 			// A folder that cannot be read does not keep the others from it, nor does
@@ -144,7 +144,7 @@ func folderSuspect(old *broker.WatchedFolder, now time.Time) broker.Suspect {
 }
 
 // readOne reads a folder, unless it is as it was.
-func (r *reading) readOne(f listed, old *broker.WatchedFolder) (*broker.WatchedFolder, error) {
+func (r *reading) readOne(ctx context.Context, f listed, old *broker.WatchedFolder) (*broker.WatchedFolder, error) {
 	now, err := status(r.client, f)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (r *reading) readOne(f listed, old *broker.WatchedFolder) (*broker.WatchedF
 			before, known = newKept(), false
 		}
 	}
-	read, err := readFolder(r.client, now, before)
+	read, err := readFolder(ctx, r.client, now, before)
 	if err != nil {
 		return nil, err
 	}

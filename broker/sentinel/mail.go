@@ -5,6 +5,7 @@ package sentinel
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"io"
 	"slices"
 	"strings"
@@ -164,7 +165,7 @@ func status(c *imapclient.Client, f listed) (*broker.WatchedFolder, error) {
 
 // readFolder reads the newest messages' UIDs and flags, and the Message-IDs that
 // old does not have. Nothing is changed by it.
-func readFolder(c *imapclient.Client, f *broker.WatchedFolder, old *kept) (*kept, error) {
+func readFolder(ctx context.Context, c *imapclient.Client, f *broker.WatchedFolder, old *kept) (*kept, error) {
 	selected, err := c.Select(f.Name, &imap.SelectOptions{ReadOnly: true}).Wait()
 	if err != nil {
 		return nil, err
@@ -185,6 +186,9 @@ func readFolder(c *imapclient.Client, f *broker.WatchedFolder, old *kept) (*kept
 	}
 	slices.SortFunc(messages, func(a, b *imapclient.FetchMessageBuffer) int { return cmp.Compare(a.UID, b.UID) })
 	for _, m := range messages {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		if m.UID == 0 {
 			continue
 		}

@@ -16,19 +16,20 @@ type uids []uidRange
 
 type uidRange struct{ from, to uint32 }
 
-// add adds a UID; in ascending order it is cheap.
-func (s *uids) add(uid uint32) { s.addRange(uid, uid) }
-
-func (s *uids) addRange(from, to uint32) {
-	if n := len(*s); n == 0 || (*s)[n-1].to < from {
-		if n > 0 && (*s)[n-1].to+1 == from {
-			(*s)[n-1].to = to
-			return
-		}
-		*s = append(*s, uidRange{from, to})
+// add adds a UID; in ascending order, whatever is repeated, it is cheap.
+func (s *uids) add(uid uint32) {
+	n := len(*s)
+	if n == 0 || uid < (*s)[n-1].from {
+		*s = normal(append(*s, uidRange{uid, uid}))
 		return
 	}
-	*s = normal(append(*s, uidRange{from, to}))
+	switch last := &(*s)[n-1]; {
+	case uid <= last.to: // it is there
+	case uid == last.to+1:
+		last.to = uid
+	default:
+		*s = append(*s, uidRange{uid, uid})
+	}
 }
 
 // normal puts ranges in order and joins them.

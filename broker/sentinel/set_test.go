@@ -4,6 +4,7 @@ package sentinel
 
 import (
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -60,5 +61,25 @@ func TestSets(t *testing.T) {
 		if got, ok := parseUIDs(text); got.String() != want || ok != (want != "") {
 			t.Errorf("%q was read as %s, %v", text, got, ok)
 		}
+	}
+}
+
+// TestRepeatedUIDsAreCheap: a server that says of one message again and again how
+// it stands does not keep the sentinel busy for hours.
+func TestRepeatedUIDsAreCheap(t *testing.T) {
+	var s uids
+	for uid := range uint32(maxMessages) {
+		s.add(2*uid + 1)
+	}
+	want := s.String()
+	began := time.Now()
+	for i := range 20_000_000 { // one UID in the octets of a look
+		s.add(2*maxMessages - 1)
+		if i%1000 == 0 && time.Since(began) > time.Minute {
+			t.Fatalf("%d repetitions took a minute", i)
+		}
+	}
+	if s.String() != want {
+		t.Errorf("the set became %.100s", s)
 	}
 }
