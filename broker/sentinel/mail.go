@@ -79,7 +79,8 @@ func uses() []struct {
 	}
 }
 
-// listFolders lists what is looked at, what matters most first, and all names.
+// listFolders lists what is looked at, what matters most first, and all names that
+// can be opened.
 func listFolders(c *imapclient.Client, watched []broker.WatchedFolder) (folders []listed, names map[string]bool, err error) {
 	var options *imap.ListOptions
 	if caps := c.Caps(); caps.Has(imap.CapListExtended) && caps.Has(imap.CapSpecialUse) {
@@ -104,16 +105,19 @@ func listFolders(c *imapclient.Client, watched []broker.WatchedFolder) (folders 
 		if strings.EqualFold(x.name, "INBOX") {
 			x.name, x.rank = "INBOX", 0
 		}
-		names[x.name] = true
-		skip := false
+		gone, skip := false, false
 		for _, a := range f.Attrs {
 			switch a {
-			case imap.MailboxAttrNoSelect, imap.MailboxAttrNonExistent,
-				// Whose messages lie in others.
-				imap.MailboxAttrAll, imap.MailboxAttrFlagged, imap.MailboxAttrImportant:
+			case imap.MailboxAttrNoSelect, imap.MailboxAttrNonExistent:
+				gone = true
+			case imap.MailboxAttrAll, imap.MailboxAttrFlagged, imap.MailboxAttrImportant: // whose messages lie in others
 				skip = true
 			}
 		}
+		if gone { // or never was: it is a name that others stand below
+			continue
+		}
+		names[x.name] = true
 		last := strings.ToLower(x.name)
 		if x.delimiter != 0 {
 			last = last[strings.LastIndexByte(last, x.delimiter)+1:]
