@@ -97,7 +97,7 @@ func Catalogue() []EventSpec {
 		{EventFoldersUnmatched, 1, FoldersUnmatched{}, "a warning: patterns in the terms describe no folder that the mailbox has; each once while the server runs", "patterns"},
 		{EventMessageOpen, 1, MessageOpen{}, "body octets of a message were relayed to the agent", "message_id, folder"},
 		{EventMessageIdentify, 1, MessageIdentify{}, "the Message-ID of a message that was opened without its header", "message_id, folder"},
-		{EventMessageFlag, 1, MessageChange{}, "flags were changed: STORE, or a FETCH of header fields that sets \\Seen", "folder"},
+		{EventMessageFlag, 1, MessageChange{}, "flags were changed: STORE, or a FETCH that sets \\Seen: of header fields, or one that was still under way when message.open told of it", "folder"},
 		{EventMessageCopy, 1, MessageChange{}, "messages were copied", "folder, target"},
 		{EventMessageMove, 1, MessageChange{}, "messages were moved", "folder, target"},
 		{EventMessageExpunge, 1, MessageChange{}, "messages were expunged on the agent's command", "folder"},

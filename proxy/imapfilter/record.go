@@ -90,6 +90,9 @@ type recorder struct {
 	passed int64
 	owed   []owed
 	known  map[uint32]struct{}
+	// early says that openings were handed to the log before the answer to the
+	// FETCH that they belong to.
+	early bool
 	// pace is there once something was opened: sessions at rest are many.
 	pace *pace
 }
@@ -195,6 +198,7 @@ func (rec *recorder) submit(u *upstreamSide) {
 		u.message.entries = 0
 	}
 	rec.owe(u.r.session.Submit(broker.EventMessageOpen, rec.batch), rec.from)
+	rec.early = true
 	rec.batch = broker.MessageOpen{Sync: rec.batch.Sync}
 }
 
@@ -228,6 +232,7 @@ func (rec *recorder) waitFirst(u *upstreamSide) error {
 func (rec *recorder) settle(u *upstreamSide) error {
 	if len(rec.batch.Messages) > 0 && u.state == atLine && (u.r.idling.Load() || u.r.nothingUnderWay()) {
 		rec.submit(u)
+		rec.early = false
 	}
 	for len(rec.owed) > 0 && (len(rec.owed) > maxReceipts || rec.owed[0].receipt.Settled()) {
 		if err := rec.waitFirst(u); err != nil {
@@ -336,8 +341,8 @@ type change struct {
 	uids     bool
 	flags    string
 	messages []broker.MessageAppend
-	// opening says that what it changes is told by message.open, unless it has
-	// no answer.
+	// opening says that what it changes is told by message.open, unless that was
+	// recorded before the answer, or there is none.
 	opening bool
 }
 
@@ -400,8 +405,15 @@ func (s *clientSide) flagsText(j *judgement) string {
 // answered records a change that the upstream has answered; code and args are
 // the answer's response code.
 func (rec *recorder) answered(u *upstreamSide, c *change, resp *imapwire.Response, code, args []byte) {
+	told := false
+	if c != nil && c.opening {
+		// Openings that were recorded in the midst of a long FETCH stand before the
+		// \Seen that it sets at its end.
+		told = !rec.early
+		rec.early = rec.early && !u.r.nothingUnderWay()
+	}
 	switch {
-	case c == nil || c.opening:
+	case c == nil || told:
 	case resp.Is("OK"):
 		rec.change(u, c, "", code, args)
 	case resp.Is("NO") && (c.kind == broker.EventMessageFlag || c.kind == broker.EventMessageMove || c.kind == broker.EventMessageExpunge):

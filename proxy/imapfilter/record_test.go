@@ -4,6 +4,7 @@ package imapfilter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -172,6 +173,44 @@ func TestChangesWithoutAnOKAreRecorded(t *testing.T) {
 	}
 	if n := len(s.recorded(broker.EventMessageOpen)); n != 1 {
 		t.Errorf("%d openings", n)
+	}
+}
+
+// TestALongFetchIsRecordedAgainAtItsEnd: what is opened in a long FETCH is recorded
+// before the server sets \Seen, which many do at its end. So the record says once
+// more, after that, who set it: else it looks like somebody else's work.
+func TestALongFetchIsRecordedAgainAtItsEnd(t *testing.T) {
+	gate, upstreams := scripted(t)
+	c := newRig(t, gate).login()
+	u := <-upstreams
+	c.send("a SELECT x")
+	u.expect("a SELECT x")
+	u.raw("* OK [UIDVALIDITY 5]\r\na OK\r\n")
+	c.until("a OK")
+	fetch := func(tag, uid, item string, octets int) {
+		command := fmt.Sprintf("%s UID FETCH %s (UID %s)", tag, uid, item)
+		c.raw(command + "\r\n")
+		u.expect(command)
+		body := "Message-ID: <a@b>\r\n\r\n" + strings.Repeat("x", octets)
+		go func() {
+			_, _ = fmt.Fprintf(u.conn, "* 1 FETCH (UID %s BODY[] {%d}\r\n%s)\r\n%s OK\r\n", uid, len(body), body, tag)
+		}()
+		c.until(tag + " OK")
+	}
+	fetch("b", "1", "BODY[]", submitAfter)
+	fetch("c", "2", "BODY[]", 10)
+	fetch("d", "3", "BODY.PEEK[]", submitAfter)
+	s := gate.last()
+	if got, want := fmt.Sprint(s.recorded(broker.EventMessageFlag)), `[{x 5 1 true  +FLAGS (\Seen)  }]`; got != want {
+		t.Errorf("recorded %s, want %s", got, want)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := func(kind broker.EventType) int {
+		return slices.IndexFunc(s.events, func(e recorded) bool { return e.Type == kind })
+	}
+	if first(broker.EventMessageFlag) < first(broker.EventMessageOpen) {
+		t.Error(`\Seen is recorded before the opening`)
 	}
 }
 
