@@ -151,9 +151,10 @@ func (r *reading) readOne(ctx context.Context, f listed, old *broker.WatchedFold
 	}
 	now.After, now.At = r.position, r.now
 	before := newKept()
+	var changed []broker.Suspect
 	known := old != nil && r.stored[f.name] != nil
 	if known && old.UIDValidity != now.UIDValidity {
-		r.changed = append(r.changed, folderSuspect(old, r.now))
+		changed = append(changed, folderSuspect(old, r.now))
 		known = false
 	}
 	if known {
@@ -170,24 +171,28 @@ func (r *reading) readOne(ctx context.Context, f listed, old *broker.WatchedFold
 	if err != nil {
 		return nil, err
 	}
-	if r.result.Folders[f.name], err = read.encode(); err != nil {
+	if known {
+		for uid := range read.all.minus(before.all).from(old.UIDNext).each() {
+			if id := bareID(read.ids[uid]); id != "" {
+				r.arrived[id] = f.name
+			}
+		}
+		for _, s := range compare(old, before, read, f.own, f.trash) {
+			if err := r.nameMessages(&s, before, read); err != nil {
+				return nil, err
+			}
+			s.FoundAt, s.Until = r.now, r.now
+			changed = append(changed, s)
+		}
+	}
+	stored, err := read.encode()
+	if err != nil {
 		return nil, err
 	}
-	if !known {
-		return now, nil
-	}
-	for uid := range read.all.minus(before.all).from(old.UIDNext).each() {
-		if id := bareID(read.ids[uid]); id != "" {
-			r.arrived[id] = f.name
-		}
-	}
-	for _, s := range compare(old, before, read, f.own, f.trash) {
-		if err := r.nameMessages(&s, before, read); err != nil {
-			return nil, err
-		}
-		s.FoundAt, s.Until = r.now, r.now
-		r.changed = append(r.changed, s)
-	}
+	// Only now: what was found and what it was found by are kept together, or the
+	// next look finds it again.
+	r.result.Folders[f.name] = stored
+	r.changed = append(r.changed, changed...)
 	return now, nil
 }
 

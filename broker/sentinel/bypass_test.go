@@ -3,6 +3,9 @@
 package sentinel
 
 import (
+	"fmt"
+	"net"
+	"strings"
 	"testing"
 )
 
@@ -19,5 +22,42 @@ func TestAFolderThatHadOthersBelowIsMissed(t *testing.T) {
 		server.folders["Clients"] = &mailFolder{attributes: left}
 		w.look()
 		w.wantFound("folder: Clients")
+	}
+}
+
+// TestAConnectionThatIsCutLosesNoChange: what has changed in a folder is found at the
+// next look when this one is cut, or told NO, before it knows all of it.
+func TestAConnectionThatIsCutLosesNoChange(t *testing.T) {
+	for name, refuse := range map[string]func(c net.Conn, tag string){
+		"cut": func(c net.Conn, _ string) { _ = c.Close() },
+		"NO":  func(c net.Conn, tag string) { _, _ = fmt.Fprintf(c, "%s NO later\r\n", tag) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 1, modSeq: 1}}}
+			inbox := server.folders["INBOX"]
+			for uid := range uint32(maxNamed + 2) { // the first ones' Message-IDs are not kept
+				inbox.messages = append(inbox.messages, message{uid + 1, "", fmt.Sprintf("<%d@a.example>", uid+1)})
+			}
+			w := newWatcher(t, server)
+			inbox.modSeq++
+			inbox.messages[0].flags = `\Seen \Flagged`
+			refusals := 0
+			server.answer = func(c net.Conn, tag, command string) bool {
+				if !strings.HasPrefix(command, "UID FETCH 1 ") {
+					return false
+				}
+				if refusals++; refusals != 2 { // after one of the two changes is known
+					return false
+				}
+				refuse(c, tag)
+				return true
+			}
+			w.look()
+			if refusals != 2 {
+				t.Fatalf("asked %d times", refusals)
+			}
+			w.look()
+			w.wantFound(`flags: 1 in INBOX (\flagged) 1`, `seen: 1 in INBOX (\seen) 1`)
+		})
 	}
 }
