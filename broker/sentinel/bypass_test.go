@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/broker"
 )
 
 // TestAFolderThatHadOthersBelowIsMissed: of a folder that is deleted and has others
@@ -60,4 +62,35 @@ func TestAConnectionThatIsCutLosesNoChange(t *testing.T) {
 			w.wantFound(`flags: 1 in INBOX (\flagged) 1`, `seen: 1 in INBOX (\seen) 1`)
 		})
 	}
+}
+
+// TestALookReadsTheMailboxOnce: a credential that is replaced in the midst of a look
+// is tried anew, and the mailbox is not compared with itself.
+func TestALookReadsTheMailboxOnce(t *testing.T) {
+	server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 1, modSeq: 1}}}
+	w := newWatcher(t, server)
+	inbox := server.folders["INBOX"]
+	inbox.modSeq++
+	inbox.messages = []message{{1, "", "<a@b.example>"}}
+	server.refuse = func(version int) error {
+		if version > 1 {
+			return nil
+		}
+		w.credential = 2 // a rotation has just ended
+		return broker.Errorf(broker.CredentialRefused, "refused")
+	}
+	before := server.commands("LIST")
+	if r := w.look(); r.Watch.Outcome != broker.WatchOK {
+		t.Fatalf("found %s: %s", r.Watch.Outcome, r.Watch.Detail)
+	}
+	if n := server.commands("LIST") - before; n != 1 {
+		t.Errorf("the mailbox is read %d times", n)
+	}
+	// What was done through Postern before that look explains nothing after it.
+	w.did(broker.EventMessageOpen, broker.MessageOpen{Folder: "INBOX", UIDValidity: 1, Messages: []broker.OpenedMessage{{UID: 1}}})
+	w.look()
+	inbox.modSeq++
+	inbox.messages[0].flags = `\Seen`
+	w.look()
+	w.wantFound(`seen: 1 in INBOX (\seen) 1`)
 }

@@ -26,8 +26,10 @@ type look struct {
 	mend bool
 	// findings are what was done without Postern.
 	findings []broker.Bypass
-	// unread says why the mailbox could not be read as a whole.
-	unread error
+	// watched says that the mailbox was read, unread why it could not be read as a
+	// whole.
+	watched bool
+	unread  error
 }
 
 // look looks at a mailbox.
@@ -131,8 +133,9 @@ func (l *look) try(ctx context.Context, c *broker.Credential) (broker.Protocol, 
 	if err != nil {
 		return broker.ProtocolIMAP, err
 	}
-	if err := l.watch(ctx, imap); err != nil {
-		l.unread = err
+	// Once: with another credential, what was found would be compared with itself.
+	if !l.watched {
+		l.watched, l.unread = true, l.watch(ctx, imap)
 	}
 	leave(imap, "logout LOGOUT\r\n")
 	var submission *broker.SubmissionConn
