@@ -66,7 +66,8 @@ func (l *look) watch(ctx context.Context, conn *broker.IMAPConn) error {
 		stop()
 		_ = r.client.Close() // what was to be known is known
 	}()
-	failed := r.readAll(ctx)
+	var failed error
+	l.patiently(func() { failed = r.readAll(ctx) })
 	// The record is read after the mailbox: what was done in it by then is there,
 	// or will be when it is looked at again.
 	if err := r.judge(ctx); err != nil {

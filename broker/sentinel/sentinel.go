@@ -23,10 +23,10 @@ const (
 	MinInterval     = time.Second
 	// DefaultConcurrency is how many mailboxes are looked at at once.
 	DefaultConcurrency = 4
-	// patience is how long a look keeps its place while it waits for a login: then
-	// another takes it, so that silent servers keep nobody from the others. It has
-	// one again before it reads. maxWaiting bounds all looks, as a multiple of
-	// Concurrency.
+	// patience is how long a look keeps its place while it waits for a server, for a
+	// login as for what it reads: then another takes it, so that silent servers keep
+	// nobody from the others. It has one again before it judges what it has read.
+	// maxWaiting bounds all looks, as a multiple of Concurrency.
 	patience   = 2 * time.Second
 	maxWaiting = 16
 	// DefaultSettle is how much later what nothing explains is a finding.

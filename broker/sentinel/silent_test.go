@@ -5,6 +5,8 @@ package sentinel
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,20 +25,36 @@ import (
 type servers struct {
 	broker.Upstream
 	answer chan struct{}
+	// welcome says that the silent ones let everybody in first.
+	welcome bool
 }
 
 func (s *servers) OpenIMAP(_ context.Context, m *broker.Mailbox, _ *broker.Credential) (*broker.IMAPConn, error) {
 	if strings.HasPrefix(m.Address, "silent") {
+		if s.welcome {
+			client, server := net.Pipe()
+			go func() { _, _ = io.Copy(io.Discard, server) }() // until the look hangs up
+			return &broker.IMAPConn{Conn: client}, nil
+		}
 		<-s.answer // whatever ctx says: the test ends it, and no clock
 		return nil, broker.Errorf(broker.Unavailable, "no answer")
 	}
 	return nil, broker.Errorf(broker.CredentialRefused, "refused")
 }
 
+func (s *servers) OpenSubmission(context.Context, *broker.Mailbox, *broker.Credential) (*broker.SubmissionConn, error) {
+	return nil, broker.Errorf(broker.Unavailable, "no answer")
+}
+
 // TestSilentServersHoldNobody: mailboxes at servers that do not answer, more than
 // are looked at at once, do not keep another's password that was changed from being
 // found. All of theirs are due first.
 func TestSilentServersHoldNobody(t *testing.T) {
+	t.Run("before the login", func(t *testing.T) { silentServersHoldNobody(t, &servers{answer: make(chan struct{})}) })
+	t.Run("after it", func(t *testing.T) { silentServersHoldNobody(t, &servers{answer: make(chan struct{}), welcome: true}) })
+}
+
+func silentServersHoldNobody(t *testing.T, at *servers) {
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := t.TempDir()
 	must := func(err error) {
@@ -70,7 +88,6 @@ func TestSilentServersHoldNobody(t *testing.T) {
 	must(state.PrepareWatches(ctx, -time.Hour))
 	changed := add("sales@acme.example")
 	must(state.PrepareWatches(ctx, -time.Minute))
-	at := &servers{answer: make(chan struct{})}
 	s, err := New(Config{
 		State: state, Credentials: secrets, Upstream: at, Node: "node", Interval: time.Hour, Concurrency: places, Logger: zap.NewNop(),
 	})
