@@ -28,6 +28,7 @@ const (
 // reading is what one look reads of a mailbox.
 type reading struct {
 	*look
+	conn   *broker.IMAPConn
 	client *imapclient.Client
 	// position is the last event before anything was read.
 	position int64
@@ -44,7 +45,7 @@ type reading struct {
 func (l *look) watch(ctx context.Context, conn *broker.IMAPConn) error {
 	w := &l.result.Watch
 	before := *w
-	r := &reading{look: l, now: w.ProbedAt, arrived: make(map[string]string)}
+	r := &reading{look: l, conn: conn, now: w.ProbedAt, arrived: make(map[string]string)}
 	var err error
 	if r.position, err = l.State.LogEnd(ctx, w.FirmID); err != nil {
 		return err
@@ -60,12 +61,10 @@ func (l *look) watch(ctx context.Context, conn *broker.IMAPConn) error {
 		}
 		w.Source, w.Folders, w.Suspects, r.stored = source, nil, nil, nil
 	}
-	r.client = newClient(conn)
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer func() {
-		stop()
-		_ = r.client.Close() // what was to be known is known
-	}()
+	hangUp := func() { _ = conn.Close() } // what was to be known is known
+	stop := context.AfterFunc(ctx, hangUp)
+	defer stop()
+	defer hangUp()
 	var failed error
 	l.patiently(func() { failed = r.readAll(ctx) })
 	// The record is read after the mailbox: what was done in it by then is there,
@@ -97,14 +96,17 @@ func thinned(past []broker.LogPosition, now time.Time) []broker.LogPosition {
 
 // readAll reads what has changed.
 func (r *reading) readAll(ctx context.Context) error {
-	if err := r.client.WaitGreeting(); err != nil {
-		return err
-	}
-	folders, names, err := listFolders(r.client, r.result.Watch.Folders)
+	list, err := askNames(r.conn)
 	if err != nil {
 		return err
 	}
+	r.client = newClient(r.conn)
+	defer func() { _ = r.client.Close() }()
+	if err := r.client.WaitGreeting(); err != nil {
+		return err
+	}
 	w := &r.result.Watch
+	folders, names := arrange(list, w.Folders)
 	var kept []broker.WatchedFolder // not w.Folders' own array, which is looked into
 	for _, old := range w.Folders {
 		if names[old.Name] {
@@ -257,7 +259,7 @@ func (r *reading) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x.anywhere = r.client.Caps().Has("X-GM-EXT-1")
+	x.anywhere = holds(r.conn.Capabilities, "X-GM-EXT-1")
 	for _, s := range all {
 		if !r.unexplained(&s, x) {
 			continue

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -148,7 +150,8 @@ func (l *look) try(ctx context.Context, c *broker.Credential) (broker.Protocol, 
 }
 
 // leave ends a connection, in an orderly way if the server listens.
-func leave(c io.WriteCloser, goodbye string) {
+func leave(c net.Conn, goodbye string) {
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
 	_, _ = io.WriteString(c, goodbye) // what was to be known is known
 	_ = c.Close()
 }

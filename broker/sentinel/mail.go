@@ -79,43 +79,21 @@ func uses() []struct {
 	}
 }
 
-// listFolders lists what is looked at, what matters most first, and all names that
-// can be opened.
-func listFolders(c *imapclient.Client, watched []broker.WatchedFolder) (folders []listed, names map[string]bool, err error) {
-	var options *imap.ListOptions
-	if caps := c.Caps(); caps.Has(imap.CapListExtended) && caps.Has(imap.CapSpecialUse) {
-		options = &imap.ListOptions{ReturnSpecialUse: true}
-	}
-	list, err := c.List("", "*", options).Collect()
-	if err != nil {
-		return nil, nil, err
-	}
+// arrange returns what is looked at, what matters most first, and all names of
+// folders that are there.
+func arrange(list []listedName, watched []broker.WatchedFolder) (folders []listed, names map[string]bool) {
 	marked := map[imap.MailboxAttr]bool{}
-	for _, f := range list {
-		for _, a := range f.Attrs {
-			marked[a] = true
-		}
+	for _, u := range uses() {
+		marked[u.attr] = slices.ContainsFunc(list, func(n listedName) bool { return n.has(u.attr) })
 	}
 	names = make(map[string]bool)
-	for _, f := range list {
-		x := listed{name: f.Mailbox, rank: len(uses()) + 1}
-		if f.Delim > 0 && f.Delim < utf8.RuneSelf {
-			x.delimiter = byte(f.Delim)
-		}
+	for _, n := range list {
+		x := listed{name: n.name, delimiter: n.delimiter, rank: len(uses()) + 1}
 		if strings.EqualFold(x.name, "INBOX") {
 			x.name, x.rank = "INBOX", 0
 		}
-		gone, skip := false, false
-		for _, a := range f.Attrs {
-			switch a {
-			case imap.MailboxAttrNoSelect, imap.MailboxAttrNonExistent:
-				gone = true
-			case imap.MailboxAttrAll, imap.MailboxAttrFlagged, imap.MailboxAttrImportant: // whose messages lie in others
-				skip = true
-			}
-		}
-		if gone { // or never was: it is a name that others stand below
-			continue
+		if n.has(imap.MailboxAttrNoSelect) || n.has(imap.MailboxAttrNonExistent) {
+			continue // it is a name that others stand below
 		}
 		names[x.name] = true
 		last := strings.ToLower(x.name)
@@ -123,15 +101,16 @@ func listFolders(c *imapclient.Client, watched []broker.WatchedFolder) (folders 
 			last = last[strings.LastIndexByte(last, x.delimiter)+1:]
 		}
 		for i, u := range uses() {
-			if slices.Contains(f.Attrs, u.attr) || !marked[u.attr] && slices.Contains(u.names, last) {
+			if n.has(u.attr) || !marked[u.attr] && slices.Contains(u.names, last) {
 				x.own, x.trash, x.rank = u.own, u.trash, i+1
 			}
 		}
-		if !skip {
+		// Of these the messages lie in others.
+		if n.writable && !n.has(imap.MailboxAttrAll) && !n.has(imap.MailboxAttrFlagged) && !n.has(imap.MailboxAttrImportant) {
 			folders = append(folders, x)
 		}
 	}
-	return foremost(folders, watched), names, nil
+	return foremost(folders, watched), names
 }
 
 // foremost are the folders that are looked at, the special ones first. Those that

@@ -38,6 +38,8 @@ type mailFolder struct {
 type mailServer struct {
 	broker.Upstream
 	folders map[string]*mailFolder
+	// names are listed beside them, as the wire has them.
+	names []string
 	// answer is asked first, with a command without its tag; nil, or not ok: it
 	// answers as servers do.
 	answer func(c net.Conn, tag, command string) (ok bool)
@@ -53,7 +55,7 @@ type mailServer struct {
 func (m *mailServer) OpenIMAP(context.Context, *broker.Mailbox, *broker.Credential) (*broker.IMAPConn, error) {
 	client, server := net.Pipe()
 	m.serving.Go(func() {
-		defer server.Close() //nolint:errcheck // a pipe
+		defer func() { _ = server.Close() }()
 		m.serve(server)
 	})
 	return &broker.IMAPConn{Conn: client}, nil
@@ -87,23 +89,28 @@ func (m *mailServer) serve(c net.Conn) {
 		}
 		say := func(format string, args ...any) { _, _ = fmt.Fprintf(c, format+"\r\n", args...) }
 		name, args, _ := strings.Cut(command, " ")
-		named := func() *mailFolder {
-			name, _, _ := strings.Cut(args, " (")
-			return m.folders[strings.Trim(name, `"`)]
+		quoted, _, _ := strings.Cut(args, " (")
+		named := m.folders[strings.Trim(quoted, `"`)]
+		if (name == "STATUS" || name == "EXAMINE") && named == nil {
+			say("%s NO there is none", tag)
+			continue
 		}
 		switch name {
 		case "CAPABILITY":
 			say("* CAPABILITY IMAP4rev1 CONDSTORE")
 		case "LIST":
+			say("* NO a warning\r\n* 5 EXISTS")
+			for _, line := range m.names {
+				say("* LIST %s", line)
+			}
 			for _, name := range slices.Sorted(maps.Keys(m.folders)) {
 				say(`* LIST (%s) "/" "%s"`, m.folders[name].attributes, name)
 			}
 		case "STATUS":
-			f := named()
 			say(`* STATUS %s (MESSAGES %d UIDNEXT %d UIDVALIDITY %d HIGHESTMODSEQ %d)`,
-				strings.Split(args, " (")[0], len(f.messages), f.next(), f.validity, f.modSeq)
+				quoted, len(named.messages), named.next(), named.validity, named.modSeq)
 		case "EXAMINE":
-			open = named()
+			open = named
 			say("* %d EXISTS\r\n* OK [UIDVALIDITY %d]", len(open.messages), open.validity)
 		case "FETCH":
 			for i, x := range open.messages {
