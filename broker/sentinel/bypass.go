@@ -30,6 +30,7 @@ type reading struct {
 	*look
 	conn   *broker.IMAPConn
 	client *imapclient.Client
+	bounds *boundedConn
 	// position is the last event before anything was read.
 	position int64
 	now      time.Time
@@ -100,7 +101,9 @@ func (r *reading) readAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.client = newClient(r.conn)
+	r.bounds = newBoundedConn(r.conn)
+	r.bounds.asked(0)
+	r.client = imapclient.New(r.bounds, nil)
 	defer func() { _ = r.client.Close() }()
 	if err := r.client.WaitGreeting(); err != nil {
 		return err
@@ -148,7 +151,7 @@ func folderSuspect(old *broker.WatchedFolder, now time.Time) broker.Suspect {
 
 // readOne reads a folder, unless it is as it was.
 func (r *reading) readOne(ctx context.Context, f listed, old *broker.WatchedFolder) (*broker.WatchedFolder, error) {
-	now, err := status(r.client, f)
+	now, err := r.status(f)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +173,7 @@ func (r *reading) readOne(ctx context.Context, f listed, old *broker.WatchedFold
 			before, known = newKept(), false
 		}
 	}
-	read, err := readFolder(ctx, r.client, now, before)
+	read, err := r.readFolder(ctx, now, before)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +184,7 @@ func (r *reading) readOne(ctx context.Context, f listed, old *broker.WatchedFold
 			}
 		}
 		for _, s := range compare(old, before, read, f.own, f.trash) {
-			if err := r.nameMessages(&s, before, read); err != nil {
+			if err := r.nameMessages(ctx, &s, before, read); err != nil {
 				return nil, err
 			}
 			s.FoundAt, s.Until = r.now, r.now
@@ -200,7 +203,7 @@ func (r *reading) readOne(ctx context.Context, f listed, old *broker.WatchedFold
 }
 
 // nameMessages adds the Message-IDs of a change's newest messages.
-func (r *reading) nameMessages(s *broker.Suspect, before, read *kept) error {
+func (r *reading) nameMessages(ctx context.Context, s *broker.Suspect, before, read *kept) error {
 	set, _ := parseUIDs(s.UIDs)
 	limit := maxFetched
 	if s.What == broker.BypassAdded { // which are explained by them
@@ -218,10 +221,10 @@ func (r *reading) nameMessages(s *broker.Suspect, before, read *kept) error {
 		}
 		ids[uid] = id
 		if !ok && s.What != broker.BypassRemoved {
-			ask = append(ask, uidRange{uid, uid})
+			ask.add(uid)
 		}
 	}
-	if err := messageIDs(r.client, normal(ask), ids); err != nil {
+	if err := r.messageIDs(ctx, normal(ask), ids); err != nil {
 		return err
 	}
 	for uid := range set.each() {

@@ -4,7 +4,9 @@ package sentinel
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/broker"
@@ -76,5 +78,50 @@ func TestMadeUpKeywordsHideNothing(t *testing.T) {
 		if !slices.ContainsFunc(all, func(s broker.Suspect) bool { return s.What == what }) {
 			t.Errorf("%s was crowded out", what)
 		}
+	}
+}
+
+// TestEndlessAnswersAreCutOff: a server that says more of its messages than it was
+// asked for is hung up on.
+func TestEndlessAnswersAreCutOff(t *testing.T) {
+	for name, x := range map[string]struct{ begin, repeat string }{
+		"one message again and again": {"", "* 1 FETCH (UID 1 FLAGS (\\Seen))\r\n"},
+		"flags without an end":        {"* 1 FETCH (UID 1 FLAGS (", "$a "},
+		"other things":                {"", "* 1 EXISTS\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 1, messages: []message{{1, "", "<a@b.example>"}}}}}
+			said, block := 0, strings.Repeat(x.repeat, 1000)
+			server.answer = func(c net.Conn, _, command string) bool {
+				if !strings.HasPrefix(command, "FETCH") {
+					return false
+				}
+				_, err := fmt.Fprint(c, x.begin)
+				for err == nil {
+					var n int
+					n, err = fmt.Fprint(c, block)
+					said += n
+				}
+				return true
+			}
+			w := newWatcher(t, server)
+			server.serving.Wait()
+			if w.watch.Outcome != broker.WatchUnavailable || said > 2*baseRead {
+				t.Errorf("found %s: %s, after %d octets", w.watch.Outcome, w.watch.Detail, said)
+			}
+		})
+	}
+}
+
+// TestALongMessageIDBlindsNothing: whoever sends a message with a Message-ID of many
+// octets does not keep its folder from being looked at.
+func TestALongMessageIDBlindsNothing(t *testing.T) {
+	server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 1}}}
+	for uid := range uint32(50) {
+		server.folders["INBOX"].messages = append(server.folders["INBOX"].messages, message{uid + 1, "", strings.Repeat("x", maxLine)})
+	}
+	w := newWatcher(t, server)
+	if w.watch.Outcome != broker.WatchOK || len(w.watch.Folders) != 1 {
+		t.Errorf("found %s: %s, in %d folders", w.watch.Outcome, w.watch.Detail, len(w.watch.Folders))
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/emersion/go-imap/v2"
+
 	"github.com/postern-mail/postern/broker"
 )
 
@@ -40,6 +42,29 @@ const (
 	// maxFlags sets of maxMessages UIDs, in decimal with a comma.
 	maxKept = 16 << 20
 )
+
+// add notes a message as it stands; after the last comes order.
+func (k *kept) add(uid uint32, flags []imap.Flag) {
+	k.all.add(uid)
+	for _, flag := range flags {
+		name := strings.ToLower(string(flag))
+		set := k.flags[name]
+		set.add(uid)
+		k.flags[name] = set
+	}
+	if len(k.flags) > 2*maxFlags { // none is left out here that would not be at the end
+		k.cutFlags()
+	}
+}
+
+// order ends the adding of messages.
+func (k *kept) order() {
+	k.cutFlags()
+	k.all = normal(k.all)
+	for name, set := range k.flags {
+		k.flags[name] = normal(set)
+	}
+}
 
 // cutFlags leaves maxFlags flags.
 func (k *kept) cutFlags() {

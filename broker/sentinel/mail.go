@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/emersion/go-imap/v2"
@@ -28,26 +30,53 @@ const (
 	maxFetched = 50
 	// maxMessageID cuts what senders wrote, in octets.
 	maxMessageID = 300
-	// maxRead bounds what a server may say in one look, in octets: imapclient has
-	// no limit of its own.
-	maxRead = 64 << 20
+	// headRead is how much of a header field is asked for, in octets.
+	headRead = 512
+	// A server may say baseRead octets in answer to a command, and perMessage more
+	// for each message that it was asked for, in lines of maxLine: imapclient has no limit of
+	// its own. That is far above what servers say, or whoever sets keywords could
+	// keep a folder from being read.
+	baseRead, perMessage = 1 << 20, 2 << 10
+	maxLine              = 256 << 10
 )
 
-// preauthConn gives a client that expects a greeting one that says that it is
-// logged in, and then what the connection holds, up to a limit.
-type preauthConn struct {
+// boundedConn gives a client that expects a greeting one that says that it is
+// logged in, and then what the connection holds, up to limits.
+type boundedConn struct {
 	*broker.IMAPConn
 	reader io.Reader
+	// left is how much more the server may say, line how long its line is so far.
+	left atomic.Int64
+	line int
 }
 
-func newClient(c *broker.IMAPConn) *imapclient.Client {
-	return imapclient.New(&preauthConn{c, io.MultiReader(
-		strings.NewReader("* PREAUTH ready\r\n"), bytes.NewReader(c.Buffered), io.LimitReader(c.Conn, maxRead),
-	)}, nil)
+func newBoundedConn(c *broker.IMAPConn) *boundedConn {
+	return &boundedConn{IMAPConn: c, reader: io.MultiReader(
+		strings.NewReader("* PREAUTH ready\r\n"), bytes.NewReader(c.Buffered), c.Conn,
+	)}
 }
+
+// asked says that an answer about messages is to come.
+func (c *boundedConn) asked(messages int) { c.left.Store(baseRead + int64(messages)*perMessage) }
 
 // Read is the greeting, then the connection.
-func (c *preauthConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
+func (c *boundedConn) Read(p []byte) (int, error) {
+	n, err := c.reader.Read(p)
+	for rest := p[:n]; ; {
+		line, after, more := bytes.Cut(rest, []byte("\n"))
+		if c.line += len(line); c.line > maxLine {
+			return 0, errors.New("the server's line is too long")
+		}
+		if !more {
+			break
+		}
+		c.line, rest = 0, after
+	}
+	if c.left.Add(-int64(n)) < 0 {
+		return 0, errors.New("the server says more than it was asked for")
+	}
+	return n, err
+}
 
 // listed is a folder that the server lists.
 type listed struct {
@@ -130,9 +159,10 @@ func foremost(folders []listed, watched []broker.WatchedFolder) []listed {
 }
 
 // status asks how a folder stands.
-func status(c *imapclient.Client, f listed) (*broker.WatchedFolder, error) {
-	data, err := c.Status(f.name, &imap.StatusOptions{
-		NumMessages: true, UIDNext: true, UIDValidity: true, HighestModSeq: c.Caps().Has(imap.CapCondStore),
+func (r *reading) status(f listed) (*broker.WatchedFolder, error) {
+	r.bounds.asked(0)
+	data, err := r.client.Status(f.name, &imap.StatusOptions{
+		NumMessages: true, UIDNext: true, UIDValidity: true, HighestModSeq: r.client.Caps().Has(imap.CapCondStore),
 	}).Wait()
 	if err != nil {
 		return nil, err
@@ -148,8 +178,9 @@ func status(c *imapclient.Client, f listed) (*broker.WatchedFolder, error) {
 
 // readFolder reads the newest messages' UIDs and flags, and the Message-IDs that
 // old does not have. Nothing is changed by it.
-func readFolder(ctx context.Context, c *imapclient.Client, f *broker.WatchedFolder, old *kept) (*kept, error) {
-	selected, err := c.Select(f.Name, &imap.SelectOptions{ReadOnly: true}).Wait()
+func (r *reading) readFolder(ctx context.Context, f *broker.WatchedFolder, old *kept) (*kept, error) {
+	r.bounds.asked(0)
+	selected, err := r.client.Select(f.Name, &imap.SelectOptions{ReadOnly: true}).Wait()
 	if err != nil {
 		return nil, err
 	}
@@ -163,27 +194,12 @@ func readFolder(ctx context.Context, c *imapclient.Client, f *broker.WatchedFold
 		set = imap.SeqSet{}
 		set.AddRange(n-maxMessages+1, 0)
 	}
-	messages, err := c.Fetch(set, &imap.FetchOptions{UID: true, Flags: true}).Collect()
+	err = r.fetch(ctx, set, int(min(selected.NumMessages, maxMessages)), &imap.FetchOptions{UID: true, Flags: true},
+		func(m *imapclient.FetchMessageBuffer) { now.add(uint32(m.UID), m.Flags) })
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(messages, func(a, b *imapclient.FetchMessageBuffer) int { return cmp.Compare(a.UID, b.UID) })
-	for _, m := range messages {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if m.UID == 0 {
-			continue
-		}
-		now.all.add(uint32(m.UID))
-		for _, flag := range m.Flags {
-			name := strings.ToLower(string(flag))
-			flagged := now.flags[name]
-			flagged.add(uint32(m.UID))
-			now.flags[name] = flagged
-		}
-	}
-	now.cutFlags()
+	now.order()
 	var unnamed uids
 	n := 0
 	for uid := range now.all.each() {
@@ -192,34 +208,60 @@ func readFolder(ctx context.Context, c *imapclient.Client, f *broker.WatchedFold
 		}
 		id, known := old.ids[uid]
 		if !known {
-			unnamed = append(unnamed, uidRange{uid, uid})
+			unnamed.add(uid)
 			continue
 		}
 		now.ids[uid] = id
 	}
-	return now, messageIDs(c, normal(unnamed), now.ids)
+	return now, r.messageIDs(ctx, normal(unnamed), now.ids)
 }
 
 // messageIDs asks for the Message-IDs of messages in the folder at hand.
-func messageIDs(c *imapclient.Client, set uids, into map[uint32]string) error {
+func (r *reading) messageIDs(ctx context.Context, set uids, into map[uint32]string) error {
 	if len(set) == 0 {
 		return nil
 	}
 	var numbers imap.UIDSet
-	for _, r := range set {
-		numbers.AddRange(imap.UID(r.from), imap.UID(r.to))
+	for _, x := range set {
+		numbers.AddRange(imap.UID(x.from), imap.UID(x.to))
 	}
-	header := &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader, HeaderFields: []string{"Message-ID"}, Peek: true}
-	messages, err := c.Fetch(numbers, &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{header}}).Collect()
-	if err != nil {
-		return err
-	}
-	for _, m := range messages {
+	header := &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader, HeaderFields: []string{"Message-ID"}, Peek: true, Partial: &imap.SectionPartial{Size: headRead}}
+	options := &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{header}}
+	return r.fetch(ctx, numbers, set.len(), options, func(m *imapclient.FetchMessageBuffer) {
 		for _, section := range m.BodySection {
-			into[uint32(m.UID)] = messageID(section.Bytes)
+			if set.has(uint32(m.UID)) {
+				into[uint32(m.UID)] = messageID(section.Bytes)
+			}
+		}
+	})
+}
+
+// fetch hands over what the server says of so many messages, one at a time, so
+// that no more is held of it than is kept.
+func (r *reading) fetch(ctx context.Context, set imap.NumSet, messages int, options *imap.FetchOptions, each func(*imapclient.FetchMessageBuffer)) error {
+	r.bounds.asked(messages)
+	command := r.client.Fetch(set, options)
+	for n := 0; ; n++ {
+		m := command.Next()
+		if m == nil {
+			return command.Close()
+		}
+		said, err := m.Collect()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if n > 2*messages+maxNamed { // others may change them meanwhile
+			err = errors.New("the server says more than it was asked for")
+		}
+		if err != nil {
+			_ = r.conn.Close() // or the rest would be waited for
+			_ = command.Close()
+			return err
+		}
+		if said.UID != 0 {
+			each(said)
 		}
 	}
-	return nil
 }
 
 // messageID reads the one field that was asked for.

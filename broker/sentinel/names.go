@@ -24,8 +24,8 @@ const (
 	// it may take for it.
 	maxNames     = 5000
 	maxNamesRead = 2 << 20
-	// maxLine bounds a line of a server, in octets.
-	maxLine = 16 << 10
+	// maxNameRead bounds one of them, in octets.
+	maxNameRead = 16 << 10
 )
 
 // listedName is a name in the answer to LIST.
@@ -55,7 +55,7 @@ func askNames(c *broker.IMAPConn) ([]listedName, error) {
 	if _, err := io.WriteString(c.Conn, command+"\r\n"); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReaderSize(io.LimitReader(io.MultiReader(bytes.NewReader(c.Buffered), c.Conn), maxNamesRead), maxLine)
+	r := bufio.NewReaderSize(io.LimitReader(io.MultiReader(bytes.NewReader(c.Buffered), c.Conn), maxNamesRead), maxNameRead)
 	var names []listedName
 	for {
 		line, resp, err := readResponse(r)
@@ -97,7 +97,7 @@ func readResponse(r *bufio.Reader) (response []byte, head imapwire.Response, err
 		if n < 0 {
 			return response, head, nil
 		}
-		if int64(len(response))+n > maxLine {
+		if int64(len(response))+n > maxNameRead {
 			return nil, head, bufio.ErrBufferFull
 		}
 		from := len(response)

@@ -119,8 +119,11 @@ func (m *mailServer) serve(c net.Conn) {
 		case "UID": // FETCH
 			set, _ := parseUIDs(strings.Fields(args)[1])
 			for i, x := range open.messages {
-				if header := "Message-ID: " + x.id + "\r\n\r\n"; len(set.and(uids{{x.uid, x.uid}})) > 0 {
-					say("* %d FETCH (UID %d BODY[HEADER.FIELDS (Message-ID)] {%d}\r\n%s)", i+1, x.uid, len(header), header)
+				if header := "Message-ID: " + x.id + "\r\n\r\n"; set.has(x.uid) {
+					if strings.HasSuffix(args, "]<0.512>)") {
+						header = header[:min(len(header), 512)]
+					}
+					say("* %d FETCH (UID %d BODY[HEADER.FIELDS (Message-ID)]<0> {%d}\r\n%s)", i+1, x.uid, len(header), header)
 				}
 			}
 		}

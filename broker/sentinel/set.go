@@ -16,20 +16,18 @@ type uids []uidRange
 
 type uidRange struct{ from, to uint32 }
 
-// add adds a UID; in ascending order, whatever is repeated, it is cheap.
+// add adds a UID; where it is below another, the set is one only after normal.
 func (s *uids) add(uid uint32) {
-	n := len(*s)
-	if n == 0 || uid < (*s)[n-1].from {
-		*s = normal(append(*s, uidRange{uid, uid}))
-		return
+	if n := len(*s); n > 0 {
+		switch last := &(*s)[n-1]; {
+		case last.from <= uid && uid <= last.to:
+			return
+		case last.to < uid && last.to+1 == uid:
+			last.to = uid
+			return
+		}
 	}
-	switch last := &(*s)[n-1]; {
-	case uid <= last.to: // it is there
-	case uid == last.to+1:
-		last.to = uid
-	default:
-		*s = append(*s, uidRange{uid, uid})
-	}
+	*s = append(*s, uidRange{uid, uid})
 }
 
 // normal puts ranges in order and joins them.
@@ -74,6 +72,12 @@ func (s uids) minus(t uids) uids {
 }
 
 func (s uids) and(t uids) uids { return s.minus(s.minus(t)) }
+
+// has reports whether a UID is in the set.
+func (s uids) has(uid uint32) bool {
+	i, ok := slices.BinarySearchFunc(s, uid, func(r uidRange, uid uint32) int { return cmp.Compare(r.from, uid) })
+	return ok || i > 0 && uid <= s[i-1].to
+}
 
 // from returns those that are not below a UID.
 func (s uids) from(uid uint32) uids {

@@ -19,7 +19,7 @@ func TestSets(t *testing.T) {
 				s.add(x)
 				m[x] = true
 			}
-			return s, m
+			return normal(s), m
 		}
 		a, inA := draw("a")
 		b, inB := draw("b")
@@ -41,6 +41,9 @@ func TestSets(t *testing.T) {
 			for x := uint32(0); x <= 41; x++ {
 				if c.want(x) != got[x] {
 					t.Fatalf("%s of %s and %s: %s: %d", name, a, b, c.got, x)
+				}
+				if got[x] != c.got.has(x) {
+					t.Fatalf("%s of %s and %s: %s has %d: %v", name, a, b, c.got, x, got[x])
 				}
 				if got[x] {
 					n++
