@@ -94,3 +94,20 @@ func TestALookReadsTheMailboxOnce(t *testing.T) {
 	w.look()
 	w.wantFound(`seen: 1 in INBOX (\seen) 1`)
 }
+
+// TestSubscribingExplainsNoDeletion: that an agent made a folder, subscribed to it or
+// had another named after it does not explain that it is gone, with those below it.
+func TestSubscribingExplainsNoDeletion(t *testing.T) {
+	for command, explains := range map[string]bool{"SUBSCRIBE": false, "UNSUBSCRIBE": false, "CREATE": false, "DELETE": true, "RENAME": true} {
+		server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 1}, "Clients": {validity: 2}}}
+		w := newWatcher(t, server)
+		w.did(broker.EventFolderChange, broker.FolderChange{Command: command, Folder: "Clients", Target: "x"})
+		delete(server.folders, "Clients")
+		w.look()
+		if explains {
+			w.wantFound()
+		} else {
+			w.wantFound("folder: Clients")
+		}
+	}
+}

@@ -43,7 +43,7 @@ type explained struct {
 	// labels: labels were changed, which move messages between folders.
 	labels bool
 	// ids are the Message-IDs of what was sent and filed, folders those that
-	// were made, renamed or deleted.
+	// were renamed or deleted.
 	ids     map[string]bool
 	sent    bool
 	folders []string
@@ -98,7 +98,9 @@ func (x *explained) add(e *broker.Event) {
 		x.name(d.MessageID)
 		x.sent = true
 	case broker.FolderChange:
-		x.folders = append(x.folders, d.Folder, d.Target)
+		if d.Command == "DELETE" || d.Command == "RENAME" { // no other command takes a folder away
+			x.folders = append(x.folders, d.Folder)
+		}
 		if d.Command == "RENAME" && d.Folder == "INBOX" { // whose messages move
 			x.touched = append(x.touched, touched{folder: d.Folder, what: broker.BypassRemoved, all: true})
 		}
