@@ -31,6 +31,8 @@ type reading struct {
 	conn   *broker.IMAPConn
 	client *imapclient.Client
 	bounds *boundedConn
+	// names are the folders that are there.
+	names map[string]bool
 	// position is the last event before anything was read.
 	position int64
 	now      time.Time
@@ -110,6 +112,7 @@ func (r *reading) readAll(ctx context.Context) error {
 	}
 	w := &r.result.Watch
 	folders, names := arrange(list, w.Folders)
+	r.names = names
 	var kept []broker.WatchedFolder // not w.Folders' own array, which is looked into
 	for _, old := range w.Folders {
 		if names[old.Name] {
@@ -262,6 +265,7 @@ func (r *reading) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	x.names = r.names
 	x.anywhere = holds(r.conn.Capabilities, "X-GM-EXT-1")
 	for _, s := range all {
 		if !r.unexplained(&s, x) {

@@ -111,3 +111,17 @@ func TestSubscribingExplainsNoDeletion(t *testing.T) {
 		}
 	}
 }
+
+// TestEqualUIDValiditiesExplainNothing: what an agent reads in one folder does not
+// explain what is read in another, of the same UIDVALIDITY. A name that is not listed
+// may lead to it all the same.
+func TestEqualUIDValiditiesExplainNothing(t *testing.T) {
+	for folder, want := range map[string][]string{"Archive": {`seen: 1 in INBOX (\seen) 1`}, "INBOX": nil, "user/sales": nil} {
+		server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 7, messages: []message{{1, "", "<a@b.example>"}}}, "Archive": {validity: 7}}}
+		w := newWatcher(t, server)
+		w.did(broker.EventMessageOpen, broker.MessageOpen{Folder: folder, UIDValidity: 7, Messages: []broker.OpenedMessage{{UID: 1}}})
+		server.folders["INBOX"].messages[0].flags = `\Seen`
+		w.look()
+		w.wantFound(want...)
+	}
+}

@@ -40,6 +40,8 @@ type explained struct {
 	// anywhere: what is done in one folder shows in others, since folders are
 	// labels.
 	anywhere bool
+	// names are the folders that the server lists.
+	names map[string]bool
 	// labels: labels were changed, which move messages between folders.
 	labels bool
 	// ids are the Message-IDs of what was sent and filed, folders those that
@@ -196,10 +198,11 @@ func (t *touched) changes(flag string) bool {
 	return false
 }
 
-// in reports whether it was in a folder: under its name, or under another that
-// leads to the same one.
-func (t *touched) in(folder string, validity uint32) bool {
-	return t.folder == folder || t.validity != 0 && t.validity == validity
+// in reports whether something was done in a folder: under its name, or under one
+// that is not listed and leads to the same one. Two that are listed are two, though
+// many servers give them one UIDVALIDITY.
+func (x *explained) in(t *touched, folder string, validity uint32) bool {
+	return t.folder == folder || t.validity != 0 && t.validity == validity && !x.names[t.folder]
 }
 
 // left returns the messages of a suspect that nothing explains.
@@ -216,7 +219,7 @@ func (x *explained) left(s *broker.Suspect) uids {
 	expunged := false
 	for i := range x.touched {
 		t := &x.touched[i]
-		here := t.in(s.Folder, s.UIDValidity)
+		here := x.in(t, s.Folder, s.UIDValidity)
 		if !here && !x.anywhere {
 			continue
 		}
