@@ -125,3 +125,19 @@ func TestEqualUIDValiditiesExplainNothing(t *testing.T) {
 		w.wantFound(want...)
 	}
 }
+
+// TestGmailRemovesWhatIsMarked: Gmail removes a message from a folder as soon as it is
+// marked as deleted, without EXPUNGE; other servers do not.
+func TestGmailRemovesWhatIsMarked(t *testing.T) {
+	for capability, want := range map[string][]string{"X-GM-EXT-1": nil, "IDLE": {"removed: 1 in INBOX 1"}} {
+		server := &mailServer{
+			folders:      map[string]*mailFolder{"INBOX": {validity: 7, messages: []message{{1, "", "<a@b.example>"}}}},
+			capabilities: []string{capability},
+		}
+		w := newWatcher(t, server)
+		w.did(broker.EventMessageFlag, broker.MessageChange{Folder: "INBOX", UIDValidity: 7, Set: "1", UIDs: true, Flags: `+FLAGS (\Deleted)`})
+		server.folders["INBOX"].messages = nil
+		w.look()
+		w.wantFound(want...)
+	}
+}

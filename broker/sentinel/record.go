@@ -230,10 +230,11 @@ func (x *explained) left(s *broker.Suspect) uids {
 		case t.what == broker.BypassFlags && s.What == broker.BypassRemoved:
 			// What was marked for deletion is removed by whoever expunges.
 			if t.changes(`\deleted`) {
-				if t.all {
+				if t.all || !here {
 					deleted = set
 				}
 				deleted = deleted.union(t.uids)
+				expunged = expunged || x.anywhere // Gmail does, unless it is told otherwise
 			}
 			continue
 		case t.what == s.What && t.what != broker.BypassFlags:

@@ -37,7 +37,8 @@ type mailFolder struct {
 // mailServer is an IMAP server with one mailbox that does as a test tells it.
 type mailServer struct {
 	broker.Upstream
-	folders map[string]*mailFolder
+	folders      map[string]*mailFolder
+	capabilities []string
 	// names are listed beside them, as the wire has them.
 	names []string
 	// answer is asked first, with a command without its tag; nil, or not ok: it
@@ -58,7 +59,7 @@ func (m *mailServer) OpenIMAP(context.Context, *broker.Mailbox, *broker.Credenti
 		defer func() { _ = server.Close() }()
 		m.serve(server)
 	})
-	return &broker.IMAPConn{Conn: client}, nil
+	return &broker.IMAPConn{Conn: client, Capabilities: m.capabilities}, nil
 }
 
 func (m *mailServer) OpenSubmission(_ context.Context, _ *broker.Mailbox, c *broker.Credential) (*broker.SubmissionConn, error) {
