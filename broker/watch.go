@@ -93,7 +93,8 @@ type Watch struct {
 	RefusedVersion int `json:"refused_version,omitempty"`
 	Refusals       int `json:"refusals,omitempty"`
 
-	// Source is where the folders below were read; elsewhere they are others.
+	// Source is as whom and where the mailbox was looked at; elsewhere the folders
+	// below are others, and RefusedVersion is another's.
 	Source  string          `json:"source,omitempty"`
 	Folders []WatchedFolder `json:"folders,omitempty"`
 	// Suspects are changes that nothing explained yet.

@@ -5,7 +5,7 @@ package sentinel
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -56,13 +56,9 @@ func (l *look) watch(ctx context.Context, conn *broker.IMAPConn) error {
 	if r.stored, err = l.State.WatchedFolders(ctx, w.MailboxID); err != nil {
 		return err
 	}
-	l.result.Folders = make(map[string][]byte)
-	source := fmt.Sprintf("%s:%d", l.mailbox.IMAP.Host, l.mailbox.IMAP.Port)
-	if w.Source != source {
-		for name := range r.stored {
-			l.result.Folders[name] = nil
-		}
-		w.Source, w.Folders, w.Suspects, r.stored = source, nil, nil, nil
+	forgotten := l.result.Folders
+	if l.result.Folders = maps.Clone(forgotten); forgotten == nil {
+		l.result.Folders = make(map[string][]byte)
 	}
 	hangUp := func() { _ = conn.Close() } // what was to be known is known
 	stop := context.AfterFunc(ctx, hangUp)
@@ -74,7 +70,7 @@ func (l *look) watch(ctx context.Context, conn *broker.IMAPConn) error {
 	// or will be when it is looked at again.
 	if err := r.judge(ctx); err != nil {
 		// As if the mailbox had not been read.
-		*w, l.result.Folders = before, nil
+		*w, l.result.Folders = before, forgotten
 		return err
 	}
 	w.Past = append(slices.Clone(w.Past), broker.LogPosition{At: r.now, Seq: r.position})

@@ -141,3 +141,61 @@ func TestGmailRemovesWhatIsMarked(t *testing.T) {
 		w.wantFound(want...)
 	}
 }
+
+// TestAnotherAccountIsNotCompared: where a mailbox is looked at as somebody else, or
+// anew after the firm did not want it looked at, nothing that is known of its folders
+// counts.
+func TestAnotherAccountIsNotCompared(t *testing.T) {
+	for name, change := range map[string]func(w *watcher){
+		"another login name": func(w *watcher) { w.mailbox.Username = "else" },
+		"another server":     func(w *watcher) { w.mailbox.IMAP.Host = "imap2.acme.example" },
+		"not wanted meanwhile": func(w *watcher) {
+			w.mailbox.Watch = &broker.WatchTerms{Off: true}
+			w.look()
+			w.mailbox.Watch = nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inbox := &mailFolder{validity: 1, messages: []message{{1, "", "<a@b.example>"}}}
+			server := &mailServer{folders: map[string]*mailFolder{"INBOX": inbox, "Clients": {validity: 2}}}
+			w := newWatcher(t, server)
+			delete(server.folders, "Clients")
+			inbox.messages[0].flags = `\Seen`
+			change(w)
+			w.look()
+			w.wantFound()
+			if len(w.folders) != 1 {
+				t.Errorf("%d folders are kept", len(w.folders))
+			}
+			inbox.messages[0].flags = `\Seen \Flagged`
+			w.look()
+			w.wantFound(`flags: 1 in INBOX (\flagged) 1`)
+		})
+	}
+}
+
+// TestARefusedVersionIsNotTakenForAnother: versions begin anew when a credential is
+// removed, and one that is good is not left untried for the sake of its number.
+func TestARefusedVersionIsNotTakenForAnother(t *testing.T) {
+	for name, change := range map[string]func(w *watcher){
+		"removed":        func(w *watcher) { w.credential = 0; w.look(); w.credential = 1 },
+		"another server": func(w *watcher) { w.mailbox.IMAP.Host = "imap2.acme.example" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 1}}}
+			server.refuse = func(int) error { return broker.Errorf(broker.CredentialRefused, "refused") }
+			w := newWatcher(t, server)
+			for range maxRefusals {
+				w.look()
+			}
+			if w.watch.Refusals != maxRefusals {
+				t.Fatalf("refused %d times", w.watch.Refusals)
+			}
+			server.refuse = nil
+			change(w)
+			if r := w.look(); r.Watch.Outcome != broker.WatchOK {
+				t.Errorf("found %s: %s", r.Watch.Outcome, r.Watch.Detail)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ package sentinel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -49,6 +50,7 @@ func (s *Sentinel) look(ctx context.Context, w broker.Watch) *look {
 	l.mailbox = m
 	if m.Watch != nil && m.Watch.Off {
 		l.found(broker.WatchOff, "", nil)
+		l.forget(ctx) // what is done meanwhile is nobody's business
 		return l
 	}
 	l.logIn(ctx)
@@ -74,6 +76,7 @@ func (l *look) logIn(ctx context.Context) {
 	switch {
 	case broker.CodeOf(err) == broker.NotFound:
 		l.found(broker.WatchNoCredential, "no credential is stored", nil)
+		l.result.Watch.RefusedVersion, l.result.Watch.Refusals = 0, 0 // the next is counted from 1
 		return
 	case err != nil:
 		l.found(broker.WatchUnavailable, "the credential storage is out of reach", err)
@@ -81,6 +84,13 @@ func (l *look) logIn(ctx context.Context) {
 	}
 	defer func() { c.Secret.Wipe() }()
 	w := &l.result.Watch
+	source := fmt.Sprintf("%s@%s:%d", l.mailbox.LoginName(c), l.mailbox.IMAP.Host, l.mailbox.IMAP.Port)
+	if w.Source != source {
+		if !l.forget(ctx) {
+			return
+		}
+		w.Source, w.RefusedVersion, w.Refusals = source, 0, 0
+	}
 	now := l.Now().UTC()
 	if w.RefusedVersion == c.Version && w.Refusals >= maxRefusals && now.Sub(w.ProbedAt) < refusedPause {
 		return // it was refused, and nobody has stored another
@@ -109,6 +119,26 @@ func (l *look) logIn(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// forget drops what is known of the mailbox's folders. What is in them when they are
+// looked at again is what there is.
+func (l *look) forget(ctx context.Context) (ok bool) {
+	w := &l.result.Watch
+	if len(w.Folders) == 0 && len(w.Suspects) == 0 {
+		return true
+	}
+	kept, err := l.State.WatchedFolders(ctx, w.MailboxID)
+	if err != nil {
+		l.found(broker.WatchUnavailable, "what was kept of its folders cannot be read", err)
+		return false
+	}
+	l.result.Folders = make(map[string][]byte)
+	for name := range kept {
+		l.result.Folders[name] = nil
+	}
+	w.Folders, w.Suspects = nil, nil
+	return true
 }
 
 // rotating reports whether the mailbox's password is being replaced: then a
