@@ -7,6 +7,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -21,8 +22,11 @@ const (
 	// sentMemory is how long before a message appears in Sent it may have been
 	// submitted.
 	sentMemory = time.Hour
-	// maxSuspects bounds what waits to be explained.
-	maxSuspects = 200
+	// maxSuspects bounds what waits to be explained, maxSuspectUIDs the octets of
+	// their UIDs, maxFoundUIDs those of one finding.
+	maxSuspects    = 200
+	maxSuspectUIDs = 4 << 20
+	maxFoundUIDs   = 2000
 )
 
 // reading is what one look reads of a mailbox.
@@ -283,13 +287,22 @@ func (r *reading) judge(ctx context.Context) error {
 // gravest leaves out what is too much to wait: first flags, which whoever makes up
 // keywords can have as many changes of as he likes, to hide others behind.
 func gravest(all []broker.Suspect) []broker.Suspect {
-	if len(all) <= maxSuspects {
+	room := func() int {
+		octets := 0
+		for i := range all {
+			if octets += len(all[i].UIDs) + len(all[i].Deleted); i == maxSuspects || octets > maxSuspectUIDs {
+				return i
+			}
+		}
+		return len(all)
+	}
+	if room() == len(all) {
 		return all
 	}
 	slices.SortStableFunc(all, func(a, b broker.Suspect) int {
 		return cmp.Compare(slices.Index(graveness(), a.What), slices.Index(graveness(), b.What))
 	})
-	return all[:maxSuspects]
+	return all[:room()]
 }
 
 // graveness lists all ways, flags last.
@@ -319,7 +332,7 @@ func (r *reading) unexplained(s *broker.Suspect, x *explained) bool {
 	}
 	s.UIDs, s.Count = left.String(), left.len()
 	s.Messages = slices.DeleteFunc(s.Messages, func(m broker.BypassedMessage) bool {
-		return len(left.and(uids{{m.UID, m.UID}})) == 0
+		return !left.has(m.UID)
 	})
 	return true
 }
@@ -367,6 +380,9 @@ func (r *reading) find(s *broker.Suspect) {
 		b.Until = s.FoundAt
 	}
 	b.Messages = b.Messages[:min(len(b.Messages), maxFetched)]
+	if len(b.UIDs) > maxFoundUIDs { // Count says how many they are
+		b.UIDs = b.UIDs[:strings.LastIndexByte(b.UIDs[:maxFoundUIDs], ',')] + ",…"
+	}
 	r.record(broker.EventBypassed, b)
 	r.findings = append(r.findings, b.What)
 	r.Logger.Warn("a mailbox was used without Postern", zap.String("mailbox", r.mailbox.Address),

@@ -125,3 +125,38 @@ func TestALongMessageIDBlindsNothing(t *testing.T) {
 		t.Errorf("found %s: %s, in %d folders", w.watch.Outcome, w.watch.Detail, len(w.watch.Folders))
 	}
 }
+
+// TestFindingsAreShort: keywords that are made up on every second message fill
+// neither what is kept of a mailbox nor the log.
+func TestFindingsAreShort(t *testing.T) {
+	inbox := &mailFolder{validity: 1}
+	const big = 4_000_000_000
+	for i := range uint32(maxMessages) {
+		inbox.messages = append(inbox.messages, message{big + i, "", "<a@b.example>"})
+	}
+	w := newWatcher(t, &mailServer{folders: map[string]*mailFolder{"INBOX": inbox}})
+	var keywords []string
+	for i := range maxFlags {
+		keywords = append(keywords, fmt.Sprintf("$a%d", i))
+	}
+	for i := 0; i < maxMessages; i += 2 {
+		inbox.messages[i].flags = strings.Join(keywords, " ")
+	}
+	octets := 0
+	for _, s := range w.look().Watch.Suspects {
+		octets += len(s.UIDs) + len(s.Deleted)
+	}
+	if octets == 0 || octets > maxSuspectUIDs {
+		t.Errorf("%d octets of UIDs are kept", octets)
+	}
+	r := w.look()
+	for _, e := range r.Events {
+		b, _ := e.Data.(broker.Bypassed)
+		if len(b.UIDs) > maxFoundUIDs+len(",…") || b.Count != maxMessages/2 || len(b.Messages) != maxFetched {
+			t.Errorf("%d octets of UIDs are recorded of %d messages, %d named", len(b.UIDs), b.Count, len(b.Messages))
+		}
+	}
+	if len(r.Events) == 0 {
+		t.Error("nothing is found")
+	}
+}
