@@ -307,6 +307,38 @@ func TestNever1RotationGoesToNoOtherEndpoint(t *testing.T) {
 	}
 }
 
+// TestNever1KeptPasswordsGoToNoOtherEndpoint: what ended rotations have kept is tried
+// before it is destroyed, and so goes with the credential: that of all of them.
+func TestNever1KeptPasswordsGoToNoOtherEndpoint(t *testing.T) {
+	c := start(t)
+	c.fill()
+	const path = "/v1/mailboxes/sales@acme.example"
+	p := ok[httpapi.Provider](c, "POST", "/v1/providers", `{"firm":"Acme Pumps","name":"panel","driver":"test"}`)
+	m := ok[httpapi.Mailbox](c, "PUT", path+"/rotation", `{"provider":"`+string(p.ID)+`"}`)
+	var kept []broker.ID
+	for _, secret := range []string{"first", "second"} {
+		r := ok[httpapi.Rotation](c, "PUT", path+"/rotation/password", `{"kind":"password","secret":"`+secret+`"}`)
+		kept = append(kept, c.endRotation(&r).PendingID())
+	}
+	left := func() (n int) {
+		for _, id := range kept {
+			v, err := c.world.Credentials.CredentialVersion(t.Context(), m.ID, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += v
+		}
+		return n
+	}
+	if left() != 2 {
+		t.Fatalf("%d passwords are kept", left())
+	}
+	ok[httpapi.Mailbox](c, "PATCH", path, `{"imap":{"host":"imap2.acme.example"},"remove_credential":true}`)
+	if left() != 0 {
+		t.Errorf("%d passwords were not removed", left())
+	}
+}
+
 func TestRemovingAMailboxRemovesItsCredential(t *testing.T) {
 	c := start(t)
 	d, _, _ := c.fill()

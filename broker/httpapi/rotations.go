@@ -341,16 +341,21 @@ func (a *api) settled(ctx context.Context, m *broker.Mailbox) error {
 	return broker.Errorf(broker.Conflict, "the password is being rotated: wait for the end of rotation %s", open[0].ID)
 }
 
-// releasePending removes the passwords that ended rotations have kept: they were
+// releasePending removes the passwords that all ended rotations have kept: they were
 // entrusted to the present endpoints.
 func (a *api) releasePending(ctx context.Context, m *broker.Mailbox) error {
-	r, err := a.Rotations.PendingRotation(ctx, m.ID)
-	if err != nil || r == nil {
+	all, err := a.Rotations.Rotations(ctx, broker.RotationQuery{MailboxID: m.ID, Limit: maxPage})
+	if err != nil {
 		return err
 	}
-	for _, id := range r.Pending {
-		if err := a.RotationSecrets.DeletePendingCredential(ctx, m.FirmID, m.ID, id); err != nil {
-			return err
+	for _, r := range all {
+		if !r.CleanedAt.IsZero() {
+			continue
+		}
+		for _, id := range r.Pending {
+			if err := a.RotationSecrets.DeletePendingCredential(ctx, m.FirmID, m.ID, id); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
