@@ -238,6 +238,9 @@ func progress(r *httpapi.Rotation) string {
 		if r.Words != "" && r.Outcome != broker.RotationDone {
 			s += " (" + r.Words + ")"
 		}
+		if r.Waiting != "" { // when what it keeps was looked at last
+			s += "; " + r.Waiting
+		}
 		return s
 	case r.Waiting != "":
 		return string(r.State) + ": " + r.Waiting
