@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -143,7 +144,7 @@ func (r *rotated) open(ca *servers.CA) {
 	}
 	token := filepath.Join(r.dir, "test.token")
 	r.must(os.WriteFile(token, []byte(r.vault.RootToken), 0o600))
-	r.secrets, err = vault.New(vault.Config{Address: r.vault.Addr, CACert: r.vault.CAFile, Auth: vault.AuthConfig{TokenFile: token}})
+	r.secrets, err = vault.New(vault.Config{Address: r.vault.Addr, CACert: r.vault.CAFile, Auth: vault.AuthConfig{TokenFile: token}, Timeout: 30 * time.Second})
 	r.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
