@@ -261,7 +261,7 @@ func TestNever6RetentionOfFalseTimes(t *testing.T) {
 			f.hold("hold.released", h)
 			f.prunes(f.now, 61, 61, f.ago(60))
 		}, "a hold was on them"},
-		"a hold that is released after its end": {func(f *forged) {
+		"a hold that is released after the pruning": {func(f *forged) {
 			h := broker.Hold{ID: broker.NewID(), Reason: "a case"}
 			f.hold("hold.created", h)
 			f.gone(1)
