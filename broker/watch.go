@@ -112,6 +112,8 @@ type WatchedFolder struct {
 	// ModSeq is HIGHESTMODSEQ; 0: the server has none.
 	ModSeq   uint64 `json:"mod_seq,omitempty"`
 	Messages uint32 `json:"messages"`
+	// Refused says that the server did not let it be read since.
+	Refused bool `json:"refused,omitempty"`
 	// After is the last event in the log before it was read.
 	After int64     `json:"after"`
 	At    time.Time `json:"at"`

@@ -128,13 +128,12 @@ func (r *reading) readAll(ctx context.Context) error {
 		}
 		now := old
 		if err == nil {
-			if now, err = r.readOne(ctx, f, old); err != nil {
+			now, err = r.readOne(ctx, f, old)
+			// A folder that cannot be read does not keep the others from it.
+			if answer, ok := err.(*imap.Error); ok { //nolint:errorlint // imapclient wraps none
+				now, err = r.unreadable(old, answer), nil
+			} else if err != nil {
 				now = old
-			}
-			// A folder that cannot be read does not keep the others from it, nor does
-			// one that has just gone.
-			if _, answered := err.(*imap.Error); answered { //nolint:errorlint // imapclient wraps none
-				err = nil
 			}
 		}
 		if now != nil {
@@ -150,6 +149,23 @@ func folderSuspect(old *broker.WatchedFolder, now time.Time) broker.Suspect {
 		Bypassed:  broker.Bypassed{What: broker.BypassFolder, Folder: old.Name, UIDValidity: old.UIDValidity, Since: old.At, Count: 1},
 		Delimiter: old.Delimiter, After: old.After, FoundAt: now,
 	}
+}
+
+// unreadable returns what is known of a folder that the server does not let be read.
+// Dovecot lists one that was deleted and has others below it as if it were there: so
+// one that is refused at two looks is gone.
+func (r *reading) unreadable(old *broker.WatchedFolder, answer *imap.Error) *broker.WatchedFolder {
+	switch {
+	case old == nil || answer.Code == imap.ResponseCodeUnavailable || answer.Code == imap.ResponseCodeInUse || answer.Code == imap.ResponseCodeServerBug:
+		return old
+	case !old.Refused:
+		again := *old
+		again.Refused = true
+		return &again
+	}
+	r.result.Folders[old.Name] = nil
+	r.changed = append(r.changed, folderSuspect(old, r.now))
+	return nil
 }
 
 // readOne reads a folder, unless it is as it was.

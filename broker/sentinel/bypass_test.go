@@ -27,6 +27,27 @@ func TestAFolderThatHadOthersBelowIsMissed(t *testing.T) {
 	}
 }
 
+// TestAFolderThatIsListedAndRefusedIsMissed: so Dovecot does where one was deleted that
+// has others below it. Once, or for a while, is no loss.
+func TestAFolderThatIsListedAndRefusedIsMissed(t *testing.T) {
+	for answer, want := range map[string][]string{
+		"Mailbox doesn't exist": {"folder: Clients"}, "[NONEXISTENT] no": {"folder: Clients"}, "[UNAVAILABLE] later": nil, "[INUSE] later": nil,
+	} {
+		server := &mailServer{folders: map[string]*mailFolder{"INBOX": {validity: 1}, "Clients": {validity: 2}}}
+		w := newWatcher(t, server)
+		server.answer = func(c net.Conn, tag, command string) bool {
+			if !strings.HasPrefix(command, "STATUS Clients") && !strings.HasPrefix(command, `STATUS "Clients"`) {
+				return false
+			}
+			_, _ = fmt.Fprintf(c, "%s NO %s\r\n", tag, answer)
+			return true
+		}
+		w.look()
+		w.wantFound()
+		w.wantFound(want...)
+	}
+}
+
 // TestAConnectionThatIsCutLosesNoChange: what has changed in a folder is found at the
 // next look when this one is cut, or told NO, before it knows all of it.
 func TestAConnectionThatIsCutLosesNoChange(t *testing.T) {
