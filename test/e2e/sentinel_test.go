@@ -90,7 +90,7 @@ func TestDriftIsFoundAndRepaired(t *testing.T) {
 	if len(events) != 1 {
 		t.Errorf("alerted %d times", len(events))
 	}
-	if d := Decode[broker.Drift](t, events[0]); !d.Probe || d.Protocol != broker.ProtocolIMAP || events[0].Actor.Kind != "system" {
+	if d := Decode[broker.Drift](t, events[0]); !d.Probe || events[0].Actor.Kind != "system" {
 		t.Errorf("the alarm: %+v by %+v", d, events[0].Actor)
 	}
 	rotations := decodeCLI[httpapi.List[*httpapi.Rotation]](w.Postern, "rotation", "list", "--mailbox", address)
