@@ -268,9 +268,10 @@ type Retentions interface {
 	// the hold, and a Conflict when it was released.
 	ReleaseHold(ctx context.Context, by Actor, id ID, reason string) (*Hold, error)
 
-	// PruneTime moves the time that pruning goes by towards what the clock says, and
-	// returns both: by no more than a step, and than twice of what has passed by the
-	// clock since any node called it last. The first call sets it.
+	// PruneTime moves the time that pruning goes by towards what the clock says: by no
+	// more than a step, and than twice of what has passed by the clock since any node
+	// called it last. It returns both, or the clock's twice where that is behind. The
+	// first call sets it.
 	PruneTime(ctx context.Context, step time.Duration) (at, clock time.Time, err error)
 	// PruneTasks returns the logs that have something to look at, at a time.
 	PruneTasks(ctx context.Context, at time.Time) ([]PruneTask, error)

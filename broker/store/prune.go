@@ -21,6 +21,9 @@ const (
 	// pruneWindow bounds how far one transaction looks for so many events among
 	// those that were pruned before.
 	pruneWindow = 4096
+	// clockSet is the year before which no clock was set yet: what it says then is
+	// nothing to begin with.
+	clockSet = 2026
 )
 
 // PruneTime is described at broker.Retentions.
@@ -31,6 +34,10 @@ func (s *Store) PruneTime(ctx context.Context, step time.Duration) (at, clock ti
 		if err != nil {
 			return err
 		}
+		if t.now.Year() < clockSet {
+			done <- [2]time.Time{t.now, t.now}
+			return nil
+		}
 		now := t.now.UnixMicro()
 		var at, before int64
 		switch err := scanOne(rows, &at, &before); {
@@ -39,13 +46,15 @@ func (s *Store) PruneTime(ctx context.Context, step time.Duration) (at, clock ti
 		case err != nil:
 			return err
 		}
-		// However many nodes ask, and however often they start.
-		at = min(now, at+min(step.Microseconds(), 2*max(0, now-before)))
+		// However many nodes ask, and however often they start; and a clock that is
+		// wrong for one look takes it nowhere, neither ahead nor back.
+		allowed := min(step.Microseconds(), 2*max(now-before, before-now))
+		at += min(max(now-at, -allowed), allowed)
 		if _, err := t.exec(`INSERT INTO prune_time (one, at, clock) VALUES (1, $1, $2)
 			ON CONFLICT (one) DO UPDATE SET at = excluded.at, clock = excluded.clock`, at, now); err != nil {
 			return err
 		}
-		done <- [2]time.Time{fromMicros(at), t.now}
+		done <- [2]time.Time{time.UnixMicro(min(at, now)).UTC(), t.now}
 		return nil
 	}); err != nil {
 		return time.Time{}, time.Time{}, err

@@ -173,11 +173,12 @@ func RunRetention(t *testing.T, open func(t *testing.T, now func() time.Time) St
 	}
 }
 
-// testPruneTime: it begins with the clock, follows it by steps, and goes back with
-// it at once.
+// testPruneTime: it begins with the clock, follows it by steps, and is never ahead
+// of it.
 func testPruneTime(t *testing.T, w *retained, begin time.Time) {
 	day := 24 * time.Hour
 	for _, test := range []struct{ clock, step, want time.Duration }{
+		{-20000 * day, time.Hour, -20000 * day}, // not set yet
 		{0, time.Hour, 0},
 		{10 * time.Minute, time.Hour, 10 * time.Minute},
 		{365 * day, time.Hour, 70 * time.Minute},
@@ -185,7 +186,8 @@ func testPruneTime(t *testing.T, w *retained, begin time.Time) {
 		{366 * day, time.Hour, 130*time.Minute + 2*time.Second},
 		{time.Hour, time.Hour, time.Hour},
 		{-day, time.Hour, -day},
-		{0, time.Hour, -23 * time.Hour},
+		{0, time.Hour, 0}, // back to where it was, or less
+		{2 * time.Hour, time.Hour, time.Hour},
 	} {
 		w.at(begin.Add(test.clock))
 		at, clock, err := w.Store.PruneTime(ctx, test.step)
