@@ -65,7 +65,7 @@ type Logs interface {
 	// LogEntries returns the entries from Seq first on, at most limit (1 to 4096)
 	// of them, and fewer if their records are long.
 	LogEntries(ctx context.Context, firm ID, first int64, limit int) ([]*LogEntry, error)
-	// BeginEpochs has every log begin a new epoch: after a restore. It is
-	// Unconfirmed.
+	// BeginEpochs is for a restore: it has every log begin a new epoch, which is
+	// Unconfirmed, and forgets what was seen in mailboxes before.
 	BeginEpochs(ctx context.Context) error
 }

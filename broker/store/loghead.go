@@ -150,7 +150,7 @@ func (s *Store) growTrees(ctx context.Context) error {
 	}
 }
 
-// BeginEpochs has every log begin a new epoch, which is to be confirmed.
+// BeginEpochs is described at broker.Logs.
 func (s *Store) BeginEpochs(ctx context.Context) error {
 	return s.await(ctx, alone, func(t *tx) error {
 		rows, err := t.query(`SELECT firm_id FROM logs ORDER BY firm_id`)
@@ -175,7 +175,9 @@ func (s *Store) BeginEpochs(ctx context.Context) error {
 			}
 			h.epoch, h.changed = broker.NewID(), true
 		}
-		_, err = t.exec(`UPDATE logs SET unconfirmed = 1`)
-		return err
+		if _, err := t.exec(`UPDATE logs SET unconfirmed = 1`); err != nil {
+			return err
+		}
+		return t.forgetWatched()
 	})
 }

@@ -110,6 +110,16 @@ func testWatches(t *testing.T, w *World) {
 	must(t, s.ReleaseWatches(ctx, "node-a"))
 	claim(b, true)
 
+	// After a restore there is nothing to compare with.
+	got.Source, got.NextAt = "sales@imap.example:993", time.Now()
+	must(t, s.FinishWatch(ctx, b, &broker.WatchResult{Watch: *got}))
+	must(t, s.BeginEpochs(ctx))
+	got, err = s.Watch(ctx, w.Mailbox.ID)
+	must(t, err)
+	if got.Source != "" || got.MailboxID != w.Mailbox.ID || got.ProbedAt.IsZero() {
+		t.Errorf("after a restore: %+v", got)
+	}
+
 	for field, bad := range map[string]broker.WatchException{
 		"watch.exceptions.folders.allow[0]": {Folders: []string{""}},
 		"watch.exceptions.changes":          {Changes: []broker.Bypass{"read"}},
