@@ -108,7 +108,7 @@ func (a *api) askMailbox(ctx context.Context, in *mailboxQuestion) (*answer[Mail
 	if out.Gone, err = a.gone(ctx, firm, s.Since); err != nil {
 		return nil, err
 	}
-	if out.Namesakes, err = a.namesakes(ctx, "mailbox", in.Mailbox, id, q); err != nil {
+	if out.Namesakes, err = a.namesakes(ctx, firm, "mailbox", in.Mailbox, id, q); err != nil {
 		return nil, err
 	}
 	for i, r := range found.Readers {

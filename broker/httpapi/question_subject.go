@@ -146,7 +146,7 @@ func (a *api) askAgent(ctx context.Context, in *agentQuestion) (*answer[AgentAns
 	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
 		return nil, err
 	}
-	if out.Namesakes, err = a.namesakes(ctx, "agent", in.Agent, id, q); err != nil {
+	if out.Namesakes, err = a.namesakes(ctx, "", "agent", in.Agent, id, q); err != nil {
 		return nil, err
 	}
 	if q.After == nil {
@@ -189,7 +189,7 @@ func (a *api) askWorkstation(ctx context.Context, in *workstationQuestion) (*ans
 	if out.Gone, err = a.gone(ctx, q.FirmID, q.Since); err != nil {
 		return nil, err
 	}
-	if out.Namesakes, err = a.namesakes(ctx, "workstation", in.Workstation, id, q); err != nil {
+	if out.Namesakes, err = a.namesakes(ctx, "", "workstation", in.Workstation, id, q); err != nil {
 		return nil, err
 	}
 	if q.After == nil {

@@ -62,36 +62,18 @@ func (a *api) gone(ctx context.Context, firm broker.ID, since time.Time) (Gone, 
 	return Gone{PrunedUntil: until}, nil
 }
 
-// namesakes finds who else had a name in the time of a question: of mailboxes in
-// the logs that it reads, of the BPO's own things in its log, for its people.
-func (a *api) namesakes(ctx context.Context, kind, ref string, id broker.ID, q broker.SubjectQuery) (all []broker.ID, err error) {
-	if _, err := broker.ParseID(ref); err == nil {
-		return nil, nil // it was asked for by id
+// namesakes finds who else had a name in the time of a question, as a log tells: of
+// mailboxes their firm's, of the BPO's own things its own, for its people.
+func (a *api) namesakes(ctx context.Context, log broker.ID, kind, ref string, id broker.ID, q broker.SubjectQuery) ([]broker.ID, error) {
+	if _, err := broker.ParseID(ref); err == nil || log == "" && principal(ctx).FirmID != "" {
+		return nil, nil // it was asked for by id, or is not for the asker
 	}
-	logs, field := []broker.ID{""}, "name"
-	switch {
-	case kind == "mailbox" && q.FirmID != "":
-		logs, field = []broker.ID{q.FirmID}, "address"
-	case kind == "mailbox":
-		firms, err := a.reads(ctx).Firms(ctx)
-		if err != nil {
-			return nil, err
-		}
-		logs, field = nil, "address"
-		for _, f := range firms {
-			logs = append(logs, f.ID)
-		}
-	case principal(ctx).FirmID != "":
-		return nil, nil
+	field := "name"
+	if kind == "mailbox" {
+		field = "address"
 	}
-	for _, log := range logs {
-		some, err := reach.Named(ctx, a.Events, log, kind, field, ref, q.Since, q.Until)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, some...)
-	}
-	return slices.DeleteFunc(all, func(x broker.ID) bool { return x == id }), nil
+	all, err := reach.Named(ctx, a.Events, log, kind, field, ref, q.Since, q.Until)
+	return slices.DeleteFunc(all, func(x broker.ID) bool { return x == id }), err
 }
 
 // DayCount is how much of an activity a day had.
