@@ -207,7 +207,8 @@ func Seize(path string) (*Seized, error) {
 func (s *Seized) Release() error { return s.release() }
 
 // Lost counts, by type, the events that the database holds and a copy of it
-// with logs of these sizes does not, but for those that were pruned. It returns the sizes of its own logs too.
+// with logs of these sizes does not, but for those that were pruned. It returns
+// the sizes of its own logs too.
 func (s *Seized) Lost(ctx context.Context, logs []LogSize) (lost map[broker.EventType]int64, own []LogSize, err error) {
 	db, err := openSQLite(s.path, false)
 	if err != nil {
