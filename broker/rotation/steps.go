@@ -468,8 +468,7 @@ func (w *worker) drain(ctx context.Context, m *broker.Mailbox) finding {
 // clean destroys what an ended rotation has kept. Where one of its passwords may
 // be the mailbox's yet, it does so only once nobody needs them.
 func (w *worker) clean(ctx context.Context) finding {
-	switch j := &w.journal; {
-	case j.Outcome == broker.RotationKeptOld, j.Outcome == broker.RotationLost, len(j.Pending) > 1:
+	if j := &w.journal; j.Outcome == broker.RotationKeptOld || j.Outcome == broker.RotationLost || len(j.Pending) > 1 {
 		if f := w.needed(ctx); f.blocked != "" || f.keep != "" {
 			return f
 		}
