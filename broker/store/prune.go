@@ -30,13 +30,13 @@ const (
 func (s *Store) PruneTime(ctx context.Context, step time.Duration) (at, clock time.Time, err error) {
 	done := make(chan [2]time.Time, 1) // the caller may have given up waiting
 	if err := s.write(ctx, func(t *tx) error {
-		rows, err := t.query(`SELECT at, clock FROM prune_time`)
-		if err != nil {
-			return err
-		}
 		if t.now.Year() < clockSet {
 			done <- [2]time.Time{t.now, t.now}
 			return nil
+		}
+		rows, err := t.query(`SELECT at, clock FROM prune_time`)
+		if err != nil {
+			return err
 		}
 		now := t.now.UnixMicro()
 		var at, before int64
