@@ -144,6 +144,8 @@ type WatchClaim struct {
 	Holder ID
 	// Lasts is for how long the mailbox is his.
 	Lasts time.Duration
+	// Without are firms of whose mailboxes it has enough for now.
+	Without []ID
 }
 
 // WatchResult is what a look at a mailbox came to. All of it is stored in one

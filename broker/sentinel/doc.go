@@ -9,8 +9,8 @@
 // credential that was refused maxRefusals times is tried once a day until
 // another is stored. An outage is never taken for a refusal, and while a
 // rotation of a mailbox is under way nothing there is drift. A server that is silent
-// keeps nobody from the others, and nothing that can be made up in a mailbox, folders
-// or keywords, hides what else is done there.
+// keeps nobody from the others, nor one firm's servers another firm, and nothing that
+// can be made up in a mailbox, folders or keywords, hides what else is done there.
 //
 // cmd/postern runs one Sentinel in a server.
 package sentinel

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,9 +27,11 @@ const (
 	// patience is how long a look keeps its place while it waits for a server, for a
 	// login as for what it reads: then another takes it, so that silent servers keep
 	// nobody from the others. It has one again before it judges what it has read.
-	// maxWaiting bounds all looks, as a multiple of Concurrency.
+	// maxWaiting bounds all looks, and maxOfFirm those at one firm's mailboxes, so
+	// that its servers keep nobody from another's: as multiples of Concurrency.
 	patience   = 2 * time.Second
 	maxWaiting = 16
+	maxOfFirm  = 4
 	// DefaultSettle is how much later what nothing explains is a finding.
 	DefaultSettle = 20 * time.Second
 	// pollInterval is how often it is asked which are due, prepareInterval how
@@ -86,8 +89,10 @@ type Sentinel struct {
 	// places holds one for each look that has its place.
 	places chan struct{}
 
-	mu      sync.Mutex
-	working int
+	mu sync.Mutex
+	// looks are those under way, firms how many there are of each firm.
+	looks int
+	firms map[broker.ID]int
 }
 
 // New makes a Sentinel.
@@ -114,11 +119,25 @@ func New(c Config) (*Sentinel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sentinel{Config: c, holder: broker.NewID(), metrics: m, freed: make(chan struct{}, 1), places: make(chan struct{}, c.Concurrency)}, nil
+	return &Sentinel{Config: c, holder: broker.NewID(), metrics: m, freed: make(chan struct{}, 1), places: make(chan struct{}, c.Concurrency), firms: make(map[broker.ID]int)}, nil
 }
 
 func (s *Sentinel) claim() broker.WatchClaim {
 	return broker.WatchClaim{Node: s.Node, Holder: s.holder, Lasts: claimTime}
+}
+
+// room returns what to claim for another look; not ok: there are enough.
+func (s *Sentinel) room() (c broker.WatchClaim, ok bool) {
+	c = s.claim()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for firm, n := range s.firms {
+		if n >= s.Concurrency*maxOfFirm {
+			c.Without = append(c.Without, firm)
+		}
+	}
+	slices.Sort(c.Without)
+	return c, s.looks < s.Concurrency*maxWaiting
 }
 
 // Run looks at mailboxes until ctx ends; looks under way are then cut short.
@@ -159,10 +178,8 @@ func (s *Sentinel) note(what string, err error) (ok bool) {
 // startOne begins to look at one mailbox that is due, if there is one and room
 // for it.
 func (s *Sentinel) startOne(ctx context.Context, workers *sync.WaitGroup) bool {
-	s.mu.Lock()
-	room := s.working < s.Concurrency*maxWaiting
-	s.mu.Unlock()
-	if !room || ctx.Err() != nil {
+	claim, ok := s.room()
+	if !ok || ctx.Err() != nil {
 		return false
 	}
 	select {
@@ -170,14 +187,14 @@ func (s *Sentinel) startOne(ctx context.Context, workers *sync.WaitGroup) bool {
 	default:
 		return false
 	}
-	w, err := s.State.ClaimWatch(ctx, s.claim())
+	w, err := s.State.ClaimWatch(ctx, claim)
 	if !s.note("watches cannot be claimed", err) || w == nil {
 		<-s.places
 		return false
 	}
-	s.count(1)
+	s.count(w.FirmID, 1)
 	workers.Go(func() {
-		defer s.count(-1)
+		defer s.count(w.FirmID, -1)
 		defer func() { <-s.places }()
 		s.work(ctx, w)
 	})
@@ -205,9 +222,12 @@ func (s *Sentinel) free() {
 	}
 }
 
-func (s *Sentinel) count(n int) {
+func (s *Sentinel) count(firm broker.ID, n int) {
 	s.mu.Lock()
-	s.working += n
+	s.looks += n
+	if s.firms[firm] += n; s.firms[firm] == 0 {
+		delete(s.firms, firm)
+	}
 	s.mu.Unlock()
 	if n < 0 {
 		s.free()

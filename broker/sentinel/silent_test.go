@@ -50,11 +50,21 @@ func (s *servers) OpenSubmission(context.Context, *broker.Mailbox, *broker.Crede
 // are looked at at once, do not keep another's password that was changed from being
 // found. All of theirs are due first.
 func TestSilentServersHoldNobody(t *testing.T) {
-	t.Run("before the login", func(t *testing.T) { silentServersHoldNobody(t, &servers{answer: make(chan struct{})}) })
-	t.Run("after it", func(t *testing.T) { silentServersHoldNobody(t, &servers{answer: make(chan struct{}), welcome: true}) })
+	const places = 2
+	t.Run("before the login", func(t *testing.T) {
+		silentServersHoldNobody(t, &servers{answer: make(chan struct{})}, places, 3*places, false)
+	})
+	t.Run("after it", func(t *testing.T) {
+		silentServersHoldNobody(t, &servers{answer: make(chan struct{}), welcome: true}, places, 3*places, false)
+	})
+	t.Run("more than may wait", func(t *testing.T) {
+		silentServersHoldNobody(t, &servers{answer: make(chan struct{})}, 1, 2*maxWaiting, true)
+	})
 }
 
-func silentServersHoldNobody(t *testing.T, at *servers) {
+// silentServersHoldNobody has one firm's silent mailboxes looked at, and one of that
+// firm or of another whose password was changed.
+func silentServersHoldNobody(t *testing.T, at *servers, places, silent int, another bool) {
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := t.TempDir()
 	must := func(err error) {
@@ -70,7 +80,7 @@ func silentServersHoldNobody(t *testing.T, at *servers) {
 	by := broker.Actor{Kind: string(broker.RoleAdmin), Name: "admin"}
 	firm := &broker.Firm{Name: "Acme Pumps"}
 	must(state.CreateFirm(ctx, by, firm))
-	add := func(address string) broker.ID {
+	add := func(firm *broker.Firm, address string) broker.ID {
 		m := &broker.Mailbox{
 			FirmID: firm.ID, Address: address,
 			IMAP:       broker.Endpoint{Host: "imap.acme.example", Port: 993, TLS: broker.TLSImplicit},
@@ -81,12 +91,15 @@ func silentServersHoldNobody(t *testing.T, at *servers) {
 		must(err)
 		return m.ID
 	}
-	const places = 2
-	for i := range 3 * places {
-		add(fmt.Sprintf("silent%d@acme.example", i))
+	for i := range silent {
+		add(firm, fmt.Sprintf("silent%d@acme.example", i))
 	}
 	must(state.PrepareWatches(ctx, -time.Hour))
-	changed := add("sales@acme.example")
+	if another {
+		firm = &broker.Firm{Name: "Bolt"}
+		must(state.CreateFirm(ctx, by, firm))
+	}
+	changed := add(firm, "sales@acme.example")
 	must(state.PrepareWatches(ctx, -time.Minute))
 	s, err := New(Config{
 		State: state, Credentials: secrets, Upstream: at, Node: "node", Interval: time.Hour, Concurrency: places, Logger: zap.NewNop(),

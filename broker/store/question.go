@@ -252,7 +252,7 @@ func (x *question) records(hits []hit) (map[hit]*broker.StoredEvent, error) {
 }
 
 func (x *question) recordsOf(log int64, seqs []any, all map[hit]*broker.StoredEvent) (err error) {
-	rows, err := x.q(`SELECT e.seq, e.record, e.salt, e.leaf_hash FROM events e WHERE e.seq IN `+placeholders(len(seqs))+` AND e.log = `+fmt.Sprintf("$%d", len(seqs)+1), append(seqs, log)...)
+	rows, err := x.q(`SELECT e.seq, e.record, e.salt, e.leaf_hash FROM events e WHERE e.seq IN `+placeholders(1, len(seqs))+` AND e.log = `+fmt.Sprintf("$%d", len(seqs)+1), append(seqs, log)...)
 	if err != nil {
 		return err
 	}
@@ -269,14 +269,14 @@ func (x *question) recordsOf(log int64, seqs []any, all map[hit]*broker.StoredEv
 	return dbError(rows.Err())
 }
 
-// placeholders are $1 to $n in brackets.
-func placeholders(n int) string {
+// placeholders are n in brackets, the first of them numbered first.
+func placeholders(first, n int) string {
 	b := []byte("(")
 	for i := range n {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
-		b = strconv.AppendInt(append(b, '$'), int64(i+1), 10)
+		b = strconv.AppendInt(append(b, '$'), int64(first+i), 10)
 	}
 	return string(append(b, ')'))
 }

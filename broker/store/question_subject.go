@@ -129,7 +129,7 @@ func (x *question) sessionsOf(events []*broker.StoredEvent) (all []*broker.Sessi
 		for i, e := range some {
 			ids[i] = string(e.SessionID)
 		}
-		found, err := sessions(x.q, `SELECT s.doc, s.ended_at, s.end_reason FROM sessions s WHERE s.id IN `+placeholders(len(ids)), ids...)
+		found, err := sessions(x.q, `SELECT s.doc, s.ended_at, s.end_reason FROM sessions s WHERE s.id IN `+placeholders(1, len(ids)), ids...)
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -101,7 +102,15 @@ func (t *tx) watch(m *broker.Mailbox, due time.Time) error {
 // ClaimWatch is described at broker.Watches.
 func (s *Store) ClaimWatch(ctx context.Context, c broker.WatchClaim) (*broker.Watch, error) {
 	now := s.now().UnixMicro()
-	rows, err := s.read(ctx)(`SELECT 1 FROM watches WHERE due_at <= $1 LIMIT 1`, now)
+	due := []any{now}
+	for _, firm := range c.Without {
+		due = append(due, string(firm))
+	}
+	condition := `due_at <= $1`
+	if len(c.Without) > 0 {
+		condition += ` AND firm_id NOT IN ` + placeholders(2, len(c.Without))
+	}
+	rows, err := s.read(ctx)(`SELECT 1 FROM watches WHERE `+condition+` LIMIT 1`, due...)
 	if err != nil {
 		return nil, dbError(err)
 	}
@@ -116,12 +125,13 @@ func (s *Store) ClaimWatch(ctx context.Context, c broker.WatchClaim) (*broker.Wa
 		if err != nil {
 			return err
 		}
-		due, err := many[broker.Watch](t.query, kindWatch,
-			`SELECT doc FROM watches WHERE due_at <= $1 AND held_until <= $2 ORDER BY due_at, mailbox_id LIMIT 1`, now, clock)
-		if err != nil || len(due) == 0 {
+		args := append(slices.Clip(due), clock)
+		found, err := many[broker.Watch](t.query, kindWatch,
+			fmt.Sprintf(`SELECT doc FROM watches WHERE %s AND held_until <= $%d ORDER BY due_at, mailbox_id LIMIT 1`, condition, len(args)), args...)
+		if err != nil || len(found) == 0 {
 			return err
 		}
-		claimed = due[0]
+		claimed = found[0]
 		// What is asked for while it is looked at makes it due again.
 		return t.update(`UPDATE watches SET holder = $1, node = $2, held_until = $3, due_at = $3 WHERE mailbox_id = $4`,
 			string(c.Holder), c.Node, clock+c.Lasts.Microseconds(), string(claimed.MailboxID))

@@ -108,7 +108,13 @@ func testWatches(t *testing.T, w *World) {
 	must(t, s.ReleaseWatches(ctx, "node-b"))
 	claim(b, false)
 	must(t, s.ReleaseWatches(ctx, "node-a"))
-	claim(b, true)
+
+	// Of a firm that it has enough of it is given none.
+	some := b
+	some.Without = []broker.ID{w.Firm.ID, broker.NewID()}
+	claim(some, false)
+	some.Without = some.Without[1:]
+	claim(some, true)
 
 	// After a restore there is nothing to compare with.
 	got.Source, got.NextAt = "sales@imap.example:993", time.Now()
