@@ -10,6 +10,7 @@ const (
 	AlertDrift             AlertKind = "drift"
 	AlertConsent           AlertKind = "consent-withdrawn"
 	AlertBypass            AlertKind = "bypass"
+	AlertUnwatched         AlertKind = "unwatched"
 	AlertCanary            AlertKind = "canary-opened"
 	AlertAppPasswordAstray AlertKind = "app-password-astray"
 	AlertOutsideSite       AlertKind = "outside-site"
@@ -62,6 +63,11 @@ func AlertKinds() []AlertSpec {
 			AlertBypass, SeverityCritical, "the mailbox was used without Postern: messages were read, changed, moved, deleted or filed by no session",
 			"the mailbox.bypassed events name the messages; unless somebody at the firm did it, have the password replaced (`postern rotate`) and other sessions ended at the provider; if it is known, declare it: `postern sentinel set --exceptions`",
 			"",
+		},
+		{
+			AlertUnwatched, SeverityWarning, "the mailbox's credential opens it, and it could not be read as a whole three times on end: what is done in it without Postern goes unseen",
+			"look into the mailbox, for more folders or messages than anybody has made on purpose, and into the server's log, which says what stood in the way; if the provider does not let it be read, say so: `postern sentinel set --off`",
+			"it is read again",
 		},
 		{
 			AlertCanary, SeverityCritical, "an agent opened, copied or moved a message that the firm has marked, since nobody has a reason to",

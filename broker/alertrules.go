@@ -44,6 +44,10 @@ func AlertChanges(e *Event) ([]AlertChange, error) {
 		return raise(e, func(b Bypassed) AlertChange {
 			return AlertChange{Kind: AlertBypass, Severity: SeverityCritical, Subject: subject(e.MailboxID, ID(b.What)), Detail: b.String()}
 		})
+	case EventUnwatched:
+		return raise(e, func(u Unwatched) AlertChange {
+			return AlertChange{Kind: AlertUnwatched, Severity: SeverityWarning, Subject: string(e.MailboxID), Resolves: !u.Until.IsZero(), Detail: u.Text}
+		})
 	case EventCanaryOpened, EventCanaryDownloaded:
 		return raise(e, func(o CanaryOpened) AlertChange {
 			return AlertChange{

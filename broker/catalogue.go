@@ -55,6 +55,7 @@ const (
 	EventAlertAcknowledged EventType = "alert.acknowledged"
 	EventAlertResolved     EventType = "alert.resolved"
 	EventBypassed          EventType = "mailbox.bypassed"
+	EventUnwatched         EventType = "mailbox.unwatched"
 	EventDriftOver         EventType = "credential.accepted"
 	EventCanaryCreated     EventType = "canary.created"
 	EventCanaryRemoved     EventType = "canary.removed"
@@ -130,6 +131,7 @@ func Catalogue() []EventSpec {
 		{EventLogPruned, 1, LogPruned{}, "records were taken away when the time to keep them was over: their hashes stay. In the transaction that did it", ""},
 		{EventEvidenceMade, 1, EvidenceMade{}, "an evidence bundle was made of the log, by its maker's word", ""},
 		{EventBypassed, 1, Bypassed{}, "an alarm: a mailbox was used without Postern: what the sentinel found in it no session explains, nor an exception", "folder, target, messages[].message_id"},
+		{EventUnwatched, 1, Unwatched{}, "the sentinel was let in to a mailbox and could not read it as a whole, three times on end, or reads it again: what is done in it meanwhile without Postern is not seen", ""},
 		{EventWitnessSilent, 1, WitnessSilent{}, "an alarm: a witness of the log has cosigned nothing for longer than it may; with the rule stop no session is opened for the firm", ""},
 		{EventWitnessHeard, 1, WitnessSilent{}, "a witness that was silent cosigns again", ""},
 		{EventRestoreConfirmed, 1, RestoreConfirmed{}, "somebody who speaks for the log has confirmed the restore that its epoch began with: it may be witnessed", ""},
@@ -233,6 +235,17 @@ type Bypassed struct {
 type BypassedMessage struct {
 	UID       uint32 `json:"uid"`
 	MessageID string `json:"message_id,omitempty"`
+}
+
+// Unwatched is the data of mailbox.unwatched.
+type Unwatched struct {
+	// Since is the first look of those that failed.
+	Since time.Time `json:"since"`
+	// Until is when the mailbox was read again, or was no more to be; absent while
+	// it is not.
+	Until time.Time `json:"until,omitzero"`
+	// Text says why, in words of Postern's own.
+	Text string `json:"text,omitempty"`
 }
 
 // AuthFailed is the data of auth.failed.

@@ -108,7 +108,7 @@ func ActivityOf(e *Event) Activity {
 		return ActivityRefused
 	case EventAuthFailed:
 		return ActivityFailed
-	case EventAppPasswordAstray, EventDrift, EventConsentWithdrawn, EventBypassed, EventSendFlagged, EventOutage,
+	case EventAppPasswordAstray, EventDrift, EventConsentWithdrawn, EventBypassed, EventUnwatched, EventSendFlagged, EventOutage,
 		EventCanaryOpened, EventCanaryDownloaded, EventWitnessSilent, EventWitnessHeard, EventAlertRaised, EventAlertAcknowledged, EventAlertResolved:
 		return ActivityAlert
 	case EventCredentialSet, EventProviderAccount, EventCertified, EventStateRestored, EventRestoreConfirmed, EventLogPruned, EventCanaryCreated, EventCanaryRemoved,

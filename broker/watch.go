@@ -93,6 +93,11 @@ type Watch struct {
 	RefusedVersion int `json:"refused_version,omitempty"`
 	Refusals       int `json:"refusals,omitempty"`
 
+	// Unread counts the looks on end in which it was open and could not be read as
+	// a whole, UnreadSince is the first of them.
+	Unread      int       `json:"unread,omitempty"`
+	UnreadSince time.Time `json:"unread_since,omitzero"`
+
 	// Source is as whom and where the mailbox was looked at; elsewhere the folders
 	// below are others, and RefusedVersion is another's.
 	Source  string          `json:"source,omitempty"`

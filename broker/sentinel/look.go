@@ -17,8 +17,14 @@ import (
 	"github.com/postern-mail/postern/broker/redact"
 )
 
-// maxAnswer cuts what upstreams wrote, in octets.
-const maxAnswer = 200
+const (
+	// maxAnswer cuts what upstreams wrote, in octets.
+	maxAnswer = 200
+	// maxUnread is how many looks on end may fail to read the mailbox before a person
+	// is told.
+	maxUnread  = 3
+	unreadText = "it opens, and cannot be read as a whole"
+)
 
 // look is one look at one mailbox, and what it came to.
 type look struct {
@@ -50,6 +56,7 @@ func (s *Sentinel) look(ctx context.Context, w broker.Watch) *look {
 	l.mailbox = m
 	if m.Watch != nil && m.Watch.Off {
 		l.found(broker.WatchOff, "", nil)
+		l.noteRead()
 		l.forget(ctx) // what is done meanwhile is nobody's business
 		return l
 	}
@@ -89,6 +96,7 @@ func (l *look) logIn(ctx context.Context) {
 		if !l.forget(ctx) {
 			return
 		}
+		l.noteRead()
 		w.Source, w.RefusedVersion, w.Refusals = source, 0, 0
 	}
 	now := l.Now().UTC()
@@ -167,7 +175,11 @@ func (l *look) try(ctx context.Context, c *broker.Credential) (broker.Protocol, 
 	}
 	// Once: with another credential, what was found would be compared with itself.
 	if !l.watched {
-		l.watched, l.unread = true, l.watch(ctx, imap)
+		if l.watched, l.unread = true, l.watch(ctx, imap); l.unread == nil {
+			l.noteRead()
+		} else {
+			l.noteUnread()
+		}
 	}
 	leave(imap, "logout LOGOUT\r\n")
 	var submission *broker.SubmissionConn
@@ -177,6 +189,27 @@ func (l *look) try(ctx context.Context, c *broker.Credential) (broker.Protocol, 
 	}
 	leave(submission, "QUIT\r\n")
 	return "", nil
+}
+
+// noteUnread counts a look that could not read the mailbox. Whoever has its password
+// can see to it that there is too much to read: a person is told after a few.
+func (l *look) noteUnread() {
+	w := &l.result.Watch
+	if w.Unread == 0 {
+		w.UnreadSince = w.ProbedAt
+	}
+	if w.Unread++; w.Unread == maxUnread {
+		l.record(broker.EventUnwatched, broker.Unwatched{Since: w.UnreadSince, Text: unreadText})
+	}
+}
+
+// noteRead ends that: the mailbox was read, or is no more to be.
+func (l *look) noteRead() {
+	w := &l.result.Watch
+	if w.Unread >= maxUnread {
+		l.record(broker.EventUnwatched, broker.Unwatched{Since: w.UnreadSince, Until: l.Now().UTC()})
+	}
+	w.Unread, w.UnreadSince = 0, time.Time{}
 }
 
 // leave ends a connection, in an orderly way if the server listens.
@@ -197,7 +230,7 @@ func (l *look) tried(version int, err error) {
 		w.GoodAt, w.RefusedVersion, w.Refusals = w.ProbedAt, 0, 0
 		l.found(broker.WatchOK, "", nil)
 		if l.unread != nil {
-			l.found(broker.WatchUnavailable, "it opens, and cannot be read as a whole", l.unread)
+			l.found(broker.WatchUnavailable, unreadText, l.unread)
 		}
 	case broker.Invalid:
 		l.found(broker.WatchUnavailable, "no login can carry the credential", err)

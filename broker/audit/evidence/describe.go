@@ -47,6 +47,11 @@ func describe(e *Event) string {
 	case broker.EventBypassed:
 		d := dataOf[broker.Bypassed](e)
 		return fmt.Sprintf("ALARM: the mailbox was used without Postern: %s (%s in “%s”)", shown(string(d.What)), plural(int64(d.Count), "message"), shown(d.Folder))
+	case broker.EventUnwatched:
+		if d := dataOf[broker.Unwatched](e); !d.Until.IsZero() {
+			return "The mailbox is looked after again, which it was not since " + d.Since.UTC().Format(stampForm)
+		}
+		return "ALARM: the mailbox could not be looked after: what is done in it without Postern goes unseen"
 	case broker.EventCanaryOpened, broker.EventCanaryDownloaded:
 		return "ALARM: a message that the firm had marked was opened: " + shown(dataOf[broker.CanaryOpened](e).String())
 	case broker.EventCommandRefused:
