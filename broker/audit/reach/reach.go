@@ -137,6 +137,9 @@ func Of(ctx context.Context, events broker.EventStore, q Question) (*Answer, err
 			a.Readers = append(a.Readers, x)
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // of one who does not wait for it any more
+	}
 	slices.SortFunc(a.Readers, func(x, y Reader) int { return strings.Compare(string(x.AssignmentID), string(y.AssignmentID)) })
 	var err error
 	a.Writers, err = r.writers()

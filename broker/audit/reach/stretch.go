@@ -25,7 +25,7 @@ func (r *reader) reader(id broker.ID) (x Reader, ok bool) {
 	if x.AssignmentID == "" {
 		return x, false
 	}
-	for at := r.q.Since; at.Before(r.q.Until); {
+	for at := r.q.Since; at.Before(r.q.Until) && r.ctx.Err() == nil; {
 		s, known := r.stretch(&x, at)
 		at = s.Until
 		if !known {
