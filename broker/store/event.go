@@ -332,7 +332,9 @@ func (t *tx) keepSession(p *pending) error {
 	case p.opened != nil:
 		return t.openSession(p.opened)
 	case p.ended != nil:
-		_, err := t.exec(`UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE id = $3 AND ended_at IS NULL`,
+		// By the primary key, and not by an index of live sessions, which PostgreSQL
+		// may take to be empty and read as a whole.
+		_, err := t.exec(`UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE id = $3 AND coalesce(ended_at, -1) < 0`,
 			p.time.UnixMicro(), string(p.ended.Reason), string(p.session))
 		return err
 	}
