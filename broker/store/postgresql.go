@@ -92,6 +92,8 @@ func (p *PostgreSQL) parse() (*pgx.ConnConfig, error) {
 	c.RuntimeParams["lock_timeout"] = milliseconds(lockTimeout)
 	c.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(idleTimeout)
 	c.RuntimeParams["default_transaction_isolation"] = "read committed"
+	// Compiling takes longer than what it is for: costs are mostly guessed too high.
+	c.RuntimeParams["jit"] = "off"
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "postern"
 	}
