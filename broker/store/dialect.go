@@ -23,6 +23,10 @@ type dialect interface {
 	head() string
 	// snapshot is how a transaction begins whose reads are all of one instant.
 	snapshot() *sql.TxOptions
+	// sorting is a query that has the server sort, or read what it would have to sort
+	// by an index that is in order, from here to the transaction's end; empty: it
+	// knows itself.
+	sorting(yes bool) string
 	// rows is how many of n rows one statement writes; it is 1 or more.
 	rows(n int) int
 	// insertEvents writes so many rows of events.

@@ -83,6 +83,13 @@ func (*postgresDialect) snapshot() *sql.TxOptions {
 	return &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 }
 
+func (*postgresDialect) sorting(yes bool) string {
+	if yes {
+		return `SELECT set_config('enable_sort', 'on', true)`
+	}
+	return `SELECT set_config('enable_sort', 'off', true)`
+}
+
 func (*postgresDialect) head() string {
 	return selectHead + ` FOR UPDATE`
 }

@@ -293,6 +293,19 @@ func (x *question) number(id broker.ID) (n int64, err error) {
 	return n, nil
 }
 
+// sorting says whether what follows may be sorted.
+func (x *question) sorting(yes bool) error {
+	query := x.s.dialect.sorting(yes)
+	if query == "" {
+		return nil
+	}
+	rows, err := x.q(query)
+	if err != nil {
+		return err
+	}
+	return dbError(rows.Close())
+}
+
 // setOther has the question narrowed to the other side.
 func (x *question) setOther(id broker.ID) (err error) {
 	if x.otherID = id; id == "" {

@@ -54,6 +54,11 @@ func (s *Store) askOf(ctx context.Context, q broker.SubjectQuery, do func(x *que
 // another condition of the index holds as well, and all hits that the index does
 // not hold.
 func (x *question) subjectHits(ids []broker.ID, subjects []int64, condition string) (hits []hit, err error) {
+	// PostgreSQL takes what is narrowed in several ways to be less than the limit, and
+	// would read and sort all of a subject for the first page.
+	if err := x.sorting(false); err != nil {
+		return nil, err
+	}
 	for _, subject := range subjects {
 		var b strings.Builder
 		b.WriteString(`SELECT i.time, i.log, i.seq, i.what, i.other, i.messages, i.octets FROM subject_events i WHERE i.subject = $1`)
@@ -65,6 +70,9 @@ func (x *question) subjectHits(ids []broker.ID, subjects []int64, condition stri
 			return nil, err
 		}
 		hits = append(hits, found...)
+	}
+	if err := x.sorting(true); err != nil {
+		return nil, err
 	}
 	err = x.tail(func(e *indexed) {
 		for _, s := range e.subjects() {

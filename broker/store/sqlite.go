@@ -143,6 +143,8 @@ func (sqliteDialect) clock(t *tx) (int64, error) { return t.now.UnixMicro(), nil
 // snapshot: any transaction of SQLite's is one (WAL).
 func (sqliteDialect) snapshot() *sql.TxOptions { return nil }
 
+func (sqliteDialect) sorting(bool) string { return "" }
+
 func (sqliteDialect) head() string { return selectHead }
 
 func (sqliteDialect) unkeyed() string {
