@@ -119,7 +119,10 @@ func New(c Config) (*Sentinel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sentinel{Config: c, holder: broker.NewID(), metrics: m, freed: make(chan struct{}, 1), places: make(chan struct{}, c.Concurrency), firms: make(map[broker.ID]int)}, nil
+	return &Sentinel{
+		Config: c, holder: broker.NewID(), metrics: m, freed: make(chan struct{}, 1),
+		places: make(chan struct{}, c.Concurrency), firms: make(map[broker.ID]int),
+	}, nil
 }
 
 func (s *Sentinel) claim() broker.WatchClaim {
