@@ -3,6 +3,8 @@
 package imapfilter
 
 import (
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -138,14 +140,7 @@ func TestNever9PeersThatTakeNothingEndTheSession(t *testing.T) {
 	c.raw("a APPEND x {1000000000+}\r\n")
 	u.expect("a APPEND x")
 	u.raw("+ go\r\n")
-	go func() {
-		chunk := []byte(strings.Repeat("x", 1<<16))
-		for {
-			if _, err := c.conn.Write(chunk); err != nil {
-				return
-			}
-		}
-	}()
+	go writeOn(c.conn, strings.Repeat("x", 1<<16))
 	<-rig.served
 	if r := gate.last().endReason(); r != broker.EndUpstreamClosed {
 		t.Errorf("ended for %s", r)
@@ -155,16 +150,18 @@ func TestNever9PeersThatTakeNothingEndTheSession(t *testing.T) {
 	u = <-upstreams
 	c.raw("a NOOP\r\n")
 	u.expect("a NOOP")
-	go func() {
-		chunk := []byte(strings.Repeat("* 1 EXISTS\r\n", 5000))
-		for {
-			if _, err := u.conn.Write(chunk); err != nil {
-				return
-			}
-		}
-	}()
+	go writeOn(u.conn, strings.Repeat("* 1 EXISTS\r\n", 5000))
 	<-rig.served
 	if r := gate.last().endReason(); r != broker.EndIdle {
 		t.Errorf("ended for %s", r)
+	}
+}
+
+// writeOn writes one chunk again and again, until the connection is closed.
+func writeOn(conn net.Conn, chunk string) {
+	for {
+		if _, err := io.WriteString(conn, chunk); err != nil {
+			return
+		}
 	}
 }
