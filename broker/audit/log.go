@@ -70,10 +70,11 @@ type Log struct {
 
 	mu      sync.Mutex
 	queue   []*batch
-	free    *batch        // one that is done with; nil: none
-	queued  int           // events in queue
-	room    chan struct{} // closed and replaced when a batch leaves the queue
-	muted   bool          // a refusal was logged since a batch last left the queue
+	free    *batch          // one that is done with; nil: none
+	queued  int             // events in queue
+	last    *broker.Receipt // of the batch that took the last event; nil: none did
+	room    chan struct{}   // closed and replaced when a batch leaves the queue
+	muted   bool            // a refusal was logged since a batch last left the queue
 	running bool
 	closed  bool
 	health  health
@@ -217,6 +218,21 @@ func (l *Log) Append(ctx context.Context, events ...*broker.Event) error {
 	return nil
 }
 
+// Flush returns when whatever was submitted before it is durable or has failed,
+// or when ctx ends.
+func (l *Log) Flush(ctx context.Context) {
+	l.mu.Lock()
+	last := l.last
+	l.mu.Unlock()
+	if last == nil {
+		return
+	}
+	select { // batches are committed in their order
+	case <-last.Done():
+	case <-ctx.Done():
+	}
+}
+
 // enqueue waits for room, and returns the receipts that the events share.
 func (l *Log) enqueue(ctx context.Context, enc *encoder, events []*broker.Event) ([]*broker.Receipt, error) {
 	for {
@@ -304,6 +320,7 @@ func (l *Log) add(e *broker.Event, data []byte) *batch {
 		close(b.filled)
 	}
 	l.queued++
+	l.last = b.receipt
 	select {
 	case l.wake <- struct{}{}:
 	default: // it is awake already

@@ -377,6 +377,37 @@ func TestStoreRejectsOne(t *testing.T) {
 	}
 }
 
+// Flush waits for what was submitted before it, and for no more than ctx.
+func TestFlush(t *testing.T) {
+	store := newGated()
+	l, _ := start(t, Config{Store: store, BatchSize: 1})
+	l.Flush(ctx) // there is nothing
+	first, second := l.Submit(event("0")), l.Submit(event("1"))
+	<-store.begun
+	short, cancel := context.WithCancel(ctx)
+	cancel()
+	l.Flush(short)
+	flushed := make(chan struct{})
+	go func() {
+		l.Flush(ctx)
+		close(flushed)
+	}()
+	for _, receipt := range []*broker.Receipt{first, second} {
+		select {
+		case <-flushed:
+			t.Error("it returned before the last was durable")
+		default:
+		}
+		store.gate <- nil
+		<-receipt.Done()
+		if receipt == first {
+			<-store.begun
+		}
+	}
+	<-flushed
+	l.Flush(ctx)
+}
+
 // At the end what is queued is committed, and the rest is refused.
 func TestShutdown(t *testing.T) {
 	store := newGated()

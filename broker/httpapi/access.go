@@ -52,6 +52,9 @@ type rule struct {
 	// conditional says that it takes If-Match, since what it changes has an
 	// ETag. Every PATCH does.
 	conditional bool
+	// recorded says that it tells what is in the logs, and so waits for what this
+	// node has yet to write there.
+	recorded bool
 }
 
 // takesIfMatch reports whether an operation can be made conditional.
@@ -118,7 +121,7 @@ func rules() map[string]rule {
 
 		"off-board-agent":       {group: "agents", who: admin, conditional: true},
 		"off-board-workstation": {group: "workstations", who: admin, conditional: true},
-		"list-downloads":        {group: "events", who: bpo},
+		"list-downloads":        {group: "events", who: bpo, recorded: true},
 
 		"list-app-passwords":  {group: "app-passwords", who: bpo},
 		"create-app-password": {group: "app-passwords", who: admin, secret: true},
@@ -150,13 +153,13 @@ func rules() map[string]rule {
 		"create-lock": {group: "locks", who: admin},
 		"remove-lock": {group: "locks", who: admin},
 
-		"list-events": {group: "events", who: everyone},
+		"list-events": {group: "events", who: everyone, recorded: true},
 
-		"ask-message":     {group: "events", who: everyone},
-		"ask-agent":       {group: "events", who: everyone},
-		"ask-workstation": {group: "events", who: everyone},
-		"ask-alert":       {group: "events", who: everyone},
-		"ask-mailbox":     {group: "events", who: everyone},
+		"ask-message":     {group: "events", who: everyone, recorded: true},
+		"ask-agent":       {group: "events", who: everyone, recorded: true},
+		"ask-workstation": {group: "events", who: everyone, recorded: true},
+		"ask-alert":       {group: "events", who: everyone, recorded: true},
+		"ask-mailbox":     {group: "events", who: everyone, recorded: true},
 
 		"get-log-checkpoint": {group: "events", who: everyone},
 		"get-log-tile":       {group: "events", who: everyone},

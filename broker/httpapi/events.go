@@ -38,6 +38,14 @@ func (a *api) registerEvents() {
 	route(a, http.MethodGet, "/v1/events", "list-events", "Read one log, by seq upwards", a.listEvents)
 }
 
+// flushLog waits until what this node has submitted can be read: who has seen a
+// message opened and asks then who opened it is to be told.
+func (a *api) flushLog(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	a.Log.Flush(ctx)
+}
+
 func (a *api) listEvents(ctx context.Context, in *eventsQuery) (*answer[LogPage], error) {
 	q := broker.EventQuery{After: in.After, Type: broker.EventType(in.Type), Limit: in.Limit}
 	if q.Limit == 0 {

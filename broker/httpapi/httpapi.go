@@ -50,6 +50,9 @@ const (
 	maxSessions     = 10000
 	// defaultEvents is a page of events.
 	defaultEvents = 1000
+	// flushTimeout bounds the wait for events that are not durable yet. A log that
+	// takes longer is not well, which is told elsewhere.
+	flushTimeout = 2 * time.Second
 )
 
 // Sessions is what the API needs of the live sessions: broker/session.
@@ -101,6 +104,13 @@ type TokenMaker interface {
 	Hash(token string) (hash []byte, ok bool)
 }
 
+// EventFlusher is what batches events: broker/audit.
+type EventFlusher interface {
+	// Flush returns when whatever was submitted before it is durable or has
+	// failed, or when ctx ends.
+	Flush(ctx context.Context)
+}
+
 // Config is what the API stands on. All fields are needed but WorkstationCA.
 type Config struct {
 	State       broker.State
@@ -108,6 +118,7 @@ type Config struct {
 	People      broker.People
 	Repeats     broker.Repeats
 	Events      broker.EventStore
+	Log         EventFlusher
 	Logs        broker.Logs
 	Questions   broker.Questions
 	LogKeyring  LogKeyring
@@ -188,7 +199,7 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
-		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Logs": c.Logs, "Questions": c.Questions, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses, "Retentions": c.Retentions,
+		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Log": c.Log, "Logs": c.Logs, "Questions": c.Questions, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses, "Retentions": c.Retentions,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes, "Attestor": c.Attestor,
 		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "Sinks": c.Sinks, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,
@@ -344,6 +355,9 @@ func register[I, O any](a *api, op huma.Operation, handler func(context.Context,
 	}
 	op.Responses = map[string]*huma.Response{"default": problemResponse(a.huma)}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		if r.recorded {
+			a.flushLog(ctx)
+		}
 		out, err := handler(ctx, in)
 		if lostRace(err) {
 			out, err = handler(ctx, in)

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/postern-mail/postern/broker"
 	"github.com/postern-mail/postern/broker/httpapi"
 	"github.com/postern-mail/postern/broker/translog"
 )
@@ -71,5 +73,28 @@ func TestLogFitsTogether(t *testing.T) {
 	var entries httpapi.LogEntries
 	if err := json.Unmarshal(answer, &entries); err != nil || status != http.StatusOK || int64(len(entries.Items)) != checkpoint.Size {
 		t.Fatalf("%d entries, the checkpoint has %d: %v %s", len(entries.Items), checkpoint.Size, err, answer)
+	}
+}
+
+// Who has seen a message opened and then asks for the record is told of it: what
+// was submitted before he asked is waited for.
+func TestTheRecordHoldsWhatWasSubmitted(t *testing.T) {
+	c := start(t)
+	for _, where := range []string{
+		"/v1/events?type=command.refused", "/v1/questions/messages?message_id=x", "/v1/questions/agents/asha",
+		"/v1/questions/workstations/pune-07", "/v1/questions/alerts/1", "/v1/questions/mailboxes/sales@acme.example", "/v1/downloads",
+	} {
+		e := &broker.Event{
+			ID: broker.NewID(), Time: time.Now().Truncate(time.Microsecond), Type: broker.EventCommandRefused,
+			Actor: broker.Actor{Kind: "agent", Name: "asha"}, Data: broker.CommandRefused{Command: "CREATE"},
+		}
+		c.world.Submitted.Store(e)
+		_, _, answer := c.do(http.MethodGet, where, "")
+		if c.world.Submitted.Load() != nil {
+			t.Errorf("%s did not wait for the log: %s", where, answer)
+		}
+		if strings.HasPrefix(where, "/v1/events") && !strings.Contains(string(answer), string(e.ID)) {
+			t.Errorf("%s does not hold the event: %s", where, answer)
+		}
 	}
 }

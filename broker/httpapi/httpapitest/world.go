@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -42,6 +43,8 @@ type World struct {
 	Handler     http.Handler
 	// Log is what the server logged, at every level.
 	Log *Log
+	// Submitted is an event that is not durable until the log is flushed.
+	Submitted atomic.Pointer[broker.Event]
 
 	stop   context.CancelFunc
 	served chan error
@@ -121,7 +124,7 @@ func (w *World) serve(logger *zap.Logger) error {
 	}
 	w.Handler, err = httpapi.New(httpapi.Config{
 		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher, Questions: w.Store, Witnesses: w.Store, Retentions: w.Store,
-		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Credentials: w.Credentials, Upstream: w.Upstream,
+		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Log: flusher{w}, Credentials: w.Credentials, Upstream: w.Upstream,
 		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Canaries: w.Store, Alerts: w.Store, Sinks: sinks, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
 		Directory: true, CertificateAlone: []broker.WorkstationClass{broker.ClassHardware},
@@ -142,6 +145,17 @@ func (w *World) serve(logger *zap.Logger) error {
 	w.stop = stop
 	go func() { w.served <- server.Serve(ctx, l) }()
 	return nil
+}
+
+// flusher makes a world's submitted event durable.
+type flusher struct{ *World }
+
+func (w flusher) Flush(ctx context.Context) {
+	if e := w.Submitted.Swap(nil); e != nil {
+		if err := w.Store.AppendEvents(ctx, []*broker.Event{e}); err != nil {
+			panic(err)
+		}
+	}
 }
 
 // Close stops the server and waits for it.
