@@ -43,7 +43,7 @@ func (a *api) registerEvents() {
 func (a *api) flushLog(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	a.Log.Flush(ctx)
+	a.Flusher.Flush(ctx)
 }
 
 func (a *api) listEvents(ctx context.Context, in *eventsQuery) (*answer[LogPage], error) {

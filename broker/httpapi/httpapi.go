@@ -118,7 +118,7 @@ type Config struct {
 	People      broker.People
 	Repeats     broker.Repeats
 	Events      broker.EventStore
-	Log         EventFlusher
+	Flusher     EventFlusher
 	Logs        broker.Logs
 	Questions   broker.Questions
 	LogKeyring  LogKeyring
@@ -199,7 +199,7 @@ func New(c Config) (http.Handler, error) {
 
 func newAPI(c Config) (*api, *http.ServeMux, error) {
 	for name, dependency := range map[string]any{
-		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Log": c.Log, "Logs": c.Logs, "Questions": c.Questions, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses, "Retentions": c.Retentions,
+		"State": c.State, "FirmState": c.FirmState, "People": c.People, "Repeats": c.Repeats, "Events": c.Events, "Flusher": c.Flusher, "Logs": c.Logs, "Questions": c.Questions, "LogKeyring": c.LogKeyring, "Witnesses": c.Witnesses, "Retentions": c.Retentions,
 		"Enrolments": c.Enrolments, "EnrolmentCodes": c.EnrolmentCodes, "Attestor": c.Attestor,
 		"Providers": c.Providers, "Rotations": c.Rotations, "Watches": c.Watches, "Canaries": c.Canaries, "Alerts": c.Alerts, "Sinks": c.Sinks, "RotationSecrets": c.RotationSecrets,
 		"APITokens": c.APITokens, "Claims": c.Claims, "Authenticator": c.Authenticator, "Credentials": c.Credentials, "Upstream": c.Upstream,

@@ -183,7 +183,7 @@ func (s *server) openAPI(ctx context.Context) error {
 		People:      s.store,
 		Repeats:     s.store,
 		Events:      s.store,
-		Log:         s.log,
+		Flusher:     s.log,
 		Logs:        s.store,
 		Questions:   s.store,
 		LogKeyring:  s.checkpoints,

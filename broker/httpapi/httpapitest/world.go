@@ -124,7 +124,7 @@ func (w *World) serve(logger *zap.Logger) error {
 	}
 	w.Handler, err = httpapi.New(httpapi.Config{
 		Logs: signedLogs{w.Store, publisher}, LogKeyring: publisher, Questions: w.Store, Witnesses: w.Store, Retentions: w.Store,
-		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Log: flusher{w}, Credentials: w.Credentials, Upstream: w.Upstream,
+		State: w.Store, FirmState: w.Store, People: w.Store, Repeats: w.Store, Events: w.Store, Flusher: flusher{w}, Credentials: w.Credentials, Upstream: w.Upstream,
 		Providers: w.Store, Rotations: w.Store, Watches: w.Store, Canaries: w.Store, Alerts: w.Store, Sinks: sinks, RotationSecrets: w.Credentials, Drivers: map[string]broker.Driver{"test": driver{}},
 		Sessions: w.Sessions, Tokens: tokens{}, APITokens: apiTokens, Claims: claims, Authenticator: authenticator,
 		Directory: true, CertificateAlone: []broker.WorkstationClass{broker.ClassHardware},
