@@ -3,8 +3,8 @@
 // Command bench measures Postern beside nginx's mail proxy and Dovecot's
 // proxy, all three before the same Dovecot, in one run:
 //
-//	go run ./test/bench            two tables, within 20 minutes
-//	go run ./test/bench -quick     the same with less work, about 3 minutes
+//	go run ./test/bench            two tables, in half an hour
+//	go run ./test/bench -quick     the same with less work, some minutes
 //	go run ./test/bench -profile DIR    CPU and heap profiles of Postern, no tables
 //
 // It needs Debian's nginx, libnginx-mod-mail and dovecot-submissiond, and root,

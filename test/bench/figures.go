@@ -24,7 +24,7 @@ type scale struct {
 }
 
 var (
-	// fullScale is for less than twenty minutes on two cores. More work in a run
+	// fullScale is for about half an hour on two cores. More work in a run
 	// changes the figures by less than they differ from run to run.
 	fullScale = scale{
 		runs: 5, sessions: 300, fetches: 30, noops: 16_000, messages: 800, idle: 1200,
