@@ -2,9 +2,7 @@
 
 package broker
 
-import (
-	"github.com/postern-mail/postern/policy"
-)
+import "github.com/postern-mail/postern/policy"
 
 // CommandRefused is the data of command.refused.
 type CommandRefused struct {
